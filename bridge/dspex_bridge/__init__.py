@@ -1,0 +1,1 @@
+"""The DSPex bridge: DSPy programs behind length-prefixed MessagePack on stdio."""

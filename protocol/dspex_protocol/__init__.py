@@ -1,0 +1,1 @@
+"""The DSPex port protocol: framing, values, messages, connection, client."""
