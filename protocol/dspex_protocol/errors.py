@@ -1,30 +1,30 @@
 """Every error that can cross the wire, one class a code.
 
-    DSPexError
-    ├── ParseError               parse_error           not one whole MessagePack value
-    ├── InvalidRequestError      invalid_request       a value, but no message
-    ├── FrameTooLargeError       frame_too_large       data: size, limit
-    ├── MethodNotFoundError      method_not_found
-    ├── InvalidParamsError       invalid_params
-    ├── UnsupportedVersionError  unsupported_version   data: supported
-    ├── NotFoundError            not_found             data: kind, name
-    ├── AlreadyExistsError       already_exists
-    ├── SignatureError           signature_error       data: position where it is a parse
-    ├── ValidationError
-    │   ├── InputValidationError   input_validation    data: errors
-    │   └── OutputValidationError  output_validation   data: errors
-    ├── LMError                  lm_error              data: kind, status?, retry_after_ms?
-    ├── BudgetExceededError      budget_exceeded
-    ├── ToolError                tool_error
-    ├── MetricError              metric_error
-    ├── OptimizerError           optimizer_error
-    ├── RequestTimeoutError      timeout
-    ├── RequestCancelledError    cancelled
-    ├── OverloadedError          overloaded            retryable
-    ├── ShuttingDownError        shutting_down         retryable
-    ├── UnavailableError         unavailable           the message names the install command
-    ├── ConnectionLostError      (local: never sent)   the peer went away before it answered
-    └── InternalError            internal_error
+DSPexError
+├── ParseError               parse_error           not one whole MessagePack value
+├── InvalidRequestError      invalid_request       a value, but no message
+├── FrameTooLargeError       frame_too_large       data: size, limit
+├── MethodNotFoundError      method_not_found
+├── InvalidParamsError       invalid_params
+├── UnsupportedVersionError  unsupported_version   data: supported
+├── NotFoundError            not_found             data: kind, name
+├── AlreadyExistsError       already_exists
+├── SignatureError           signature_error       data: position where it is a parse
+├── ValidationError
+│   ├── InputValidationError   input_validation    data: errors
+│   └── OutputValidationError  output_validation   data: errors
+├── LMError                  lm_error              data: kind, status?, retry_after_ms?
+├── BudgetExceededError      budget_exceeded
+├── ToolError                tool_error
+├── MetricError              metric_error
+├── OptimizerError           optimizer_error
+├── RequestTimeoutError      timeout
+├── RequestCancelledError    cancelled
+├── OverloadedError          overloaded            retryable
+├── ShuttingDownError        shutting_down         retryable
+├── UnavailableError         unavailable           the message names the install command
+├── ConnectionLostError      (local: never sent)   the peer went away before it answered
+└── InternalError            internal_error
 """
 
 from __future__ import annotations

@@ -1,0 +1,259 @@
+"""Values <-> MessagePack: PROTOCOL section 3, in both directions, and nothing beyond it.
+
+| Python                         | wire                                        |
+|--------------------------------|---------------------------------------------|
+| None, bool, int, float, str    | nil, bool, integer (64 bits), float, str    |
+| bytes, bytearray, memoryview   | bin                                         |
+| list, tuple, set; dict         | array; map with string keys                 |
+| aware datetime                 | ext -1, cut to the microsecond, read as UTC |
+| int beyond 64 bits             | ext 1                                       |
+| numpy.ndarray, Tensor          | ext 2                                       |
+| Decimal                        | ext 3                                       |
+| date, time, naive datetime     | ISO 8601 text (written only)                |
+"""
+
+from __future__ import annotations
+
+import sys
+
+import msgpack
+
+from .errors import ParseError
+from .tensor import DTYPES, Tensor
+
+__all__ = [
+    "EXT_BIGINT",
+    "EXT_DECIMAL",
+    "EXT_TENSOR",
+    "EXT_TIMESTAMP",
+    "MAX_DECIMAL_CHARS",
+    "MAX_DEPTH_WRITTEN",
+    "EncodeError",
+    "decode",
+    "encode",
+    "recover_id",
+]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+EXT_TIMESTAMP = -1
+EXT_BIGINT = 1
+EXT_TENSOR = 2
+EXT_DECIMAL = 3
+
+# Every reader accepts 512 levels (the envelope included) and msgpack refuses 1,025, so a writer
+# stops where every reader still follows.
+MAX_DEPTH_WRITTEN = 512
+
+# Decimal("1E+999999999") is nine characters of text and a gigabyte once somebody asks for its
+# digits; the text itself must not be a weapon either.
+MAX_DECIMAL_CHARS = 4096
+
+_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
+_MAX_ID = 2**63 - 1
+_SCALARS = frozenset({str, int, float, bool, type(None), bytes})
+_BIN_TAGS = (b"\xc4", b"\xc5", b"\xc6")
+
+
+class EncodeError(ValueError):
+    """A value that has no form on the wire."""
+
+
+def encode(value: Any) -> bytes:
+    """One MessagePack value. Raises EncodeError, which says what cannot be written."""
+    _check_containers(value)
+    try:
+        packed: bytes = msgpack.packb(value, default=_extended, datetime=True)
+    except UnicodeEncodeError as error:
+        raise EncodeError(
+            f"text with a lone surrogate (U+{ord(error.object[error.start]):04X}) is not valid "
+            "Unicode and cannot be sent: repair it first"
+        ) from None
+    except (ValueError, OverflowError) as error:
+        raise EncodeError(str(error)) from error
+    return packed
+
+
+def decode(data: bytes | bytearray | memoryview) -> Any:
+    """The one value that `data` holds. Raises ParseError for anything else."""
+    # msgpack lets byte strings pass as keys. Looking at every key costs as much as decoding, so
+    # it is only done where the bytes could contain one at all.
+    may_hold_bytes = any(tag in data for tag in _BIN_TAGS) if type(data) is bytes else True
+    try:
+        return msgpack.unpackb(
+            data,
+            timestamp=3,
+            ext_hook=_extension,
+            strict_map_key=True,
+            object_hook=_checked_map if may_hold_bytes else None,
+        )
+    except Exception as error:  # msgpack's errors share no other base
+        raise ParseError(f"not one whole MessagePack value: {_reason(error)}") from error
+
+
+def recover_id(head: bytes) -> int | None:
+    """The id of the request that a bad or oversized frame begins as, `[0, id`, or None.
+
+    `head` is the frame's first bytes; HEAD_BYTES of them are enough.
+    """
+    if not head:
+        return None
+    if 0x90 <= head[0] <= 0x9F:
+        position = 1
+    elif head[0] in (0xDC, 0xDD):
+        position = 3 if head[0] == 0xDC else 5
+    else:
+        return None
+    kind, position = _read_int(head, position)
+    if kind != 0:
+        return None
+    request_id, _ = _read_int(head, position)
+    return request_id if request_id is not None and 0 <= request_id <= _MAX_ID else None
+
+
+# First byte -> (bytes that follow, signed), for the integers that are not in the byte itself.
+_INTS = {0xCC: (1, False), 0xCD: (2, False), 0xCE: (4, False), 0xCF: (8, False)}
+_INTS |= {0xD0: (1, True), 0xD1: (2, True), 0xD2: (4, True), 0xD3: (8, True)}
+
+
+def _read_int(data: bytes, position: int) -> tuple[int | None, int]:
+    if position >= len(data):
+        return None, position
+    tag = data[position]
+    if tag <= 0x7F:
+        return tag, position + 1
+    size, signed = _INTS.get(tag, (0, False))
+    start, end = position + 1, position + 1 + size
+    if not size or end > len(data):
+        return None, position
+    return int.from_bytes(data[start:end], "big", signed=signed), end
+
+
+def _check_containers(value: Any) -> None:
+    """Refuses what msgpack would write and no reader takes: other keys than strings, depth."""
+    level = [value] if isinstance(value, (dict, list, tuple)) else []
+    depth = 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH_WRITTEN:
+            raise EncodeError(f"nested deeper than {MAX_DEPTH_WRITTEN} levels")
+        deeper: list[Any] = []
+        for container in level:
+            items: Iterable[Any] = container
+            if isinstance(container, dict):
+                for key in container:
+                    if not isinstance(key, str):
+                        raise EncodeError(
+                            f"the keys of a map are strings, got {type(key).__name__} {key!r}"
+                        )
+                items = container.values()
+            if not _SCALARS.issuperset(map(type, items)):
+                deeper.extend(item for item in items if isinstance(item, (dict, list, tuple)))
+        level = deeper
+
+
+def _extended(value: Any) -> Any:
+    """Called by msgpack for what it has no form for. Modules are looked up, never imported: a
+    value of a type whose module nobody has loaded cannot be here."""
+    if isinstance(value, int):
+        return msgpack.ExtType(EXT_BIGINT, _bigint_bytes(value))
+    if isinstance(value, Tensor):
+        return msgpack.ExtType(
+            EXT_TENSOR, msgpack.packb([value.dtype, list(value.shape), value.data])
+        )
+    if isinstance(value, (set, frozenset)):
+        members = list(value)
+        _check_containers(members)
+        return members
+    decimal = sys.modules.get("decimal")
+    if decimal is not None and isinstance(value, decimal.Decimal):
+        return msgpack.ExtType(EXT_DECIMAL, str(value).encode("ascii"))
+    datetime = sys.modules.get("datetime")
+    if datetime is not None and isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if isinstance(value, numpy.ndarray):
+            return _extended(Tensor.from_numpy(value))
+        if isinstance(value, numpy.generic):
+            return value.item()
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise EncodeError(f"a value of type {kind} has no form on the wire")
+
+
+def _bigint_bytes(value: int) -> bytes:
+    # One bit more than the magnitude, for the sign: -(2**71) still fits 9 bytes.
+    bits = (value if value >= 0 else ~value).bit_length() + 1
+    return value.to_bytes((bits + 7) // 8, "big", signed=True)
+
+
+def _checked_map(value: dict[Any, Any]) -> dict[str, Any]:
+    for key in value:
+        if type(key) is not str:
+            raise ValueError("the keys of a map are strings, got bytes")
+    return value
+
+
+def _extension(code: int, data: bytes) -> Any:
+    if code == EXT_BIGINT:
+        value = int.from_bytes(data, "big", signed=True)
+        if _INT64_MIN <= value <= _UINT64_MAX:
+            raise ValueError("an integer of 64 bits or less came as a big one")
+        if _bigint_bytes(value) != data:
+            raise ValueError("a big integer is not in its shortest form")
+        return value
+    if code == EXT_TENSOR:
+        return _tensor(data)
+    if code == EXT_DECIMAL:
+        return _decimal(data)
+    raise ValueError(f"unknown extension type {code}")
+
+
+def _tensor(data: bytes) -> Any:
+    parts = msgpack.unpackb(data, strict_map_key=True)
+    if (
+        type(parts) is not list
+        or len(parts) != 3
+        or type(parts[0]) is not str
+        or parts[0] not in DTYPES
+        or type(parts[1]) is not list
+        or type(parts[2]) is not bytes
+    ):
+        raise ValueError("a tensor is [dtype, shape, bytes]")
+    tensor = Tensor(parts[0], tuple(parts[1]), parts[2])
+    try:
+        return tensor.numpy()
+    except ImportError:
+        return tensor
+
+
+def _decimal(data: bytes) -> Any:
+    from decimal import Decimal, InvalidOperation
+
+    if len(data) > MAX_DECIMAL_CHARS:
+        raise ValueError(f"a decimal of {len(data)} characters: at most {MAX_DECIMAL_CHARS}")
+    try:
+        text = data.decode("ascii")
+        # Decimal() itself takes underscores and surrounding blanks, which no other reader does.
+        if text != text.strip() or "_" in text:
+            raise ValueError(text)
+        return Decimal(text)
+    except (ValueError, InvalidOperation):
+        raise ValueError("a decimal that is no decimal number") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, msgpack.exceptions.ExtraData):
+        return f"{len(error.extra)} bytes follow it"
+    if isinstance(error, msgpack.exceptions.StackError):
+        return "nested too deeply"
+    if isinstance(error, msgpack.exceptions.FormatError):
+        return "it has a byte that MessagePack reserves (0xC1)"
+    if isinstance(error, UnicodeDecodeError):
+        return "a string is not valid UTF-8"
+    if isinstance(error, OverflowError):
+        return "a timestamp is outside the years 1 to 9999"
+    return str(error).removeprefix("Unpack failed: ") or type(error).__name__

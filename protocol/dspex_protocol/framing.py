@@ -1,0 +1,99 @@
+"""Frames: an unsigned 32-bit big-endian length, then that many bytes (Erlang's `{packet, 4}`)."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+__all__ = ["DEFAULT_MAX_FRAME_BYTES", "HEAD_BYTES", "FrameReader", "Oversized", "frame"]
+
+# A frame can grow to about 80 times its size as Python objects (one byte is an empty map of 64
+# and its place in a list), so the limit is no larger than large payloads need.
+DEFAULT_MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+# How much of a frame that is skipped is looked at for the id of its request: an array header
+# (at most 5 bytes), the kind (at most 9) and the id (at most 9), with room to spare.
+HEAD_BYTES = 64
+
+_LENGTH = Struct(">I")
+
+
+class Oversized:
+    """A frame over the limit. Its bytes are skipped as they come; only its `head` is kept."""
+
+    __slots__ = ("head", "size")
+
+    def __init__(self, size: int, head: bytes) -> None:
+        self.size = size
+        self.head = head
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Oversized) and (self.size, self.head) == (other.size, other.head)
+
+    __hash__ = None  # type: ignore[assignment]  # compared in tests, never a key
+
+    def __repr__(self) -> str:
+        return f"Oversized(size={self.size}, head={self.head!r})"
+
+
+def frame(payload: bytes) -> bytes:
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class FrameReader:
+    """Cuts a byte stream into frames, however it is chunked, holding at most one partial frame.
+
+    An oversized frame is reported as soon as its head is known and never buffered.
+    """
+
+    __slots__ = ("_partial", "_skip", "max_frame_bytes")
+
+    def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self._partial = bytearray()
+        self._skip = 0
+
+    def feed(self, data: bytes) -> list[bytes | Oversized]:
+        """The frames completed by `data`, in order."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if self._partial:
+            self._partial += data
+            if not self._is_next_ready():
+                return []
+            data = bytes(self._partial)
+            self._partial = bytearray()
+        frames: list[bytes | Oversized] = []
+        position, end = 0, len(data)
+        while end - position >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(data, position)
+            start = position + _LENGTH.size
+            if size > self.max_frame_bytes:
+                head_size = min(size, HEAD_BYTES)
+                if end - start < head_size:
+                    break
+                frames.append(Oversized(size, data[start : start + head_size]))
+                self._skip = max(0, start + size - end)
+                position = min(start + size, end)
+            elif end - start >= size:
+                frames.append(data[start : start + size])
+                position = start + size
+            else:
+                break
+        if position < end:
+            self._partial += data[position:]
+        return frames
+
+    def _is_next_ready(self) -> bool:
+        """Whether the partial frame is whole now: asked at each feed, so it must cost nothing."""
+        held = len(self._partial) - _LENGTH.size
+        if held < 0:
+            return False
+        (size,) = _LENGTH.unpack_from(self._partial)
+        return held >= (HEAD_BYTES if size > self.max_frame_bytes else size)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the stream could end here without cutting a frame."""
+        return not self._partial and not self._skip

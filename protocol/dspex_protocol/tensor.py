@@ -1,0 +1,84 @@
+"""Tensors on the wire: a dtype, a shape and little-endian bytes."""
+
+from __future__ import annotations
+
+from math import prod
+
+__all__ = ["DTYPES", "Tensor"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Wire name -> (bytes an element, NumPy's name).
+DTYPES: dict[str, tuple[int, str]] = {
+    "f16": (2, "<f2"),
+    "f32": (4, "<f4"),
+    "f64": (8, "<f8"),
+    "i8": (1, "i1"),
+    "i16": (2, "<i2"),
+    "i32": (4, "<i4"),
+    "i64": (8, "<i8"),
+    "u8": (1, "u1"),
+    "u16": (2, "<u2"),
+    "u32": (4, "<u4"),
+    "u64": (8, "<u8"),
+    "bool": (1, "?"),
+}
+
+
+class Tensor:
+    """A dense tensor: `data` holds `prod(shape)` elements of `dtype`, row by row, little-endian.
+
+    Raises ValueError where the three do not agree.
+    """
+
+    __slots__ = ("data", "dtype", "shape")
+
+    def __init__(self, dtype: str, shape: tuple[int, ...], data: bytes) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"unknown tensor dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+        if any(type(size) is not int or size < 0 for size in shape):
+            raise ValueError(f"a tensor's shape is integers from 0, got {list(shape)}")
+        expected = prod(shape) * DTYPES[dtype][0]
+        if len(data) != expected:
+            raise ValueError(
+                f"a {dtype} tensor of shape {list(shape)} has {expected} bytes, got {len(data)}"
+            )
+        self.dtype = dtype
+        self.shape = shape
+        self.data = data
+
+    def numpy(self) -> Any:
+        """A read-only NumPy view of the bytes (no copy). Raises ImportError without NumPy."""
+        import numpy as np
+
+        return np.frombuffer(self.data, dtype=DTYPES[self.dtype][1]).reshape(self.shape)
+
+    @classmethod
+    def from_numpy(cls, array: Any) -> Tensor:
+        """The tensor of a NumPy array; ValueError for a dtype that has no wire form."""
+        import numpy as np
+
+        kind = np.dtype(array.dtype).newbyteorder("<")
+        for name, (_size, numpy_name) in DTYPES.items():
+            if np.dtype(numpy_name) == kind:
+                # ascontiguousarray makes a shape of () into (1,), hence the shape of the original.
+                data = np.ascontiguousarray(array, dtype=numpy_name).tobytes()
+                return cls(name, tuple(array.shape), data)
+        raise ValueError(
+            f"a NumPy array of dtype {array.dtype} has no wire form: use one of {', '.join(DTYPES)}"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tensor) and (self.dtype, self.shape, self.data) == (
+            other.dtype,
+            other.shape,
+            other.data,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.shape, self.data))
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.dtype}, {list(self.shape)}, {len(self.data)} bytes)"
