@@ -1,0 +1,345 @@
+"""Signatures: `"question: str, context: list[str] -> answer: str"` or a map, to one frozen value.
+
+    signature = fields "->" fields
+    fields    = field ("," field)*
+    field     = name [":" type]          a bare name is a str; types as in `types.py`
+
+The map is `{name?, instructions?, inputs: [field], outputs: [field]}` with the field
+`{name, type, description?, default?, constraints?}`. Whether a default fits its type and a pattern
+compiles is for whoever enforces them to say.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dspex_protocol.constraints import check_constraints
+from dspex_protocol.errors import SignatureError
+from dspex_protocol.types import MAX_TYPE_LENGTH, Parser, Scalar, Type, did_you_mean, parse_type
+
+__all__ = [
+    "MAX_FIELDS",
+    "MAX_NAME_LENGTH",
+    "MAX_SIGNATURE_LENGTH",
+    "MISSING",
+    "RESERVED_NAMES",
+    "RESERVED_PREFIXES",
+    "STR",
+    "Field",
+    "Missing",
+    "SignatureSpec",
+    "parse_signature",
+    "signature_from_map",
+    "signature_from_wire",
+]
+
+# Room for a hundred fields with long Literals; a parse stays in the milliseconds.
+MAX_SIGNATURE_LENGTH = 10 * MAX_TYPE_LENGTH
+
+# On each side. Every field is a section of the prompt and an attribute of a class.
+MAX_FIELDS = 256
+
+MAX_NAME_LENGTH = 128
+
+# Deeper defaults than anybody writes, well inside Python's recursion limit.
+MAX_DEFAULT_DEPTH = 32
+
+_CALL = "DSPy's modules take an argument of that name"
+_CLASS = "DSPy's signature class has an attribute of that name"
+_MODEL = "Pydantic's models have an attribute of that name"
+
+#: Names that no field may have, and why.
+RESERVED_NAMES: Final[dict[str, str]] = {
+    **dict.fromkeys(("lm", "config", "demos", "self", "instance"), _CALL),
+    **dict.fromkeys(("new_signature", "completions"), _CALL),
+    **dict.fromkeys(
+        ("signature", "instructions", "fields", "input_fields", "output_fields"), _CLASS
+    ),
+    **dict.fromkeys(("with_instructions", "append_instructions", "with_updated_fields"), _CLASS),
+    **dict.fromkeys(("append", "prepend", "insert", "delete", "equals", "mro", "register"), _CLASS),
+    **dict.fromkeys(("dump_state", "load_state"), _CLASS),
+    **dict.fromkeys(("model_config", "model_fields", "model_computed_fields"), _MODEL),
+    **dict.fromkeys(("model_extra", "model_fields_set", "model_construct", "model_copy"), _MODEL),
+    **dict.fromkeys(("model_dump", "model_dump_json", "model_json_schema"), _MODEL),
+    **dict.fromkeys(("model_parametrized_name", "model_post_init", "model_rebuild"), _MODEL),
+    **dict.fromkeys(("model_validate", "model_validate_json", "model_validate_strings"), _MODEL),
+    **dict.fromkeys(("construct", "copy", "dict", "from_orm", "json", "schema"), _MODEL),
+    **dict.fromkeys(("parse_file", "parse_obj", "parse_raw", "schema_json", "validate"), _MODEL),
+    **dict.fromkeys(("update_forward_refs",), _MODEL),
+}
+
+#: Beginnings that no field's name may have, and why.
+RESERVED_PREFIXES: Final[dict[str, str]] = {
+    "_": "Pydantic keeps a leading '_' to itself",
+    "dspy_": "DSPy's examples hide what starts with 'dspy_'",
+}
+
+STR: Final = Scalar("str")
+
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SIGNATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*")
+_SIGNATURE_KEYS = ("name", "instructions", "inputs", "outputs")
+_FIELD_KEYS = ("name", "type", "description", "default", "constraints")
+
+
+class Missing(enum.Enum):
+    """The type of `MISSING`: a field without a default, where None would be one."""
+
+    MISSING = "MISSING"
+
+
+MISSING: Final = Missing.MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input or output. `default` is a wire value, not yet converted to the type."""
+
+    name: str
+    type: Type = STR
+    description: str | None = None
+    default: Any = MISSING
+    constraints: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_map(self) -> dict[str, Any]:
+        """The wire form."""
+        result: dict[str, Any] = {"name": self.name, "type": str(self.type)}
+        if self.description is not None:
+            result["description"] = self.description
+        if self.default is not MISSING:
+            result["default"] = self.default
+        if self.constraints:
+            result["constraints"] = dict(self.constraints)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureSpec:
+    """A whole signature. Inputs and outputs have distinct names and neither side is empty."""
+
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    name: str | None = None
+    instructions: str | None = None
+
+    def to_map(self) -> dict[str, Any]:
+        """The wire form, from which `signature_from_map` makes an equal spec."""
+        result: dict[str, Any] = {}
+        if self.name is not None:
+            result["name"] = self.name
+        if self.instructions is not None:
+            result["instructions"] = self.instructions
+        result["inputs"] = [item.to_map() for item in self.inputs]
+        result["outputs"] = [item.to_map() for item in self.outputs]
+        return result
+
+    def to_string(self) -> str:
+        """Names and types alone: `question: str -> answer: str`."""
+        sides = (", ".join(f"{f.name}: {f.type}" for f in s) for s in (self.inputs, self.outputs))
+        return " -> ".join(sides)
+
+
+def signature_from_wire(value: object) -> SignatureSpec:
+    """The signature in a request: a string or a map. Raises `SignatureError`."""
+    if isinstance(value, str):
+        return parse_signature(value)
+    return signature_from_map(value)
+
+
+def parse_signature(text: str) -> SignatureSpec:
+    """The signature in a string.
+
+    Raises `SignatureError` with `data.position`, the offset in characters of what is wrong.
+    """
+    if not isinstance(text, str):
+        raise SignatureError(f"a signature is a string or a map, not {type(text).__name__}")
+    if len(text) > MAX_SIGNATURE_LENGTH:
+        raise SignatureError(
+            f"a signature has at most {MAX_SIGNATURE_LENGTH} characters, this one has {len(text)}",
+            data={"position": MAX_SIGNATURE_LENGTH},
+        )
+    parser = Parser(text)
+    seen: dict[str, str] = {}
+    inputs = _parse_side(parser, "input", seen)
+    if parser.token.kind == "end":
+        raise parser.error("a signature needs '->' between its inputs and its outputs")
+    parser.expect("->", "',' or '->'")
+    outputs = _parse_side(parser, "output", seen)
+    if parser.token.kind == "->":
+        raise parser.error("a signature has one '->', this is the second")
+    parser.expect("end", "',' or the end of the signature")
+    return SignatureSpec(inputs=inputs, outputs=outputs)
+
+
+def signature_from_map(value: object) -> SignatureSpec:
+    """The signature in a map.
+
+    Raises `SignatureError` with `data.path`, where in the map it is wrong, and `data.position`
+    where it is in the text of a type.
+    """
+    if not isinstance(value, Mapping):
+        raise SignatureError(f"a signature is a string or a map, not {_kind(value)}")
+    _check_keys(value, _SIGNATURE_KEYS, ("inputs", "outputs"), [])
+    name = value.get("name")
+    if name is not None and not (
+        isinstance(name, str) and _SIGNATURE_NAME.fullmatch(name) and len(name) <= MAX_NAME_LENGTH
+    ):
+        raise _at(
+            ["name"],
+            f"a signature's name is letters, digits, '_' and '.', at most {MAX_NAME_LENGTH}",
+        )
+    instructions = value.get("instructions")
+    if instructions is not None and not isinstance(instructions, str):
+        raise _at(["instructions"], f"expected a string, got {_kind(instructions)}")
+    seen: dict[str, str] = {}
+    return SignatureSpec(
+        name=name,
+        instructions=instructions,
+        inputs=_side_from_list(value["inputs"], "input", seen),
+        outputs=_side_from_list(value["outputs"], "output", seen),
+    )
+
+
+def _parse_side(parser: Parser, side: str, seen: dict[str, str]) -> tuple[Field, ...]:
+    if parser.token.kind in ("->", "end"):
+        raise parser.error(f"a signature needs at least one {side}")
+    fields = [_parse_field(parser, side, seen)]
+    while parser.accept(","):
+        if len(fields) == MAX_FIELDS:
+            raise parser.error(f"a signature has at most {MAX_FIELDS} {side}s")
+        fields.append(_parse_field(parser, side, seen))
+    return tuple(fields)
+
+
+def _parse_field(parser: Parser, side: str, seen: dict[str, str]) -> Field:
+    token = parser.expect("name", f"the name of an {side}")
+    if (wrong := _wrong_name(token.text, side, seen)) is not None:
+        raise parser.error(wrong, token.position)
+    seen[token.text] = side
+    return Field(token.text, parser.type()) if parser.accept(":") else Field(token.text)
+
+
+def _side_from_list(value: object, side: str, seen: dict[str, str]) -> tuple[Field, ...]:
+    path: list[str | int] = [f"{side}s"]
+    if not isinstance(value, list):
+        raise _at(path, f"expected a list of fields, got {_kind(value)}")
+    if not value:
+        raise _at(path, f"a signature needs at least one {side}")
+    if len(value) > MAX_FIELDS:
+        raise _at(path, f"a signature has at most {MAX_FIELDS} {side}s, this one has {len(value)}")
+    return tuple(_field_from_map(item, side, seen, [*path, i]) for i, item in enumerate(value))
+
+
+def _field_from_map(value: object, side: str, seen: dict[str, str], path: list[str | int]) -> Field:
+    if not isinstance(value, Mapping):
+        raise _at(path, f"a field is a map with name and type, not {_kind(value)}")
+    _check_keys(value, _FIELD_KEYS, ("name", "type"), path)
+    name = value["name"]
+    if not isinstance(name, str):
+        raise _at([*path, "name"], f"expected a string, got {_kind(name)}")
+    if (wrong := _wrong_name(name, side, seen)) is not None:
+        raise _at([*path, "name"], wrong)
+    seen[name] = side
+    description = value.get("description")
+    if description is not None and not isinstance(description, str):
+        raise _at([*path, "description"], f"expected a string, got {_kind(description)}")
+    type_ = _type_from_wire(value["type"], [*path, "type"])
+    constraints = value.get("constraints")
+    if constraints is None:
+        constraints = {}
+    if not isinstance(constraints, Mapping):
+        raise _at([*path, "constraints"], f"expected a map, got {_kind(constraints)}")
+    try:
+        check_constraints(type_, constraints)
+    except SignatureError as error:
+        raise _at([*path, "constraints"], error.message) from None
+    default = value.get("default", MISSING)
+    if default is not MISSING and not _is_json(default, MAX_DEFAULT_DEPTH):
+        raise _at(
+            [*path, "default"],
+            "a default holds what JSON holds (a date as ISO text, no bytes), "
+            f"nested at most {MAX_DEFAULT_DEPTH} deep",
+        )
+    return Field(name, type_, description, default, dict(constraints))
+
+
+def _type_from_wire(value: object, path: list[str | int]) -> Type:
+    if isinstance(value, Mapping):
+        raise _at(path, "a JSON Schema type is not supported yet; use a type string")
+    if not isinstance(value, str):
+        raise _at(path, f"a type is a string such as 'list[str]', not {_kind(value)}")
+    try:
+        return parse_type(value)
+    except SignatureError as error:
+        raise _at(path, error.message, error.data) from None
+
+
+def _wrong_name(name: str, side: str, seen: Mapping[str, str]) -> str | None:
+    """Why a field cannot have this name, None where it can."""
+    if len(name) > MAX_NAME_LENGTH:
+        return f"a field's name has at most {MAX_NAME_LENGTH} characters, this one has {len(name)}"
+    if _FIELD_NAME.fullmatch(name) is None:
+        return f"{name!r} is no field name; use ASCII letters, digits and '_', a letter first"
+    reason, instead = RESERVED_NAMES.get(name), f"'{name}_{side}'"
+    for prefix, why in RESERVED_PREFIXES.items():
+        if name.startswith(prefix):
+            reason, instead = why, repr(name.removeprefix(prefix).strip("_") or side)
+    if reason is not None:
+        return f"the field name {name!r} is reserved ({reason}); choose another, such as {instead}"
+    if name in seen:
+        both = f"twice among the {side}s" if seen[name] == side else "as an input and as an output"
+        return f"the field {name!r} stands {both}; names are distinct over both sides"
+    return None
+
+
+def _check_keys(
+    value: Mapping[Any, Any],
+    known: tuple[str, ...],
+    required: tuple[str, ...],
+    path: list[str | int],
+) -> None:
+    what = "field" if path else "signature"
+    for key in value:
+        if key not in known:
+            hint = did_you_mean(key, known) if isinstance(key, str) else ""
+            raise _at(
+                [*path, str(key)],
+                f"unknown key {key!r} in a {what}{hint}; the keys are {', '.join(known)}",
+            )
+    for key in required:
+        if key not in value:
+            raise _at(path, f"a {what} needs {key!r}")
+
+
+def _at(
+    path: list[str | int], message: str, data: Mapping[str, Any] | None = None
+) -> SignatureError:
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+    text = f"{where}: {message}" if where else message
+    return SignatureError(text, data={**(data or {}), "path": path})
+
+
+def _is_json(value: object, depth: int) -> bool:
+    if value is None or isinstance(value, str | bool | int):
+        return True
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if depth and isinstance(value, list):
+        return all(_is_json(item, depth - 1) for item in value)
+    if depth and isinstance(value, dict):
+        return all(isinstance(k, str) and _is_json(v, depth - 1) for k, v in value.items())
+    return False
+
+
+def _kind(value: object) -> str:
+    """What a value is, in JSON's words."""
+    if value is None:
+        return "nothing (null)"
+    names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
+    names |= {list: "a list", dict: "a map", bytes: "bytes"}
+    return names.get(type(value), type(value).__name__)
