@@ -1,0 +1,140 @@
+"""The command `dspex`. Nothing heavy is imported before the subcommand is known."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from .host import Options
+
+__all__ = ["bridge", "main"]
+
+_USAGE = """\
+usage: dspex COMMAND [OPTION ...]
+
+DSPy programs for Elixir, and for any other language, over a port.
+
+commands:
+  bridge   serve DSPy programs on stdin and stdout, for a program that spawned it
+  run      run one program once and print its outputs
+  doctor   check what DSPex needs on this machine and say what to do about it
+
+dspex COMMAND --help tells more of each.
+"""
+
+_TERMINAL = """\
+dspex bridge speaks length-prefixed MessagePack on stdin and stdout: it is for a program that
+spawns it (an Erlang port, or any language's subprocess), and this is a terminal.
+
+  To try DSPex from here:      dspex run --signature "question -> answer" --input question="..."
+  To check this machine:       dspex doctor
+  From Elixir:                 {DSPex, name: MyApp.DSPex, lms: [main: [model: "openai/gpt-5-mini"]]}
+  From Python:                 await dspex_protocol.client.Client.spawn()
+"""
+
+
+def main() -> NoReturn:
+    arguments = sys.argv[1:]
+    command = arguments[0] if arguments else None
+    if command == "bridge":
+        bridge(arguments[1:])
+    if command == "run":
+        from .run import main as run
+
+        sys.exit(run(arguments[1:]))
+    if command == "doctor":
+        from .doctor import main as doctor
+
+        sys.exit(doctor(arguments[1:]))
+    if command in ("-h", "--help", "help"):
+        sys.stdout.write(_USAGE)
+        sys.exit(0)
+    if command == "--version":
+        from .catalog import VERSION
+
+        sys.stdout.write(f"dspex {VERSION}\n")
+        sys.exit(0)
+    if command is not None:
+        sys.stderr.write(f"dspex: there is no command {command!r}\n\n")
+    sys.stderr.write(_USAGE)
+    sys.exit(2)
+
+
+def bridge(arguments: Sequence[str]) -> NoReturn:
+    """Claims the wire, forks the guard, and only then imports what it takes to serve."""
+    if "-h" in arguments or "--help" in arguments:
+        _options(arguments)
+    try:
+        if os.isatty(0) or os.isatty(1):
+            sys.stderr.write(_TERMINAL)
+            sys.exit(2)
+        from .stdio import claim
+
+        wire = claim()
+    except OSError as error:
+        sys.stderr.write(f"dspex bridge: stdin and stdout must both be open ({error})\n")
+        sys.exit(2)
+    from . import guard
+
+    options = _options(arguments) if arguments else None
+    guard.start(wire.read_fd, wire.write_fd)
+    from .host import Options
+    from .loop import serve
+
+    serve(wire, options or Options())
+
+
+def _options(arguments: Sequence[str]) -> Options:
+    from argparse import ArgumentParser
+
+    from .host import Options
+    from .logs import LEVELS
+
+    defaults = Options()
+    parser = ArgumentParser(
+        "dspex bridge",
+        description="Serve DSPy programs on stdin and stdout: frames of MessagePack behind a "
+        "4-byte big-endian length (Erlang's {packet, 4}). Logs go to stderr.",
+    )
+    parser.add_argument(
+        "--max-frame-bytes",
+        type=_integer(4096, 2**32 - 1),
+        default=defaults.max_frame_bytes,
+        metavar="N",
+        help="refuse longer frames (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-in-flight",
+        type=_integer(1, 2**31),
+        default=defaults.max_in_flight,
+        metavar="N",
+        help="answer 'overloaded' beyond this many requests at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=LEVELS,
+        default=defaults.log_level,
+        help="what is written to stderr (default: %(default)s)",
+    )
+    parsed = parser.parse_args(arguments)
+    return Options(
+        max_frame_bytes=parsed.max_frame_bytes,
+        max_in_flight=parsed.max_in_flight,
+        log_level=parsed.log_level,
+    )
+
+
+def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    from argparse import ArgumentTypeError
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not minimum <= int(text) <= maximum:
+            raise ArgumentTypeError(f"expected an integer from {minimum} to {maximum}")
+        return int(text)
+
+    return parse

@@ -1,0 +1,275 @@
+"""From a request to its one answer: the methods table, deadlines, cancel, limits, draining.
+
+Exceptions become errors here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from dspex_protocol.errors import (
+    DSPexError,
+    InternalError,
+    MethodNotFoundError,
+    OverloadedError,
+    RequestCancelledError,
+    RequestTimeoutError,
+    ShuttingDownError,
+)
+
+from . import params
+from .methods import METHODS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from dspex_protocol.messages import Notification, Request
+
+    from .host import Host
+    from .methods import Method
+    from .timers import Timer
+
+__all__ = ["Call", "Dispatcher"]
+
+# What every request may carry beside its method's own parameters.
+_COMMON = {"timeout_ms": params.integer(minimum=1), "meta": params.mapping}
+
+
+class Call:
+    """One request from its arrival to its answer."""
+
+    __slots__ = ("_timer", "meta", "method", "params", "received", "request", "spent", "task")
+
+    def __init__(self, request: Request, method: Method, own_params: dict[str, Any]) -> None:
+        self.request = request
+        self.method = method
+        self.params = own_params
+        self.meta: dict[str, Any] = request.params.get("meta") or {}
+        self.received = time.monotonic()
+        self.task: asyncio.Task[None] | None = None
+        # Usage and cost so far, which an error tells as well as a result.
+        self.spent: dict[str, Any] = {}
+        self._timer: Timer | None = None
+
+    @property
+    def elapsed_ms(self) -> float:
+        return (time.monotonic() - self.received) * 1000
+
+
+class Dispatcher:
+    """Requests come in on the reader's thread; answers are sent from whichever thread has them."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._calls: dict[int, Call] = {}
+        self._unready: list[Call] | None = []
+        self._draining: _Draining | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._calls)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for DSPy to be imported."""
+        return len(self._unready or ())
+
+    # Coming in
+
+    def request(self, request: Request) -> None:
+        """Answers at once what can be, and sends the rest on its way."""
+        try:
+            call = self._admit(request)
+            if call.method.is_inline:
+                self._run_inline(call)
+            else:
+                self._start(call)
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._refuse(request, error)
+
+    def notification(self, notification: Notification) -> None:
+        if notification.method == "cancel":
+            request_id = notification.params.get("id")
+            call = self._calls.get(request_id) if type(request_id) is int else None
+            if call is not None:
+                self.end(call, RequestCancelledError("the client cancelled the request"))
+        elif notification.method != "grant":  # credit for a stream that has ended is ignored
+            self._host.log.warning(f"unknown notification {notification.method!r} ignored")
+
+    def _admit(self, request: Request) -> Call:
+        method = METHODS.get(request.method)
+        if method is None:
+            raise MethodNotFoundError(
+                f"there is no method {request.method!r}."
+                f"{params.suggest(request.method, METHODS)} Valid: {', '.join(METHODS)}."
+            )
+        if self._draining is not None:
+            raise ShuttingDownError("the bridge is shutting down: send this to another one")
+        own = {key: value for key, value in request.params.items() if key not in _COMMON}
+        for key, check in _COMMON.items():
+            if request.params.get(key) is not None:
+                check(request.params[key], f"{method.name}: {key}")
+        method.check(own, method.name)
+        limit = self._host.max_in_flight
+        if not method.is_inline and len(self._calls) >= limit:
+            raise OverloadedError(
+                f"{limit} requests are in flight already, which is the limit",
+                data={"max_in_flight": limit},
+            )
+        return Call(request, method, own)
+
+    def _start(self, call: Call) -> None:
+        self._calls[call.request.id] = call
+        timeout_ms = call.request.params.get("timeout_ms")
+        if timeout_ms is not None:
+            call._timer = self._host.timers.at(
+                call.received + timeout_ms / 1000, lambda: self._time_out(call, timeout_ms)
+            )
+        self._host.runner.submit(lambda: self._run_when_ready(call))
+
+    def _run_inline(self, call: Call) -> None:
+        result = call.method.handler(self._host, call)
+        if result is not None:  # shutdown answers later, when everything else has been answered
+            self._answer(call, result)
+
+    # Running, on the loop's thread
+
+    def ready(self) -> None:
+        """DSPy is there, or will never be: what came meanwhile runs now, in the order it came."""
+        waiting, self._unready = self._unready or [], None
+        for call in waiting:
+            self._run(call)
+
+    def _run_when_ready(self, call: Call) -> None:
+        if self._unready is None:
+            self._run(call)
+        else:
+            self._unready.append(call)
+
+    def _run(self, call: Call) -> None:
+        """A handler does what has to be in order at once, and returns either its result or a
+        coroutine for the rest."""
+        if not self._is_open(call):
+            return
+        try:
+            outcome = call.method.handler(self._host, call)
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self.end(call, self._to_wire_error(error, call.request))
+            return
+        if hasattr(outcome, "send"):
+            call.task = self._host.runner.loop.create_task(self._await(call, outcome))
+            if not self._is_open(call):  # it ended just now, on another thread, without a task
+                call.task.cancel()
+        else:
+            self._answer(call, outcome)
+
+    async def _await(self, call: Call, outcome: Coroutine[Any, Any, Any]) -> None:
+        try:
+            self._answer(call, await outcome)
+        except Exception as error:  # noqa: BLE001 - the boundary
+            wire_error = self._to_wire_error(error, call.request)
+            wire_error.data = {**wire_error.data, **call.spent}
+            self.end(call, wire_error)
+        except BaseException:
+            # Cancelled: by a client or a deadline, which have answered, or by code of a program.
+            self.end(call, RequestCancelledError("the request was cancelled"))
+            raise
+
+    # Going out
+
+    def end(self, call: Call, error: DSPexError) -> None:
+        """Answers with an error, at once and from any thread, and then stops the work."""
+        if self._host.connection.send_error(call.request, error):
+            self._settled(call, error)
+        task = call.task
+        if task is not None and not task.done():
+            self._host.runner.submit(lambda: _cancel(task))
+
+    def _answer(self, call: Call, result: Any) -> None:
+        if self._host.connection.send_result(call.request, result):
+            self._settled(call, None)
+
+    def _refuse(self, request: Request, error: Exception) -> None:
+        self._host.connection.send_error(request, self._to_wire_error(error, request))
+        name = request.method if request.method in METHODS else "(unknown)"
+        self._host.stats.record(name, 0.0, is_error=True)
+        self._calls.pop(request.id, None)
+        self._host.flush()
+
+    def _settled(self, call: Call, error: DSPexError | None) -> None:
+        self._calls.pop(call.request.id, None)
+        if call._timer is not None:
+            call._timer.cancel()
+        self._host.stats.record(call.method.name, call.elapsed_ms, error is not None)
+        if self._draining is not None:
+            self._draining.one_settled(error)
+            self._finish_drain_if_empty()
+        self._host.flush()
+
+    def _is_open(self, call: Call) -> bool:
+        return self._host.connection.is_open(call.request)
+
+    def _time_out(self, call: Call, timeout_ms: int) -> None:
+        self.end(call, RequestTimeoutError(f"no result within {timeout_ms} ms"))
+
+    def _to_wire_error(self, error: Exception, request: Request) -> DSPexError:
+        """The wire's error for an exception; nothing secret leaves in it."""
+        known = error if isinstance(error, DSPexError) else self._host.translate(error)
+        if known is None:
+            import traceback
+
+            trace = "".join(traceback.format_exception(error))
+            self._host.log.error(f"{request.method} failed:\n{trace}", request.id)
+            known = InternalError(f"{type(error).__name__}: {error}")
+        redactor = self._host.redactor
+        data: Any = redactor.value(known.data)
+        return type(known)(redactor.text(known.message), data=data, retryable=known.retryable)
+
+    # Shutdown
+
+    def shut_down(self, drain_ms: int, finish: Callable[[dict[str, int]], None]) -> None:
+        """Refuses what is new; calls `finish` with `{completed, cancelled}` once all is answered.
+
+        What is not done after `drain_ms` is answered with `shutting_down`.
+        """
+        with self._lock:
+            if self._draining is not None:
+                return
+            self._draining = _Draining(finish)
+        self._host.timers.at(time.monotonic() + drain_ms / 1000, self._cut_off)
+        self._finish_drain_if_empty()
+
+    def _cut_off(self) -> None:
+        for call in list(self._calls.values()):
+            self.end(call, ShuttingDownError("the bridge shut down before this was done"))
+
+    def _finish_drain_if_empty(self) -> None:
+        with self._lock:
+            drain = self._draining
+            if drain is None or self._calls or drain.is_finished:
+                return
+            drain.is_finished = True
+        drain.finish({"completed": drain.completed, "cancelled": drain.cancelled})
+
+
+class _Draining:
+    def __init__(self, finish: Callable[[dict[str, int]], None]) -> None:
+        self.finish = finish
+        self.completed = 0
+        self.cancelled = 0
+        self.is_finished = False
+
+    def one_settled(self, error: DSPexError | None) -> None:
+        if isinstance(error, (RequestCancelledError, ShuttingDownError)):
+            self.cancelled += 1
+        else:
+            self.completed += 1
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()

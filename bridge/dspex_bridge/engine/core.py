@@ -1,0 +1,86 @@
+"""What the bridge asks of DSPy: LMs by name, modules from specifications, runs."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+# LiteLLM otherwise fetches its price table from the network when it is imported.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+import dspy
+
+from . import errors, logs
+from .adapters import ADAPTERS, Adapter
+from .lms import LMs
+from .modules import Run, build_module, predictors_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dspex_protocol.errors import DSPexError
+
+    from dspex_bridge.logs import Log
+    from dspex_bridge.programs.spec import Predictor, ProgramSpec
+    from dspex_bridge.redaction import Redactor
+
+__all__ = ["Engine"]
+
+_DEFAULT_ADAPTER = "chat"
+
+
+class Engine:
+    """One instance a process. Everything here runs on the event loop's thread."""
+
+    def __init__(self, log: Log, redactor: Redactor) -> None:
+        # DSPy's disk cache is pickle in a folder that everybody knows.
+        dspy.configure_cache(enable_disk_cache=False)
+        logs.join(log)
+        self._redactor = redactor
+        self._lms = LMs(redactor)
+        self._adapter = _DEFAULT_ADAPTER
+        self._adapters: dict[str, Adapter] = {name: make() for name, make in ADAPTERS.items()}
+
+    def versions(self) -> dict[str, str]:
+        return {"dspy": version("dspy"), "litellm": version("litellm")}
+
+    def configure(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Applies the whole of `params` or, where anything in it is wrong, none of it."""
+        self._lms.configure(params.get("lms") or {}, params.get("default_lm"))
+        if params.get("adapter") is not None:
+            self._adapter = params["adapter"]
+        return {**self._lms.describe(), "adapter": self._adapter}
+
+    def lm_stats(self) -> dict[str, Any]:
+        return self._lms.stats()
+
+    def require_lm(self, name: str | None) -> None:
+        """Raises NotFoundError for a name that is no configured LM's."""
+        if name is not None:
+            self._lms.get(name)
+
+    def build(self, spec: ProgramSpec) -> dspy.Module:
+        """The DSPy module of a specification. Raises SignatureError and InvalidParamsError."""
+        return build_module(spec)
+
+    def predictors(self, spec: ProgramSpec, module: dspy.Module) -> dict[str, Predictor]:
+        """The instructions and demonstrations in a module as it stands."""
+        return predictors_of(module, {item.name for item in spec.signature.inputs})
+
+    def run(
+        self,
+        module: dspy.Module,
+        inputs: Mapping[str, Any],
+        *,
+        lm: str | Mapping[str, Any] | None,
+        adapter: str | None,
+        config: Mapping[str, Any],
+    ) -> Run:
+        """A run, ready to start. `lm` is a name, an LM of its own, or None for the default."""
+        return Run(
+            module, inputs, self._lms.get(lm), self._adapters[adapter or self._adapter], config
+        )
+
+    def translate(self, error: Exception) -> DSPexError | None:
+        return errors.translate(error)

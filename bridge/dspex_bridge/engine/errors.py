@@ -1,0 +1,85 @@
+"""DSPy's exceptions as the wire's errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dspy
+from dspex_protocol.errors import LMError, OutputValidationError
+from dspy.utils import exceptions as dspy_errors
+
+if TYPE_CHECKING:
+    from dspex_protocol.errors import DSPexError
+
+__all__ = ["translate"]
+
+# Subclasses before their parents: the first that fits is it.
+_KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
+    (dspy_errors.ContextWindowExceededError, "context_window", False),
+    (dspy_errors.LMAuthError, "auth", False),
+    (dspy_errors.LMNotConfiguredError, "auth", False),
+    (dspy_errors.LMRateLimitError, "rate_limit", True),
+    (dspy_errors.LMTimeoutError, "timeout", True),
+    (dspy_errors.LMTransportError, "connection", True),
+    (dspy_errors.LMServerError, "server", True),
+    (dspy_errors.LMInvalidRequestError, "bad_request", False),
+    (dspy_errors.LMUnsupportedFeatureError, "bad_request", False),
+    (dspy_errors.LMConfigurationError, "bad_request", False),
+    (dspy_errors.LMStreamAssemblyError, "connection", True),
+    (dspy_errors.LMError, "other", False),
+)
+
+# How much of an answer that could not be read is quoted back.
+_MAX_QUOTED_CHARS = 500
+
+
+def translate(error: Exception) -> DSPexError | None:
+    if isinstance(error, dspy_errors.LMError):
+        return _lm_error(error)
+    if isinstance(error, dspy_errors.AdapterParseError):
+        return _unreadable(error)
+    return None
+
+
+def _lm_error(error: Any) -> LMError:
+    kind, retryable = next((kind, again) for cls, kind, again in _KINDS if isinstance(error, cls))
+    if kind == "bad_request" and _is_content_filter(error):
+        kind = "content_filter"
+    data: dict[str, Any] = {"kind": kind}
+    if error.model is not None:
+        data["model"] = error.model
+    if error.status is not None:
+        data["status"] = error.status
+    if error.retry_after is not None:
+        data["retry_after_ms"] = round(error.retry_after * 1000)
+    return LMError(f"the LM failed ({kind}): {error}", data=data, retryable=retryable)
+
+
+def _is_content_filter(error: Any) -> bool:
+    told = f"{error.provider_code or ''} {error.message}".lower()
+    return "content_filter" in told or "content_policy" in told or "content management" in told
+
+
+def _unreadable(error: Any) -> OutputValidationError:
+    """The LM answered, but not in the form that the adapter asked for."""
+    answer = error.lm_response if isinstance(error.lm_response, str) else repr(error.lm_response)
+    if len(answer) > _MAX_QUOTED_CHARS:
+        answer = f"{answer[:_MAX_QUOTED_CHARS]}…"
+    found = error.parsed_result if isinstance(error.parsed_result, dict) else {}
+    expected = [name for name in error.signature.output_fields if name not in found]
+    return OutputValidationError(
+        f"the LM's answer could not be read by {error.adapter_name} "
+        f"(missing or unreadable: {', '.join(expected)})",
+        data={
+            "errors": [
+                {
+                    "path": [name],
+                    "type": "unreadable",
+                    "message": "the LM's answer has no readable value for this field",
+                    "expected": name,
+                    "got": answer,
+                }
+                for name in expected
+            ]
+        },
+    )

@@ -1,0 +1,88 @@
+"""What an execution used: counted at the LM, where nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["METER_SETTING", "CallRecord", "Meter"]
+
+# The key in DSPy's settings under which an execution's meter travels, into DSPy's threads too.
+METER_SETTING = "dspex_meter"
+
+
+class CallRecord:
+    """One LM call. DSPy's usage tracker in its place: `add_usage` is called for what was billed
+    (never for an answer from the cache), also when the call failed after the provider answered.
+    """
+
+    __slots__ = ("completion_tokens", "cost_usd", "is_billed", "prompt_tokens", "total_tokens")
+
+    def __init__(self) -> None:
+        self.is_billed = False
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.total_tokens = 0
+        self.cost_usd: float | None = None
+
+    def add_usage(self, _model: str, usage: dict[str, Any]) -> None:
+        self.is_billed = True
+        prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
+        self.total_tokens += usage.get("total_tokens") or prompt + completion
+
+
+class Meter:
+    """The sum of the LM calls of one execution, or of one LM."""
+
+    __slots__ = (
+        "billed",
+        "calls",
+        "completion_tokens",
+        "errors",
+        "is_cost_known",
+        "known_cost_usd",
+        "prompt_tokens",
+        "total_tokens",
+    )
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.billed = 0
+        self.errors = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.total_tokens = 0
+        self.known_cost_usd = 0.0
+        self.is_cost_known = True
+
+    def add(self, record: CallRecord, *, is_error: bool) -> None:
+        self.calls += 1
+        self.errors += is_error
+        if not record.is_billed:
+            return
+        self.billed += 1
+        self.prompt_tokens += record.prompt_tokens
+        self.completion_tokens += record.completion_tokens
+        self.total_tokens += record.total_tokens
+        if record.cost_usd is None:
+            self.is_cost_known = False
+        else:
+            self.known_cost_usd += record.cost_usd
+
+    @property
+    def cost_usd(self) -> float | None:
+        """None where the price of any of it is unknown."""
+        return self.known_cost_usd if self.is_cost_known else None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether there were LM calls and the cache answered all of them."""
+        return self.calls > 0 and self.billed == 0 and self.errors == 0
+
+    def usage(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+        }

@@ -1,0 +1,127 @@
+"""The guard: a tiny process that leaves nothing behind.
+
+It is forked before any thread or large import, shares the bridge's process group and ends the
+whole group with SIGKILL when the bridge or its client is gone, or when the client has closed the
+connection and the bridge has not ended by itself. SIGKILL of the client, a bridge whose C code
+holds the interpreter lock, a stopped bridge, children of children: none of them can outlive it.
+
+PR_SET_PDEATHSIG alone would not do: it fires when the client's spawning *thread* ends, and it does
+not reach grandchildren.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+__all__ = ["start"]
+
+# How long a bridge may take to end by itself once the client has closed the connection.
+_GRACE_MS = 1000
+
+# Where the kernel has no pidfd (before Linux 5.3, macOS), parents are asked for at this interval.
+_POLL_MS = 20
+
+
+def start(read_fd: int, write_fd: int) -> int:
+    """Forks the guard, which watches the parent of this process, this process and `read_fd`.
+
+    The process becomes the leader of a group of its own where it is not one yet: the group is
+    what the guard ends, and a client that shares it must not be ended with it. Returns the
+    guard's pid. Exits where the client is gone already.
+    """
+    client = os.getppid()
+    if os.getpgrp() != os.getpid():
+        os.setsid()
+    bridge_pidfd = _pidfd(os.getpid())
+    client_pidfd = _pidfd(client)
+    if os.getppid() != client:
+        os._exit(0)
+    bridge = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _detach(read_fd, write_fd, keep=(bridge_pidfd, client_pidfd))
+            if bridge_pidfd is None:
+                _poll_until_over(bridge, client, read_fd)
+            else:
+                _wait_until_over(bridge_pidfd, client_pidfd, read_fd)
+        finally:
+            # Whatever happened: a bridge without its guard must not go on.
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+    for fd in (bridge_pidfd, client_pidfd):
+        if fd is not None:
+            os.close(fd)
+    return pid
+
+
+def _pidfd(pid: int) -> int | None:
+    # A parent of 0 lives in another pid namespace and cannot be watched; its pipe still can.
+    if pid == 0 or not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _detach(read_fd: int, write_fd: int, keep: tuple[int | None, ...]) -> None:
+    """Lets go of everything but what is watched: a guard that held the pipe to the client would
+    keep it from seeing the end of the bridge."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
+        signal.signal(ignored, signal.SIG_IGN)
+    kept = sorted({read_fd, *(fd for fd in keep if fd is not None)})
+    low = 0
+    for fd in kept:
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, max(low, write_fd, 1023) + 1)
+    try:
+        with open("/proc/self/comm", "w") as comm:  # noqa: PTH123 - pathlib is a slow import
+            comm.write("dspex-guard")
+    except OSError:
+        return  # a name for people who read `ps`; nothing depends on it
+
+
+def _wait_until_over(bridge: int, client: int | None, read_fd: int) -> None:
+    poller = select.poll()
+    poller.register(bridge, select.POLLIN)
+    if client is not None:
+        poller.register(client, select.POLLIN)
+    # A hang-up is always reported; POLLRDHUP is what a socket says for it (Node.js gives sockets).
+    poller.register(read_fd, getattr(select, "POLLRDHUP", 0))
+    while True:
+        gone = {fd for fd, _ in poller.poll()}
+        if gone & {bridge, client}:
+            return
+        poller.unregister(read_fd)
+        if not poller.poll(_GRACE_MS):
+            return
+
+
+def _poll_until_over(bridge: int, client: int, read_fd: int) -> None:
+    poller = select.poll()
+    poller.register(read_fd, getattr(select, "POLLRDHUP", 0))
+    left_ms: float | None = None
+    while os.getppid() == bridge and _is_alive(client):
+        if left_ms is None:
+            if poller.poll(_POLL_MS):
+                left_ms = _GRACE_MS
+        else:
+            if left_ms <= 0:
+                return
+            select.select([], [], [], _POLL_MS / 1000)
+            left_ms -= _POLL_MS
+
+
+def _is_alive(pid: int) -> bool:
+    if pid == 0:
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,108 @@
+"""What the methods of one bridge share."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from dspex_protocol.connection import Connection
+from dspex_protocol.errors import InternalError
+from dspex_protocol.framing import DEFAULT_MAX_FRAME_BYTES
+
+from .logs import Log
+from .redaction import Redactor
+from .runner import Runner
+from .stats import RequestStats
+from .timers import Timers
+from .writer import Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dspex_protocol.errors import DSPexError, UnavailableError
+
+    from .dispatch import Dispatcher
+    from .engine import Engine
+    from .programs.registry import Registry
+
+__all__ = ["DEFAULT_MAX_IN_FLIGHT", "Host", "Options"]
+
+# A thousand executes at once is what one process is meant for; each costs it about 100 kB.
+DEFAULT_MAX_IN_FLIGHT = 4096
+
+# After the answer to `shutdown` the process is gone within a second, whether it was read or not.
+_LAST_WRITE_S = 0.5
+
+
+class Options:
+    """What the command line sets."""
+
+    __slots__ = ("log_level", "max_frame_bytes", "max_in_flight")
+
+    def __init__(
+        self,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        log_level: str = "warning",
+    ) -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self.max_in_flight = max_in_flight
+        self.log_level = log_level
+
+
+class Host:
+    """One bridge: a connection, the threads that serve it, and, once imported, DSPy."""
+
+    dispatcher: Dispatcher
+
+    def __init__(
+        self, write_fd: int, options: Options, exit_process: Callable[[int], None]
+    ) -> None:
+        self.options = options
+        self.exit_process = exit_process
+        self.started = time.monotonic()
+        self.redactor = Redactor()
+        self.log = Log(self.redactor, options.log_level)
+        self.connection = Connection(options.max_frame_bytes)
+        self.writer = Writer(write_fd, self.connection, self._broken)
+        self.runner = Runner()
+        self.timers = Timers()
+        self.stats = RequestStats()
+        self.engine: Engine | None = None
+        self.programs: Registry | None = None
+        self.unavailable: UnavailableError | None = None
+        self._reader = threading.get_ident()
+
+    @property
+    def max_in_flight(self) -> int:
+        return self.options.max_in_flight
+
+    def flush(self) -> None:
+        """Sends what is queued. The reader's own answers wait for the end of its batch."""
+        if threading.get_ident() != self._reader:
+            self.writer.flush()
+
+    def translate(self, error: Exception) -> DSPexError | None:
+        """The wire's error for one of DSPy's, or None for one that nobody knows."""
+        return None if self.engine is None else self.engine.translate(error)
+
+    def require_engine(self) -> Engine:
+        if self.engine is None:
+            raise self.unavailable or InternalError("DSPy is not imported yet")
+        return self.engine
+
+    def require_programs(self) -> Registry:
+        if self.programs is None:
+            raise self.unavailable or InternalError("DSPy is not imported yet")
+        return self.programs
+
+    def leave(self) -> None:
+        """Sends what is queued, for as long as the client may take, and exits with status 0."""
+        self.writer.flush()
+        self.writer.wait_until_below(0, timeout=_LAST_WRITE_S)
+        self.exit_process(0)
+
+    def _broken(self, error: OSError) -> None:
+        self.log.info(f"the client closed the connection ({error.strerror})")
+        self.exit_process(0)

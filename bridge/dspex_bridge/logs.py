@@ -1,0 +1,67 @@
+"""What the bridge has to say to people: lines on stderr, and `log` events where asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .redaction import Redactor
+
+__all__ = ["LEVELS", "Log"]
+
+LEVELS = ("debug", "info", "warning", "error")
+
+# A log line is for reading; a quoted prompt of a megabyte is not.
+_MAX_MESSAGE_CHARS = 10_000
+
+
+class Log:
+    """Writes to stderr from `stderr_level` on, and to `emit` from `wire_level` on (None: never).
+
+    `emit(level, logger, message, request_id)` sends it to the client. No secret passes.
+    """
+
+    def __init__(self, redactor: Redactor, stderr_level: str = "warning") -> None:
+        self._redactor = redactor
+        self._stderr_from = LEVELS.index(stderr_level)
+        self._wire_from: int | None = None
+        self._emit: Callable[[str, str, str, int | None], None] | None = None
+
+    def forward(self, level: str, emit: Callable[[str, str, str, int | None], None]) -> None:
+        self._wire_from = LEVELS.index(level)
+        self._emit = emit
+
+    def debug(self, message: str, request: int | None = None) -> None:
+        self.write("debug", "dspex", message, request)
+
+    def info(self, message: str, request: int | None = None) -> None:
+        self.write("info", "dspex", message, request)
+
+    def warning(self, message: str, request: int | None = None) -> None:
+        self.write("warning", "dspex", message, request)
+
+    def error(self, message: str, request: int | None = None) -> None:
+        self.write("error", "dspex", message, request)
+
+    def write(self, level: str, logger: str, message: str, request: int | None = None) -> None:
+        rank = LEVELS.index(level)
+        to_wire = self._wire_from is not None and rank >= self._wire_from
+        if rank < self._stderr_from and not to_wire:
+            return
+        message = self._redactor.text(message)
+        if len(message) > _MAX_MESSAGE_CHARS:
+            cut = len(message) - _MAX_MESSAGE_CHARS
+            message = f"{message[:_MAX_MESSAGE_CHARS]}… ({cut} more characters)"
+        if rank >= self._stderr_from:
+            about = "" if request is None else f" [request {request}]"
+            line = f"{logger}: {level}{about}: {message}\n"
+            try:
+                os.write(2, line.encode("utf-8", "replace"))
+            except OSError:
+                sys.stderr = None  # nobody reads stderr any more: stop asking
+        if to_wire and self._emit is not None:
+            self._emit(level, logger, message, request)

@@ -1,0 +1,103 @@
+"""Serves one connection: reads, hands over to the dispatcher, and imports DSPy meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+from dspex_protocol.connection import Ignored, Refused
+from dspex_protocol.messages import Notification, Request
+
+from .dispatch import Dispatcher
+from .host import Host, Options
+from .methods.control import DEFAULT_DRAIN_MS
+from .writer import BACKLOG_HIGH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from dspex_protocol.connection import Event
+
+    from .stdio import Wire
+
+__all__ = ["serve"]
+
+# Reads of 1 MiB cost 10 µs more a message than these: the buffer is allocated for each.
+_READ_BYTES = 64 * 1024
+
+# A reply beside a busy Python thread takes as long as that thread may keep the interpreter: 5 ms
+# by default.
+_SWITCH_INTERVAL_S = 0.0001
+
+
+def serve(wire: Wire, options: Options) -> NoReturn:
+    """Serves until the client is gone or asks for shutdown; the process exits here."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    host = Host(wire.write_fd, options, os._exit)
+    host.dispatcher = Dispatcher(host)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _shut_down(host))
+    host.runner.start()
+    threading.Thread(target=_load, args=(host,), name="dspex-import", daemon=True).start()
+    while data := _read(wire.read_fd):
+        for event in host.connection.receive_data(data):
+            _handle(host, event)
+        host.writer.flush()
+        if host.writer.backlog > BACKLOG_HIGH:
+            host.writer.wait_until_below(BACKLOG_HIGH // 2)
+    # The client is gone: nobody is left to answer. Threads that block would hang a normal exit.
+    os._exit(0)
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, _READ_BYTES)
+    except ConnectionResetError:  # a socket's way to say end of file
+        return b""
+
+
+def _handle(host: Host, event: Event) -> None:
+    if isinstance(event, Request):
+        host.dispatcher.request(event)
+    elif isinstance(event, Notification):
+        host.dispatcher.notification(event)
+    elif isinstance(event, Refused):
+        host.log.warning(f"a bad frame was refused: {event.error}", event.id)
+    elif isinstance(event, Ignored):
+        host.log.warning(event.reason)
+
+
+def _shut_down(host: Host) -> None:
+    """SIGTERM: the same as a `shutdown` request that nobody waits for."""
+    host.dispatcher.shut_down(DEFAULT_DRAIN_MS, lambda _counts: host.leave())
+
+
+def _load(host: Host) -> None:
+    """Imports DSPy, off the reader's and the loop's thread, and says so."""
+    from dspex_protocol.errors import UnavailableError
+
+    started = time.monotonic()
+    try:
+        from .engine import Engine
+        from .programs.registry import Registry
+
+        host.engine = Engine(host.log, host.redactor)
+        host.programs = Registry(host.engine)
+        ready = {
+            **host.engine.versions(),
+            "import_ms": round((time.monotonic() - started) * 1000, 3),
+        }
+    except Exception as error:  # noqa: BLE001 - told to the client
+        host.unavailable = UnavailableError(
+            f"DSPy could not be imported ({type(error).__name__}: {error}); "
+            "install it with: pip install dspex"
+        )
+        host.log.error(str(host.unavailable))
+        ready = {"error": host.unavailable.to_wire()}
+    host.connection.send_notification("ready", ready)
+    host.flush()
+    host.runner.submit(host.dispatcher.ready)

@@ -1,0 +1,138 @@
+"""The connection itself: initialize, ping, configure, stats, shutdown."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from dspex_protocol.errors import UnsupportedVersionError
+
+from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
+from dspex_bridge.logs import LEVELS
+from dspex_bridge.params import anything, integer, mapping, one_of, record
+
+from .method import Method
+from .shapes import ADAPTER, LMS, NAME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dspex_bridge.dispatch import Call
+    from dspex_bridge.host import Host
+
+__all__ = ["CONFIGURE", "DEFAULT_DRAIN_MS", "INITIALIZE", "PING", "SHUTDOWN", "STATS"]
+
+DEFAULT_DRAIN_MS = 5000
+
+# A client that takes less could not be sent an error.
+_MIN_CLIENT_FRAME_BYTES = 4096
+
+
+def _initialize(host: Host, call: Call) -> dict[str, Any]:
+    from . import METHODS
+
+    params = call.params
+    if params["protocol_version"] != PROTOCOL_VERSION:
+        raise UnsupportedVersionError(
+            f"protocol version {params['protocol_version']} is not spoken here; "
+            f"supported: {PROTOCOL_VERSION}",
+            data={"supported": [PROTOCOL_VERSION]},
+        )
+    if params.get("max_frame_bytes") is not None:
+        host.connection.peer_max_frame_bytes = params["max_frame_bytes"]
+    if params.get("log_level") is not None:
+        host.log.forward(params["log_level"], lambda *event: _emit_log(host, *event))
+    return {
+        "protocol_version": PROTOCOL_VERSION,
+        "ready": host.engine is not None,
+        "server": {
+            "name": "dspex",
+            "version": VERSION,
+            "pid": os.getpid(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+        },
+        "limits": {
+            "max_frame_bytes": host.connection.max_frame_bytes,
+            "max_in_flight": host.max_in_flight,
+        },
+        "methods": list(METHODS),
+        "modules": list(MODULES),
+        "optimizers": list(OPTIMIZERS),
+        "metrics": list(METRICS),
+        "adapters": list(ADAPTERS),
+    }
+
+
+def _emit_log(host: Host, level: str, logger: str, message: str, request: int | None) -> None:
+    event: dict[str, Any] = {"level": level, "logger": logger, "message": message}
+    if request is not None:
+        event["request"] = request
+    host.connection.send_notification("log", event)
+    host.flush()
+
+
+def _ping(_host: Host, call: Call) -> dict[str, Any]:
+    return {"payload": call.params.get("payload")}
+
+
+def _configure(host: Host, call: Call) -> dict[str, Any]:
+    return host.require_engine().configure(call.params)
+
+
+def _stats(host: Host, _call: Call) -> dict[str, Any]:
+    return {
+        "uptime_ms": round((time.monotonic() - host.started) * 1000, 3),
+        "requests": host.stats.to_wire(),
+        "in_flight": host.dispatcher.in_flight,
+        "queued": host.dispatcher.queued,
+        "programs": 0 if host.programs is None else len(host.programs),
+        "lms": {} if host.engine is None else host.engine.lm_stats(),
+        "memory_bytes": _memory_bytes(),
+        "stuck": 0,
+    }
+
+
+def _memory_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - pathlib is a slow import
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _shutdown(host: Host, call: Call) -> None:
+    drain_ms = call.params.get("drain_ms")
+
+    def finish(counts: dict[str, int]) -> None:
+        host.connection.send_result(call.request, counts)
+        host.leave()
+
+    host.dispatcher.shut_down(DEFAULT_DRAIN_MS if drain_ms is None else drain_ms, finish)
+
+
+INITIALIZE = Method(
+    "initialize",
+    _initialize,
+    record(
+        {"protocol_version": integer()},
+        {
+            "client": mapping,
+            "max_frame_bytes": integer(_MIN_CLIENT_FRAME_BYTES),
+            "log_level": one_of(*LEVELS),
+        },
+    ),
+    is_inline=True,
+)
+PING = Method("ping", _ping, record(optional={"payload": anything}), is_inline=True)
+CONFIGURE = Method(
+    "configure",
+    _configure,
+    record(optional={"lms": LMS, "default_lm": NAME, "adapter": ADAPTER}),
+)
+STATS = Method("stats", _stats, record(), is_inline=True)
+SHUTDOWN = Method("shutdown", _shutdown, record(optional={"drain_ms": integer(0)}), is_inline=True)

@@ -1,0 +1,204 @@
+"""The shapes of parameters: small checks that compose, each error naming the parameter.
+
+A check takes a value and the name of the place it stands in, and raises InvalidParamsError. A
+parameter that is optional may also be nil, which means that it is absent.
+"""
+
+from __future__ import annotations
+
+from dspex_protocol.errors import InvalidParamsError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeAlias
+
+__all__ = [
+    "MAX_NAME_CHARS",
+    "Check",
+    "anything",
+    "array",
+    "boolean",
+    "either",
+    "integer",
+    "map_of",
+    "mapping",
+    "name",
+    "number",
+    "one_of",
+    "record",
+    "suggest",
+    "text",
+]
+
+# Names of programs and LMs stand in logs and errors.
+MAX_NAME_CHARS = 256
+
+Check: TypeAlias = "Callable[[Any, str], None]"
+
+
+def anything(value: Any, where: str) -> None:
+    """Every value passes."""
+
+
+def text(value: Any, where: str) -> None:
+    if type(value) is not str:
+        raise _wrong(where, "a string", value)
+
+
+def name(value: Any, where: str) -> None:
+    if type(value) is not str or not 0 < len(value) <= MAX_NAME_CHARS:
+        raise _wrong(where, f"a string of 1 to {MAX_NAME_CHARS} characters", value)
+
+
+def boolean(value: Any, where: str) -> None:
+    if type(value) is not bool:
+        raise _wrong(where, "true or false", value)
+
+
+def mapping(value: Any, where: str) -> None:
+    if type(value) is not dict:
+        raise _wrong(where, "a map", value)
+
+
+def integer(minimum: int | None = None, maximum: int | None = None) -> Check:
+    expected = "an integer" + _range(minimum, maximum)
+
+    def check(value: Any, where: str) -> None:
+        if type(value) is not int or not _within(value, minimum, maximum):
+            raise _wrong(where, expected, value)
+
+    return check
+
+
+def number(minimum: float | None = None, maximum: float | None = None) -> Check:
+    expected = "a number" + _range(minimum, maximum)
+
+    def check(value: Any, where: str) -> None:
+        if type(value) not in (int, float) or not _within(value, minimum, maximum):
+            raise _wrong(where, expected, value)
+
+    return check
+
+
+def one_of(*names: str) -> Check:
+    def check(value: Any, where: str) -> None:
+        if value not in names:
+            text(value, where)
+            raise InvalidParamsError(
+                f"{where} is unknown: {value!r}.{suggest(value, names)} "
+                f"Valid: {', '.join(names) or 'none'}.",
+                data={"param": where},
+            )
+
+    return check
+
+
+def array(item: Check, maximum: int | None = None) -> Check:
+    def check(value: Any, where: str) -> None:
+        if type(value) is not list:
+            raise _wrong(where, "a list", value)
+        if maximum is not None and len(value) > maximum:
+            raise _wrong(where, f"a list of at most {maximum}", value)
+        for index, element in enumerate(value):
+            item(element, f"{where}[{index}]")
+
+    return check
+
+
+def map_of(item: Check) -> Check:
+    def check(value: Any, where: str) -> None:
+        mapping(value, where)
+        for key, element in value.items():
+            item(element, f"{where}.{key}")
+
+    return check
+
+
+def either(first: Check, second: Check, expected: str) -> Check:
+    """Passes what one of two checks does; for two kinds of value (a name or a map), so that the
+    error of a map that is almost right is the map's own."""
+
+    def check(value: Any, where: str) -> None:
+        if type(value) is dict:
+            second(value, where)
+        elif type(value) is str:
+            first(value, where)
+        else:
+            raise _wrong(where, expected, value)
+
+    return check
+
+
+def record(
+    required: dict[str, Check] | None = None, optional: dict[str, Check] | None = None
+) -> Check:
+    """A map with exactly these keys. The outermost place is the method's name."""
+    required, optional = required or {}, optional or {}
+    known = (*required, *optional)
+
+    def check(value: Any, where: str) -> None:
+        mapping(value, where)
+        for key in value:
+            if key not in required and key not in optional:
+                raise InvalidParamsError(
+                    f"{where}: unknown parameter {key!r}.{suggest(key, known)} "
+                    f"Valid: {', '.join(known) or 'none'}.",
+                    data={"param": key},
+                )
+        for key, item in required.items():
+            if key not in value:
+                raise InvalidParamsError(
+                    f"{where}: the parameter {key!r} is missing.", data={"param": key}
+                )
+            item(value[key], _inside(where, key))
+        for key, item in optional.items():
+            if value.get(key) is not None:
+                item(value[key], _inside(where, key))
+
+    return check
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" for the closest known name, or nothing where none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _inside(where: str, key: str) -> str:
+    return f"{where}: {key}" if ":" not in where else f"{where}.{key}"
+
+
+def _within(value: float, minimum: float | None, maximum: float | None) -> bool:
+    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+
+
+def _range(minimum: float | None, maximum: float | None) -> str:
+    if minimum is not None and maximum is not None:
+        return f" from {minimum} to {maximum}"
+    if minimum is not None:
+        return f" of at least {minimum}"
+    return "" if maximum is None else f" of at most {maximum}"
+
+
+_KINDS = {
+    type(None): "nil",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a float",
+    str: "a string",
+    bytes: "bytes",
+    list: "a list",
+    dict: "a map",
+}
+
+
+def _wrong(where: str, expected: str, value: Any) -> InvalidParamsError:
+    got = _KINDS.get(type(value), type(value).__name__)
+    if type(value) in (bool, int, float):
+        got = f"{got} ({value})"
+    return InvalidParamsError(
+        f"{where} must be {expected}, got {got}.", data={"param": where.rpartition(": ")[2]}
+    )

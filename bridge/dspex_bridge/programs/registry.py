@@ -1,0 +1,189 @@
+"""The programs of one bridge, by id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from dspex_protocol.errors import AlreadyExistsError, NotFoundError
+from dspex_protocol.signatures import signature_from_wire
+
+from dspex_bridge.params import suggest
+
+from . import bundles
+from .converters import InputConverter, OutputConverter, input_schema, output_schema
+from .spec import Demo, ProgramSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dspex_bridge.engine import Engine
+
+__all__ = ["Program", "Registry"]
+
+
+@dataclass(slots=True)
+class Program:
+    """A program that can run: its specification and what was built from it."""
+
+    id: str
+    spec: ProgramSpec
+    revision: int
+    module: Any
+    inputs: InputConverter
+    outputs: OutputConverter
+    executions: int = 0
+    errors: int = 0
+
+    def created(self) -> dict[str, Any]:
+        """The answer to `create` and `load`."""
+        return {
+            "program": self.id,
+            "signature": self.spec.signature.to_map(),
+            "module": self.spec.module,
+            "input_schema": input_schema(self.spec.signature),
+            "output_schema": output_schema(self.spec.signature),
+            "revision": self.revision,
+        }
+
+    def listed(self) -> dict[str, Any]:
+        return {
+            "program": self.id,
+            "module": self.spec.module,
+            "signature": self.spec.signature.to_string(),
+            "revision": self.revision,
+            "executions": self.executions,
+        }
+
+
+class Registry:
+    """Used on the event loop's thread only. What is refused leaves it as it was."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._programs: dict[str, Program] = {}
+
+    def __len__(self) -> int:
+        return len(self._programs)
+
+    def create(self, params: Mapping[str, Any]) -> Program:
+        """Makes and registers a program from the parameters of `create`."""
+        spec = _spec(params)
+        self._engine.require_lm(spec.lm)
+        return self._register(spec, params.get("program"), bool(params.get("replace")))
+
+    def load(self, params: Mapping[str, Any]) -> Program:
+        """Makes and registers a program from the parameters of `load`."""
+        spec = bundles.load(params["state"])
+        return self._register(spec, params.get("program"), bool(params.get("replace")))
+
+    def inline(self, params: Mapping[str, Any]) -> Program:
+        """A program for one execution, registered nowhere."""
+        spec = _spec(params)
+        self._engine.require_lm(spec.lm)
+        return self._build("(inline)", spec, revision=1)
+
+    def get(self, program_id: str) -> Program:
+        program = self._programs.get(program_id)
+        if program is None:
+            raise NotFoundError(
+                f"there is no program {program_id!r}.{suggest(program_id, self._programs)}",
+                data={"kind": "program", "name": program_id},
+            )
+        return program
+
+    def list(self, prefix: str) -> list[Program]:
+        return [program for name, program in self._programs.items() if name.startswith(prefix)]
+
+    def delete(self, program_id: str) -> None:
+        """Forgets a program. Work in flight on it has what it needs and finishes."""
+        self.get(program_id)
+        del self._programs[program_id]
+
+    def dump(self, program_id: str) -> dict[str, Any]:
+        program = self.get(program_id)
+        predictors = self._engine.predictors(program.spec, program.module)
+        return bundles.dump(replace(program.spec, predictors=predictors))
+
+    def describe(self, program_id: str) -> dict[str, Any]:
+        program = self.get(program_id)
+        predictors = self._engine.predictors(program.spec, program.module)
+        # A program of one predictor has its instructions and demonstrations; of several, the
+        # first one's instructions say the most.
+        first = next(iter(predictors.values()))
+        return {
+            **program.created(),
+            "instructions": first.instructions,
+            "demos": [
+                {"inputs": dict(demo.inputs), "outputs": dict(demo.outputs)} for demo in first.demos
+            ],
+            "lm": program.spec.lm,
+            "adapter": program.spec.adapter,
+            "config": dict(program.spec.config),
+            "variables": {},
+            "counters": {"executions": program.executions, "errors": program.errors},
+            "base_program": None,
+        }
+
+    def _register(self, spec: ProgramSpec, program_id: str | None, may_replace: bool) -> Program:
+        known = None if program_id is None else self._programs.get(program_id)
+        if known is not None and not may_replace:
+            raise AlreadyExistsError(
+                f"there is a program {program_id!r} already: choose another id, or say replace"
+            )
+        revision = 1 if known is None else known.revision + 1
+        program = self._build(program_id or self._new_id(), spec, revision)
+        self._programs[program.id] = program
+        return program
+
+    def _build(self, program_id: str, spec: ProgramSpec, revision: int) -> Program:
+        inputs = InputConverter(spec.signature)
+        outputs = OutputConverter(spec.signature)
+        spec = replace(
+            spec, demos=tuple(_converted(demo, spec, inputs, outputs) for demo in spec.demos)
+        )
+        return Program(
+            id=program_id,
+            spec=spec,
+            revision=revision,
+            module=self._engine.build(spec),
+            inputs=inputs,
+            outputs=outputs,
+        )
+
+    def _new_id(self) -> str:
+        while (name := f"program-{token_hex(4)}") in self._programs:
+            pass
+        return name
+
+
+def _spec(params: Mapping[str, Any]) -> ProgramSpec:
+    signature = signature_from_wire(params["signature"])
+    if params.get("instructions") is not None:
+        signature = replace(signature, instructions=params["instructions"])
+    return ProgramSpec(
+        signature=signature,
+        module=params.get("module") or "predict",
+        options=params.get("options") or {},
+        lm=params.get("lm"),
+        adapter=params.get("adapter"),
+        config=params.get("config") or {},
+        demos=tuple(
+            Demo(inputs=demo["inputs"], outputs=demo["outputs"])
+            for demo in params.get("demos") or ()
+        ),
+    )
+
+
+def _converted(
+    demo: Demo, spec: ProgramSpec, inputs: InputConverter, outputs: OutputConverter
+) -> Demo:
+    """A demonstration with its values checked; it may leave fields out."""
+    extra = {k: v for k, v in demo.outputs.items() if k in spec.extra_outputs}
+    own = {k: v for k, v in demo.outputs.items() if k not in spec.extra_outputs}
+    return replace(
+        demo,
+        inputs=inputs.convert(demo.inputs, partial=True),
+        outputs={**outputs.convert(own, partial=True), **extra},
+    )

@@ -1,0 +1,355 @@
+"""An asyncio client: spawns a bridge, or attaches to two streams that lead to one.
+
+    async with await Client.spawn() as client:
+        await client.configure(lms={"main": {"model": "demo/knn"}})
+        await client.create("question -> answer", program="qa")
+        result = await client.execute("qa", {"question": "Where is Paris?"})
+        result["outputs"]["answer"]
+
+Every method raises the `DSPexError` that the bridge answered with, or ConnectionLostError where it
+went away before it answered. A task that is cancelled while it waits cancels its request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Self, TypeAlias
+
+from .connection import Answered, Connection, Event, Refused
+from .errors import (
+    DSPexError,
+    InternalError,
+    MethodNotFoundError,
+    RequestCancelledError,
+)
+from .framing import DEFAULT_MAX_FRAME_BYTES
+from .messages import Notification, Request
+
+__all__ = ["Client", "Handler", "Listener"]
+
+#: Answers a request from the bridge: the tools and metrics of this program.
+Handler: TypeAlias = Callable[[dict[str, Any]], Awaitable[Any]]
+
+#: Hears a notification. It must return at once.
+Listener: TypeAlias = Callable[[Notification], None]
+
+_READ_BYTES = 64 * 1024
+
+# A bridge ends within a second of its answer to `shutdown`, and at once when its stdin ends.
+_EXIT_TIMEOUT_S = 5.0
+
+_log = logging.getLogger("dspex.client")
+
+
+class Client:
+    """One connection to one bridge. Make it with `spawn` or `attach`."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        handlers: Mapping[str, Handler] | None = None,
+        listener: Listener | None = None,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        process: asyncio.subprocess.Process | None = None,
+    ) -> None:
+        self.process = process
+        self._reader = reader
+        self._writer = writer
+        self._handlers = dict(handlers or {})
+        self._listener = listener
+        self._connection = Connection(max_frame_bytes)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._about: dict[int, Listener] = {}
+        self._handling: dict[int, asyncio.Task[None]] = {}
+        self._receiving = asyncio.create_task(self._receive(), name="dspex-client")
+
+    @classmethod
+    async def spawn(
+        cls,
+        command: Sequence[str] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stderr: int | None = None,
+        handlers: Mapping[str, Handler] | None = None,
+        listener: Listener | None = None,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        log_level: str | None = None,
+    ) -> Self:
+        """Starts a bridge (`command`: this Python's by default) and introduces itself.
+
+        `env` is the whole environment of the process (None: this one's); `stderr` is as for
+        subprocess (None: this process's own, where the bridge logs).
+        """
+        process = await asyncio.create_subprocess_exec(
+            *(command or (sys.executable, "-m", "dspex_bridge")),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            # The bridge ends its whole process group when it is left alone.
+            start_new_session=True,
+        )
+        assert process.stdin is not None  # noqa: S101 - both are pipes
+        assert process.stdout is not None  # noqa: S101
+        client = cls(
+            process.stdout,
+            process.stdin,
+            handlers=handlers,
+            listener=listener,
+            max_frame_bytes=max_frame_bytes,
+            process=process,
+        )
+        try:
+            await client.initialize(log_level=log_level)
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    @classmethod
+    async def attach(
+        cls,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        handlers: Mapping[str, Handler] | None = None,
+        listener: Listener | None = None,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        log_level: str | None = None,
+    ) -> Self:
+        """Speaks to a bridge at the other end of two streams, and introduces itself."""
+        client = cls(
+            reader,
+            writer,
+            handlers=handlers,
+            listener=listener,
+            max_frame_bytes=max_frame_bytes,
+        )
+        await client.initialize(log_level=log_level)
+        return client
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection, and with it the bridge, at once: what is in flight is lost.
+
+        `shutdown` first lets it finish.
+        """
+        with contextlib.suppress(OSError):
+            self._writer.close()
+        if self.process is not None:
+            try:
+                await asyncio.wait_for(self.process.wait(), _EXIT_TIMEOUT_S)
+            except TimeoutError:
+                _log.warning("the bridge did not end by itself: killed")
+                self.process.kill()
+                await self.process.wait()
+        self._receiving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._receiving
+        self._end()
+
+    # Requests
+
+    async def request(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout_ms: int | None = None,
+        listener: Listener | None = None,
+    ) -> Any:
+        """Sends a request and waits for its answer.
+
+        `timeout_ms` is the bridge's deadline for it; `listener` hears the notifications that are
+        about this request (`chunk`, `item`, `progress`).
+        """
+        own = {key: value for key, value in (params or {}).items() if value is not None}
+        if timeout_ms is not None:
+            own["timeout_ms"] = timeout_ms
+        request_id = self._connection.send_request(method, own)
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = answer
+        if listener is not None:
+            self._about[request_id] = listener
+        try:
+            await self._send()
+            return await answer
+        except asyncio.CancelledError:
+            self._connection.forget(request_id)
+            self._connection.send_notification("cancel", {"id": request_id})
+            self._flush()
+            raise
+        finally:
+            self._waiting.pop(request_id, None)
+            self._about.pop(request_id, None)
+
+    async def initialize(self, *, log_level: str | None = None) -> dict[str, Any]:
+        from importlib.metadata import version
+
+        answer: dict[str, Any] = await self.request(
+            "initialize",
+            {
+                "protocol_version": 1,
+                "client": {"name": "dspex-python", "version": version("dspex")},
+                "max_frame_bytes": self._connection.max_frame_bytes,
+                "log_level": log_level,
+            },
+        )
+        self._connection.peer_max_frame_bytes = answer["limits"]["max_frame_bytes"]
+        return answer
+
+    async def ping(self, payload: Any = None) -> Any:
+        answer: dict[str, Any] = await self.request("ping", {"payload": payload})
+        return answer["payload"]
+
+    async def configure(self, **params: Any) -> dict[str, Any]:
+        """Parameters as in the protocol: lms, default_lm, adapter."""
+        answer: dict[str, Any] = await self.request("configure", params)
+        return answer
+
+    async def create(
+        self, signature: str | Mapping[str, Any], *, timeout_ms: int | None = None, **params: Any
+    ) -> dict[str, Any]:
+        """Parameters as in the protocol: program, module, lm, instructions, demos…"""
+        answer: dict[str, Any] = await self.request(
+            "create", {"signature": signature, **params}, timeout_ms=timeout_ms
+        )
+        return answer
+
+    async def execute(
+        self,
+        program: str | Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        *,
+        timeout_ms: int | None = None,
+        listener: Listener | None = None,
+        **params: Any,
+    ) -> dict[str, Any]:
+        """Parameters as in the protocol: lm, adapter, config…"""
+        answer: dict[str, Any] = await self.request(
+            "execute",
+            {"program": program, "inputs": dict(inputs), **params},
+            timeout_ms=timeout_ms,
+            listener=listener,
+        )
+        return answer
+
+    async def describe(self, program: str) -> dict[str, Any]:
+        answer: dict[str, Any] = await self.request("describe", {"program": program})
+        return answer
+
+    async def list(self, prefix: str | None = None) -> list[dict[str, Any]]:
+        answer: dict[str, list[dict[str, Any]]] = await self.request("list", {"prefix": prefix})
+        return answer["programs"]
+
+    async def delete(self, program: str) -> None:
+        await self.request("delete", {"program": program})
+
+    async def dump(self, program: str) -> dict[str, Any]:
+        answer: dict[str, dict[str, Any]] = await self.request("dump", {"program": program})
+        return answer["state"]
+
+    async def load(
+        self, state: Mapping[str, Any], *, program: str | None = None, replace: bool = False
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = await self.request(
+            "load", {"state": dict(state), "program": program, "replace": replace}
+        )
+        return answer
+
+    async def stats(self) -> dict[str, Any]:
+        answer: dict[str, Any] = await self.request("stats")
+        return answer
+
+    async def shutdown(self, drain_ms: int | None = None) -> dict[str, Any]:
+        """Lets work in flight finish for `drain_ms`; the bridge exits after the answer."""
+        answer: dict[str, Any] = await self.request("shutdown", {"drain_ms": drain_ms})
+        return answer
+
+    # Input and output
+
+    async def _send(self) -> None:
+        self._flush()
+        # A bridge that has gone is told by the end of its stdout, to everybody at once.
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+
+    def _flush(self) -> None:
+        data = self._connection.data_to_send()
+        if data and not self._writer.is_closing():
+            self._writer.write(data)
+
+    async def _receive(self) -> None:
+        try:
+            while data := await self._reader.read(_READ_BYTES):
+                for event in self._connection.receive_data(data):
+                    self._handle(event)
+                self._flush()
+        except ConnectionError as error:
+            _log.info("the connection broke: %s", error)
+        self._end()
+
+    def _end(self) -> None:
+        for event in self._connection.receive_eof():
+            self._handle(event)
+        for task in self._handling.values():
+            task.cancel()
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Answered):
+            answer = self._waiting.get(event.id)
+            if answer is None or answer.done():
+                return
+            if event.error is None:
+                answer.set_result(event.result)
+            else:
+                answer.set_exception(event.error)
+        elif isinstance(event, Notification):
+            self._hear(event)
+        elif isinstance(event, Request):
+            task = asyncio.create_task(self._serve(event))
+            self._handling[event.id] = task
+            task.add_done_callback(lambda _: self._handling.pop(event.id, None))
+        elif isinstance(event, Refused):
+            _log.warning("a bad frame from the bridge was refused: %s", event.error)
+        else:
+            _log.warning("%s", event.reason)
+
+    def _hear(self, notification: Notification) -> None:
+        about = notification.params.get("id")
+        if notification.method == "cancel":
+            if isinstance(about, int) and about in self._handling:
+                self._handling[about].cancel()
+            return
+        listener = self._about.get(about, self._listener) if about is not None else self._listener
+        if listener is not None:
+            listener(notification)
+
+    async def _serve(self, request: Request) -> None:
+        """Answers a request of the bridge's."""
+        handler = self._handlers.get(request.method)
+        try:
+            if handler is None:
+                raise MethodNotFoundError(f"this client has no {request.method!r}")
+            self._connection.send_result(request, await handler(request.params))
+        except asyncio.CancelledError:
+            self._connection.send_error(request, RequestCancelledError("cancelled"))
+        except DSPexError as error:
+            self._connection.send_error(request, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the bridge is told
+            _log.exception("the handler of %s failed", request.method)
+            self._connection.send_error(request, InternalError(f"{type(error).__name__}: {error}"))
+        self._flush()
