@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 
 __all__ = ["start"]
 
@@ -41,6 +40,8 @@ def start(read_fd: int, write_fd: int) -> int:
     bridge = os.getpid()
     pid = os.fork()
     if pid == 0:
+        from signal import SIGKILL  # a slow import, which the bridge itself does not wait for
+
         try:
             _detach(read_fd, write_fd, keep=(bridge_pidfd, client_pidfd))
             if bridge_pidfd is None:
@@ -49,7 +50,7 @@ def start(read_fd: int, write_fd: int) -> int:
                 _wait_until_over(bridge_pidfd, client_pidfd, read_fd)
         finally:
             # Whatever happened: a bridge without its guard must not go on.
-            os.killpg(os.getpgrp(), signal.SIGKILL)
+            os.killpg(os.getpgrp(), SIGKILL)
     for fd in (bridge_pidfd, client_pidfd):
         if fd is not None:
             os.close(fd)
@@ -69,6 +70,8 @@ def _pidfd(pid: int) -> int | None:
 def _detach(read_fd: int, write_fd: int, keep: tuple[int | None, ...]) -> None:
     """Lets go of everything but what is watched: a guard that held the pipe to the client would
     keep it from seeing the end of the bridge."""
+    import signal
+
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
         signal.signal(ignored, signal.SIG_IGN)
     kept = sorted({read_fd, *(fd for fd in keep if fd is not None)})

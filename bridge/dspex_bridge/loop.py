@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import select
 import sys
 import threading
 import time
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+# Long enough for a client's first request to arrive, short enough not to delay a silent one's.
+_GREETING_MS = 5
+
 # Reads of 1 MiB cost 10 µs more a message than these: the buffer is allocated for each.
 _READ_BYTES = 64 * 1024
 
@@ -39,18 +42,35 @@ def serve(wire: Wire, options: Options) -> NoReturn:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     host = Host(wire.write_fd, options, os._exit)
     host.dispatcher = Dispatcher(host)
+    # A client that introduces itself at once is answered before the imports take the processor.
+    poller = select.poll()
+    poller.register(wire.read_fd, select.POLLIN)
+    is_greeted = bool(poller.poll(_GREETING_MS)) and _serve_once(host, wire.read_fd)
+    _start(host)
+    while is_greeted or _serve_once(host, wire.read_fd):
+        is_greeted = False
+    # The client is gone: nobody is left to answer. Threads that block would hang a normal exit.
+    os._exit(0)
+
+
+def _serve_once(host: Host, fd: int) -> bool:
+    """Handles what one read brings; False at the end of the stream."""
+    data = _read(fd)
+    for event in host.connection.receive_data(data):
+        _handle(host, event)
+    host.writer.flush()
+    if host.writer.backlog > BACKLOG_HIGH:
+        host.writer.wait_until_below(BACKLOG_HIGH // 2)
+    return bool(data)
+
+
+def _start(host: Host) -> None:
+    import signal
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _shut_down(host))
     host.runner.start()
     threading.Thread(target=_load, args=(host,), name="dspex-import", daemon=True).start()
-    while data := _read(wire.read_fd):
-        for event in host.connection.receive_data(data):
-            _handle(host, event)
-        host.writer.flush()
-        if host.writer.backlog > BACKLOG_HIGH:
-            host.writer.wait_until_below(BACKLOG_HIGH // 2)
-    # The client is gone: nobody is left to answer. Threads that block would hang a normal exit.
-    os._exit(0)
 
 
 def _read(fd: int) -> bytes:

@@ -88,7 +88,7 @@ def one_of(*names: str) -> Check:
             raise InvalidParamsError(
                 f"{where} is unknown: {value!r}.{suggest(value, names)} "
                 f"Valid: {', '.join(names) or 'none'}.",
-                data={"param": where},
+                data={"param": where.rpartition(": ")[2]},
             )
 
     return check

@@ -21,10 +21,10 @@ class Timer:
 
     __slots__ = ("_callback", "_timers", "when")
 
-    def __init__(self, timers: Timers, when: float, callback: Callable[[], None]) -> None:
+    def __init__(self, timers: Timers, when: float, callback: Callable[[], object]) -> None:
         self.when = when
         self._timers = timers
-        self._callback: Callable[[], None] | None = callback
+        self._callback: Callable[[], object] | None = callback
 
     def __lt__(self, other: Timer) -> bool:
         return self.when < other.when
@@ -53,7 +53,7 @@ class Timers:
         self._thread: threading.Thread | None = None
         self._cancelled = 0
 
-    def at(self, when: float, callback: Callable[[], None]) -> Timer:
+    def at(self, when: float, callback: Callable[[], object]) -> Timer:
         """`callback` must be quick and must not raise: it runs on the timer thread."""
         timer = Timer(self, when, callback)
         with self._changed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dspy
 from dspex_protocol.errors import LMError, OutputValidationError
 from dspy.utils import exceptions as dspy_errors
 

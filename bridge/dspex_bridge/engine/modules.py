@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 from dspex_protocol.errors import InvalidParamsError, SignatureError
 
-from dspex_bridge.programs.converters import annotation
+from dspex_bridge.programs.signatures import annotation, prompt_constraints
 from dspex_bridge.programs.spec import Demo, Predictor
 
 from .metering import METER_SETTING, Meter
@@ -116,15 +116,12 @@ def _signature(spec: SignatureSpec) -> type[dspy.Signature]:
 
 
 def _field(item: Field, make: Callable[..., Any]) -> Any:
-    options: dict[str, Any] = {}
-    if item.description is not None:
-        options["desc"] = item.description
-    if item.constraints:
-        # Prompted here; enforced by the converters.
-        options["constraints"] = ", ".join(f"{k}: {v}" for k, v in item.constraints.items())
-    field = make(**options)
-    if item.constraints:
-        field.json_schema_extra["constraints"] = options["constraints"]
+    field = make() if item.description is None else make(desc=item.description)
+    # Told to the LM here, enforced by the converters. DSPy writes such a line itself, for the
+    # constraints that a field of its own declares.
+    constraints = prompt_constraints(item)
+    if constraints is not None:
+        field.json_schema_extra["constraints"] = constraints
     return field
 
 

@@ -39,8 +39,7 @@ def _execute(host: Host, call: Call) -> Coroutine[Any, Any, dict[str, Any]]:
 async def _finish(call: Call, program: Program, run: Run) -> dict[str, Any]:
     program.executions += 1
     try:
-        prediction = await run.prediction()
-        outputs = program.outputs.convert(prediction, extra=program.spec.extra_outputs)
+        outputs = program.converted(await run.prediction())
     except BaseException:
         program.errors += 1
         raise

@@ -6,13 +6,19 @@ from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from dspex_protocol.errors import AlreadyExistsError, NotFoundError
+from dspex_protocol.errors import (
+    AlreadyExistsError,
+    InputValidationError,
+    NotFoundError,
+    ValidationError,
+)
 from dspex_protocol.signatures import signature_from_wire
 
 from dspex_bridge.params import suggest
 
 from . import bundles
-from .converters import InputConverter, OutputConverter, input_schema, output_schema
+from .converters import InputConverter, OutputConverter
+from .signatures import input_schema, output_schema
 from .spec import Demo, ProgramSpec
 
 if TYPE_CHECKING:
@@ -46,6 +52,15 @@ class Program:
             "output_schema": output_schema(self.spec.signature),
             "revision": self.revision,
         }
+
+    def converted(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of a run as they go on the wire, the module's own ones included."""
+        names = {item.name for item in self.spec.signature.outputs}
+        own = {name: value for name, value in prediction.items() if name in names}
+        extra = {
+            name: prediction[name] for name in self.spec.extra_outputs if name in prediction
+        }
+        return {**extra, **self.outputs.convert(own)}
 
     def listed(self) -> dict[str, Any]:
         return {
@@ -141,7 +156,8 @@ class Registry:
         inputs = InputConverter(spec.signature)
         outputs = OutputConverter(spec.signature)
         spec = replace(
-            spec, demos=tuple(_converted(demo, spec, inputs, outputs) for demo in spec.demos)
+            spec,
+            demos=tuple(_checked(demo, index, spec) for index, demo in enumerate(spec.demos)),
         )
         return Program(
             id=program_id,
@@ -176,14 +192,23 @@ def _spec(params: Mapping[str, Any]) -> ProgramSpec:
     )
 
 
-def _converted(
-    demo: Demo, spec: ProgramSpec, inputs: InputConverter, outputs: OutputConverter
-) -> Demo:
-    """A demonstration with its values checked; it may leave fields out."""
+def _checked(demo: Demo, index: int, spec: ProgramSpec) -> Demo:
+    """A demonstration with its values converted. It may leave fields out, but not add any."""
     extra = {k: v for k, v in demo.outputs.items() if k in spec.extra_outputs}
     own = {k: v for k, v in demo.outputs.items() if k not in spec.extra_outputs}
-    return replace(
-        demo,
-        inputs=inputs.convert(demo.inputs, partial=True),
-        outputs={**outputs.convert(own, partial=True), **extra},
+    signature = replace(
+        spec.signature,
+        inputs=tuple(item for item in spec.signature.inputs if item.name in demo.inputs),
+        outputs=tuple(item for item in spec.signature.outputs if item.name in own),
     )
+    try:
+        return replace(
+            demo,
+            inputs=InputConverter(signature).convert(demo.inputs),
+            outputs={**OutputConverter(signature).convert(own), **extra},
+        )
+    except ValidationError as error:
+        side = "inputs" if isinstance(error, InputValidationError) else "outputs"
+        for item in error.data["errors"]:
+            item["path"] = ["demos", index, side, *item["path"]]
+        raise InputValidationError(f"demos[{index}]: {error}", data=error.data) from error

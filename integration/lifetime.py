@@ -1,0 +1,144 @@
+"""A client that can be killed, with a bridge that is in some state when it happens.
+
+    python lifetime.py client STATE     spawns `python lifetime.py bridge STATE`, waits until the
+                                        state holds, prints the bridge's pid, and waits for ever
+    python lifetime.py bridge STATE     the real bridge, which gets itself into the state
+
+States: idle, busy (a Python thread that loops), gil (C code that holds the interpreter lock),
+grandchild (a child process of the bridge), stopped (SIGSTOP).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from dspex_protocol.codec import decode, encode
+from dspex_protocol.framing import frame
+
+STATES = ("idle", "busy", "gil", "grandchild", "stopped")
+
+
+def bridge(state: str, report_fd: int) -> None:
+    """Serves, and reports on `report_fd` once the state holds."""
+    from dspex_bridge import loop
+
+    serve = loop.serve
+
+    def in_state(*arguments: object) -> None:
+        threading.Thread(target=enter, args=(state, report_fd), daemon=True).start()
+        serve(*arguments)  # type: ignore[arg-type]
+
+    # After the descriptors are claimed and the guard is there: as late as a program's own code.
+    loop.serve = in_state  # type: ignore[assignment]
+    from dspex_bridge import cli
+
+    cli.bridge([])
+
+
+def enter(state: str, report_fd: int) -> None:
+    if state == "gil":
+        import ctypes
+
+        # A canary stands still once PyDLL's call holds the lock: reporting comes from C as well,
+        # since no Python code runs any more.
+        libc = ctypes.PyDLL(None)
+        script = f"echo held >&{report_fd}; exec sleep 1000"
+        libc.system(script.encode())
+        return
+    if state == "grandchild":
+        subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL)
+    if state == "busy":
+        threading.Thread(target=spin, daemon=True).start()
+    os.write(report_fd, b"there\n")
+    if state == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def spin() -> None:
+    while True:
+        sum(range(1000))
+
+
+def client(state: str) -> None:
+    read_fd, write_fd = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, __file__, "bridge", state, str(write_fd)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=(write_fd,),
+        start_new_session=True,
+    )
+    os.close(write_fd)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(frame(encode([0, 1, "ping", {"payload": state}])))
+    process.stdin.flush()
+    if state not in ("gil", "stopped"):  # these two may be in their state before the answer
+        size = int.from_bytes(process.stdout.read(4), "big")
+        assert decode(process.stdout.read(size))[3] == {"payload": state}
+    assert os.read(read_fd, 100)
+    if state == "stopped":
+        # SIGSTOP is seen by the parent when it holds.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    sys.stdout.write(f"{process.pid}\n")
+    sys.stdout.flush()
+    threading.Event().wait()
+
+
+def group(leader: int) -> dict[int, str]:
+    """The processes of a group that are not dead yet: pid -> name. A zombie (Z) is dead."""
+    alive = {}
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{entry.name}/stat") as stat:
+                name, _, rest = stat.read().partition("(")[2].rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, _parent, pgrp = rest.split()[:3]
+        if int(pgrp) == leader and state not in ("Z", "X"):
+            alive[int(entry.name)] = name
+    return alive
+
+
+def seconds_until_gone(pids: list[int], timeout_s: float) -> float | None:
+    """Waits until all of `pids` are dead; None where some were not within `timeout_s`."""
+    import select
+
+    started = time.monotonic()
+    poller = select.poll()
+    fds = set()
+    for pid in pids:
+        try:
+            fds.add(os.pidfd_open(pid))
+        except ProcessLookupError:
+            continue
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    try:
+        left = set(fds)
+        while left:
+            remaining = timeout_s - (time.monotonic() - started)
+            ready = poller.poll(max(0.0, remaining) * 1000)
+            if not ready:
+                return None
+            for fd, _ in ready:
+                poller.unregister(fd)
+                left.discard(fd)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "client":
+        client(sys.argv[2])
+    else:
+        bridge(sys.argv[2], int(sys.argv[3]))
