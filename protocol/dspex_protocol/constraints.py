@@ -42,6 +42,7 @@ __all__ = [
     "FORMATS",
     "MAX_PATTERN_LENGTH",
     "NUMBER_TEXT",
+    "bounds",
     "check_constraints",
     "constraints_of",
     "describe",
@@ -75,6 +76,11 @@ _BY_SCALAR: dict[str, tuple[str, ...]] = {
     "confidence_score": _NUMBER,
     "decimal": _NUMBER,
     "reasoning_chain": _LIST,
+}
+_BOUNDS: dict[str, tuple[int | None, int | None]] = {
+    "probability": (0, 1),
+    "confidence_score": (0, 1),
+    "token_count": (0, None),
 }
 _INTEGERS = frozenset({"int", "token_count"})
 _PAIRS = (("min", "max"), ("min_length", "max_length"), ("min_items", "max_items"))
@@ -119,6 +125,11 @@ def describe(type_: Type, constraints: Mapping[str, Any]) -> str:
     return f"{type_} ({', '.join(f'{name} {_text(value)}' for name, value in constraints.items())})"
 
 
+def bounds(type_: Type) -> tuple[int | None, int | None]:
+    """The least and the greatest value that a type has by itself."""
+    return _BOUNDS.get(type_.name, (None, None)) if isinstance(type_, Scalar) else (None, None)
+
+
 def _of_member(member: Type) -> tuple[str, ...]:
     if isinstance(member, Scalar):
         return _BY_SCALAR.get(member.name, ())
@@ -134,8 +145,13 @@ def _wrong(name: str, value: Any, member: Type) -> str | None:
     if name in ("min", "max", "multiple_of"):
         if not _is_number(value, member):
             return _number_words(member)
-        if name == "multiple_of" and Decimal(value) <= 0:
-            return f"{_number_words(member)} above 0"
+        if name == "multiple_of":
+            return None if Decimal(value) > 0 else f"{_number_words(member)} above 0"
+        low, high = bounds(member)
+        if (low is not None and value < low) or (high is not None and value > high):
+            return (
+                f"from {low}" + (f" to {high}" if high is not None else "") + ", as the type says"
+            )
     elif name == "one_of":
         if not isinstance(value, list) or not value:
             return "a list of at least one value"
