@@ -1,0 +1,196 @@
+"""Does a value satisfy a JSON Schema, and if nearly, what would.
+
+It reads the keywords that pydantic writes for the types of a signature. The answer is the value
+itself, the same value in the schema's own type (the text "4" for an integer), or `MISSING`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from datetime import date, datetime, time
+from enum import Enum
+from typing import Any, Final
+from uuid import UUID
+
+from .patterns import matcher
+from .schemas import Schema, alternatives, resolve
+
+__all__ = ["MISSING", "Missing", "conform"]
+
+
+class Missing(Enum):
+    """The type of `MISSING`, which is no value (None is one)."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+
+# A union of references to itself would be walked for ever, and a small one exponentially long.
+MAX_STEPS: Final = 100_000
+MAX_DEPTH: Final = 100
+
+_INTEGER: Final = re.compile(r"[-+]?\d{1,4000}")  # Python refuses to read longer ones
+_NUMBER: Final = re.compile(r"[-+]?(?:\d{1,400}\.?\d{0,400}|\.\d{1,400})(?:[eE][-+]?\d{1,3})?")
+
+# Python reads more ISO forms (weeks, no separators) than pydantic does: hence the shapes.
+_FORMATS: Final[dict[str, tuple[re.Pattern[str], Callable[[str], object]]]] = {
+    "date": (re.compile(r"\d{4}-\d\d-\d\d"), date.fromisoformat),
+    "date-time": (re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d\S*)?"), datetime.fromisoformat),
+    "time": (re.compile(r"\d\d:\d\d\S*"), time.fromisoformat),
+    "uuid": (re.compile(r"[\da-fA-F-]{32,36}"), UUID),
+}
+
+
+def conform(value: Any, schema: Schema, root: Schema | None = None) -> Any | Missing:
+    """`value` as the schema wants it, or MISSING. References are looked up in `root`."""
+    return _Check(schema if root is None else root).value(value, schema, 0)
+
+
+class _Check:
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._steps = 0
+
+    def value(self, value: Any, schema: Any, depth: int) -> Any | Missing:
+        self._steps += 1
+        if depth > MAX_DEPTH or self._steps > MAX_STEPS:
+            return MISSING
+        schema, _references = resolve(schema, self._root)
+        if "const" in schema:
+            return _one_of(value, [schema["const"]])
+        if "enum" in schema:
+            return _one_of(value, schema["enum"])
+        options = alternatives(schema)
+        if options is not None:
+            return self._union(value, options, depth)
+        match schema.get("type"):
+            case "null":
+                return MISSING if value is not None else None
+            case "string":
+                return _string(value, schema)
+            case "boolean":
+                return _boolean(value)
+            case "integer" | "number" as kind:
+                return _number(value, schema, kind)
+            case "array":
+                return self._array(value, schema, depth)
+            case "object":
+                return self._object(value, schema, depth)
+        return value
+
+    def _union(self, value: Any, options: list[Schema], depth: int) -> Any | Missing:
+        found = [self.value(value, option, depth + 1) for option in options]
+        # An option that takes the value as it is comes before one that would convert it.
+        for candidate in found:
+            if type(candidate) is type(value) and candidate == value:
+                return candidate
+        return next((candidate for candidate in found if candidate is not MISSING), MISSING)
+
+    def _array(self, value: Any, schema: Schema, depth: int) -> Any | Missing:
+        if not isinstance(value, list) or not _fits(len(value), schema, "Items"):
+            return MISSING
+        first = schema.get("prefixItems", [])
+        rest = schema.get("items", {})
+        items = [
+            self.value(item, first[index] if index < len(first) else rest, depth + 1)
+            for index, item in enumerate(value)
+        ]
+        if MISSING in items:
+            return MISSING
+        if schema.get("uniqueItems") and len({json.dumps(item) for item in items}) < len(items):
+            return MISSING
+        return items
+
+    def _object(self, value: Any, schema: Schema, depth: int) -> Any | Missing:
+        if not isinstance(value, dict) or not _fits(len(value), schema, "Properties"):
+            return MISSING
+        properties = schema.get("properties", {})
+        others = schema.get("additionalProperties", {})
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            if key in properties or others is not False:
+                found[key] = self.value(item, properties.get(key, others), depth + 1)
+                if found[key] is MISSING:
+                    return MISSING
+        for key in schema.get("required", ()):
+            # A strict response format requires what the type itself has a default for.
+            if key not in found and "default" not in properties.get(key, {}):
+                found[key] = self.value(None, properties.get(key, {}), depth + 1)
+                if found[key] is MISSING:
+                    return MISSING
+        return found
+
+
+def _one_of(value: Any, options: list[Any]) -> Any | Missing:
+    for option in options:
+        if option == value and isinstance(option, bool) == isinstance(value, bool):
+            return option
+    if isinstance(value, str):
+        for option in options:
+            if str(option) == value.strip():
+                return option
+    return MISSING
+
+
+def _fits(size: int, schema: Schema, what: str) -> bool:
+    most = schema.get(f"max{what}")
+    return size >= schema.get(f"min{what}", 0) and (most is None or size <= most)
+
+
+def _string(value: Any, schema: Schema) -> Any | Missing:
+    if not isinstance(value, str) or not _fits(len(value), schema, "Length"):
+        return MISSING
+    if "pattern" in schema:
+        matches = matcher(schema["pattern"])
+        if matches is None or not matches(value):
+            return MISSING
+    if schema.get("format") in _FORMATS:
+        shape, read = _FORMATS[schema["format"]]
+        if not shape.fullmatch(value):
+            return MISSING
+        try:
+            read(value)
+        except ValueError:
+            return MISSING
+    return value
+
+
+def _boolean(value: Any) -> Any | Missing:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower(), MISSING)
+    return value if isinstance(value, bool) else MISSING
+
+
+def _number(value: Any, schema: Schema, kind: str) -> Any | Missing:
+    if isinstance(value, str):
+        text = value.strip()
+        if _INTEGER.fullmatch(text):
+            value = int(text)
+        elif _NUMBER.fullmatch(text):
+            value = float(text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return MISSING
+    if isinstance(value, float):
+        if not math.isfinite(value) or (kind == "integer" and not value.is_integer()):
+            return MISSING
+        value = int(value) if kind == "integer" else value
+    step = schema.get("multipleOf")
+    within = (
+        value >= schema.get("minimum", value)
+        and value <= schema.get("maximum", value)
+        and ("exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"])
+        and ("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
+        and (not step or _is_multiple(value, step))
+    )
+    return value if within else MISSING
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    if isinstance(value, int) and isinstance(step, int):
+        return value % step == 0
+    try:
+        return math.isclose(value / step, round(value / step), abs_tol=1e-9)
+    except OverflowError:
+        return False
