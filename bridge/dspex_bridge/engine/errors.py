@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import LMError, OutputValidationError
@@ -44,6 +45,11 @@ def _lm_error(error: Any) -> LMError:
     kind, retryable = next((kind, again) for cls, kind, again in _KINDS if isinstance(error, cls))
     if kind == "bad_request" and _is_content_filter(error):
         kind = "content_filter"
+    elif kind == "connection" and _is_timeout(error):
+        kind = "timeout"
+    elif kind == "other" and error.status == HTTPStatus.OK:
+        # It answered, and the answer was no answer: a gateway's page, a body cut into garbage.
+        kind, retryable = "server", True
     data: dict[str, Any] = {"kind": kind}
     if error.model is not None:
         data["model"] = error.model
@@ -57,6 +63,15 @@ def _lm_error(error: Any) -> LMError:
 def _is_content_filter(error: Any) -> bool:
     told = f"{error.provider_code or ''} {error.message}".lower()
     return "content_filter" in told or "content_policy" in told or "content management" in told
+
+
+def _is_timeout(error: BaseException | None) -> bool:
+    """DSPy's native engine tells a read that timed out as a transport failure."""
+    while error is not None:
+        if isinstance(error, TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _unreadable(error: Any) -> OutputValidationError:

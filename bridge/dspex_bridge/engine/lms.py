@@ -125,10 +125,9 @@ class LMs:
             return self._named(which)
         if which is not None:
             return self._make("(inline)", which)
-        if self._default is not None:
-            return self._lms[self._default]
-        if len(self._lms) == 1:
-            return next(iter(self._lms.values()))
+        default = self._default_name()
+        if default is not None:
+            return self._lms[default]
         if not self._lms:
             raise NotFoundError(
                 "no LM is configured: send configure {lms: {name: {model: …}}}, "
@@ -145,7 +144,7 @@ class LMs:
         """The configuration in force, secrets masked."""
         return {
             "lms": {name: _masked(spec) for name, spec in self._specs.items()},
-            "default_lm": self._default,
+            "default_lm": self._default_name(),
         }
 
     def stats(self) -> dict[str, Any]:
@@ -161,6 +160,12 @@ class LMs:
 
     def names_text(self) -> str:
         return _names(self._lms)
+
+    def _default_name(self) -> str | None:
+        """The one that was named, or the only one there is."""
+        if self._default is None and len(self._lms) == 1:
+            return next(iter(self._lms))
+        return self._default
 
     def _named(self, name: str) -> LM:
         lm = self._lms.get(name)

@@ -1,0 +1,162 @@
+"""Every failure of an LM over real HTTP is an `lm_error` of its kind; and the next call works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from integration.openai_server import (
+    Answer,
+    OpenAIServer,
+    answering,
+    content_filter,
+    context_length_exceeded,
+    failure,
+)
+from integration.pipe import Pipe
+
+ANSWER = answering({"answer": "Paris"})
+INPUTS = {"program": "qa", "inputs": {"question": "Where?"}}
+
+
+def configured(pipe: Pipe, server: OpenAIServer, **options: Any) -> None:
+    lm = {
+        "model": "openai/gpt-4.1-mini",
+        "api_base": server.url,
+        "api_key": server.api_key,
+        "num_retries": 0,
+        "timeout_ms": 10_000,
+    }
+    pipe.ask("configure", {"lms": {"main": {**lm, **options}}})
+    pipe.ask("create", {"signature": "question -> answer", "program": "qa", "replace": True})
+
+
+def failing_once(answer: Answer) -> Any:
+    return lambda request: answer if request.number == 0 else ANSWER(request)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    with Pipe() as pipe:
+        yield pipe
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "status", "retryable"),
+    [
+        (failure(400), "bad_request", 400, False),
+        (failure(401), "auth", 401, False),
+        (failure(404), "bad_request", 404, False),
+        (failure(429), "rate_limit", 429, True),
+        (failure(500), "server", 500, True),
+        (failure(503), "server", 503, True),
+        (context_length_exceeded(), "context_window", 400, False),
+        (content_filter(), "content_filter", 400, False),
+        (Answer("x", fault="disconnect"), "connection", None, True),
+        (Answer("x" * 1000, fault="half_body"), "connection", None, True),
+        (Answer("x", fault="malformed_json"), "server", 200, True),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_failure_has_its_kind_and_the_next_call_works(
+    pipe: Pipe, answer: Answer, kind: str, status: int | None, retryable: bool
+) -> None:
+    with OpenAIServer(failing_once(answer)) as server:
+        configured(pipe, server)
+        error = pipe.refusal("execute", INPUTS)
+        assert error["code"] == "lm_error"
+        assert (error["data"]["kind"], error["retryable"]) == (kind, retryable), error
+        assert error["data"].get("status") == status
+        assert server.api_key not in str(error)
+        assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
+
+
+def test_a_hanging_lm_ends_with_its_own_timeout(pipe: Pipe) -> None:
+    with OpenAIServer(failing_once(Answer(fault="hang"))) as server:
+        configured(pipe, server, timeout_ms=100)
+        error = pipe.refusal("execute", INPUTS)
+        assert (error["code"], error["data"]["kind"]) == ("lm_error", "timeout")
+        assert error["retryable"] is True
+        configured(pipe, server)
+        assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
+
+
+def test_a_rate_limit_says_when_to_come_back(pipe: Pipe) -> None:
+    with OpenAIServer(failing_once(failure(429, retry_after=7))) as server:
+        configured(pipe, server)
+        assert pipe.refusal("execute", INPUTS)["data"]["retry_after_ms"] == 7000
+
+
+def test_retries_hide_a_failure_that_passes(pipe: Pipe) -> None:
+    with OpenAIServer(failing_once(failure(429, retry_after=0.01))) as server:
+        configured(pipe, server, num_retries=2)
+        assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
+        assert len(server.requests) == 2
+
+
+def test_a_wait_that_nobody_would_wait_for_is_an_error_at_once(pipe: Pipe) -> None:
+    with OpenAIServer(failing_once(failure(429, retry_after=3600))) as server:
+        configured(pipe, server, num_retries=2)
+        error = pipe.refusal("execute", INPUTS)
+        assert error["data"]["retry_after_ms"] == 3_600_000
+        assert len(server.requests) == 1
+
+
+def test_an_unreachable_lm_is_a_connection_error(pipe: Pipe) -> None:
+    with OpenAIServer(ANSWER) as server:
+        configured(pipe, server)
+    error = pipe.refusal("execute", INPUTS)
+    assert (error["code"], error["data"]["kind"]) == ("lm_error", "connection")
+
+
+def test_a_key_that_is_missing_is_an_auth_error_that_says_so(pipe: Pipe) -> None:
+    lm = {"model": "openai/gpt-4.1-mini", "num_retries": 0}
+    with Pipe(env={"OPENAI_API_KEY": ""}) as keyless:
+        keyless.ask("configure", {"lms": {"main": lm}})
+        params = {"program": {"signature": "question -> answer"}, "inputs": {"question": "?"}}
+        error = keyless.refusal("execute", params)
+    assert (error["code"], error["data"]["kind"]) == ("lm_error", "auth")
+    assert "OPENAI_API_KEY" in error["message"]
+
+
+def test_an_answer_in_no_readable_form_is_output_validation_with_what_it_cost(pipe: Pipe) -> None:
+    with OpenAIServer(Answer("I would rather not.", usage=(100, 20))) as server:
+        configured(pipe, server)
+        error = pipe.refusal("execute", INPUTS)
+    assert error["code"] == "output_validation"
+    assert error["data"]["errors"][0]["path"] == ["answer"]
+    assert "I would rather not." in error["data"]["errors"][0]["got"]
+    # The Chat adapter asks once more, in JSON, before it gives up: both calls are counted.
+    assert len(server.requests) == 2
+    assert error["data"]["usage"]["total_tokens"] == 240
+
+
+def test_a_value_that_breaks_a_constraint_is_output_validation(pipe: Pipe) -> None:
+    with OpenAIServer(answering({"score": 7})) as server:
+        configured(pipe, server)
+        signature = {
+            "inputs": [{"name": "question", "type": "str"}],
+            "outputs": [{"name": "score", "type": "float", "constraints": {"max": 1}}],
+        }
+        error = pipe.refusal(
+            "execute", {"program": {"signature": signature}, "inputs": {"question": "?"}}
+        )
+    assert error["code"] == "output_validation"
+    (wrong,) = error["data"]["errors"]
+    assert (wrong["path"], wrong["type"], wrong["got"]) == (["score"], "max", "7.0")
+
+
+def test_no_key_is_in_any_answer_or_on_stderr() -> None:
+    rejection = failure(401, message="Incorrect API key provided: sk-very-secret")
+    with OpenAIServer(rejection) as server, Pipe("--log-level", "debug") as pipe:
+        lm = {"model": "openai/m", "api_base": server.url, "api_key": "sk-very-secret"}
+        answer = pipe.ask("configure", {"lms": {"main": lm}})
+        assert answer["lms"]["main"]["api_key"] == "***"
+        params = {"program": {"signature": "question -> answer"}, "inputs": {"question": "?"}}
+        error = pipe.refusal("execute", params)
+        assert error["data"]["kind"] == "auth"
+        assert "sk-very-secret" not in str(error)
+        pipe.ask("shutdown")
+        pipe.wait()
+        assert "sk-very-secret" not in pipe.stderr_after_exit()
