@@ -1,0 +1,81 @@
+defmodule DSPex.Decimal do
+  @moduledoc """
+  A decimal number, held as its text, where the application does not have the `Decimal` library.
+
+  With `Decimal` loaded a decimal from Python is a `Decimal`; both are accepted on the way there.
+
+      iex> DSPex.Decimal.new("12.50")
+      {:ok, %DSPex.Decimal{text: "12.50"}}
+
+      iex> DSPex.Decimal.new("twelve")
+      :error
+  """
+
+  @compile {:no_warn_undefined, Decimal}
+
+  @type t :: %__MODULE__{text: String.t()}
+
+  @enforce_keys [:text]
+  defstruct [:text]
+
+  @doc """
+  Checks the text: an optional sign, digits with an optional point and exponent; or `Infinity`,
+  `NaN` or `sNaN`, as Python writes them.
+  """
+  @spec new(String.t()) :: {:ok, t()} | :error
+  def new(text) when is_binary(text) do
+    if number?(text), do: {:ok, %__MODULE__{text: text}}, else: :error
+  end
+
+  @doc """
+  A `Decimal` where that library is loaded and can hold the number, else a `DSPex.Decimal`.
+  """
+  @spec best(String.t()) :: {:ok, t() | struct()} | :error
+  def best(text) when is_binary(text) do
+    with {:ok, decimal} <- new(text) do
+      with true <- Code.ensure_loaded?(Decimal),
+           {number, ""} <- Decimal.parse(text) do
+        {:ok, number}
+      else
+        _none_or_signaling_nan -> {:ok, decimal}
+      end
+    end
+  end
+
+  defp number?(<<sign, rest::binary>>) when sign in '+-', do: unsigned?(rest)
+  defp number?(text), do: unsigned?(text)
+
+  defp unsigned?("Infinity"), do: true
+  defp unsigned?("NaN" <> payload), do: match?({_count, ""}, digits(payload, 0))
+  defp unsigned?("sNaN" <> payload), do: match?({_count, ""}, digits(payload, 0))
+
+  defp unsigned?(text) do
+    {whole, rest} = digits(text, 0)
+    {fraction, rest} = fraction(rest)
+    whole + fraction > 0 and exponent?(rest)
+  end
+
+  defp fraction("." <> rest), do: digits(rest, 0)
+  defp fraction(rest), do: {0, rest}
+
+  defp exponent?(""), do: true
+
+  defp exponent?(<<e, sign, rest::binary>>) when e in 'eE' and sign in '+-',
+    do: digits_only?(rest)
+
+  defp exponent?(<<e, rest::binary>>) when e in 'eE', do: digits_only?(rest)
+  defp exponent?(_other), do: false
+
+  defp digits_only?(text) do
+    {count, rest} = digits(text, 0)
+    count > 0 and rest == ""
+  end
+
+  # Counted by hand: a regular expression would try again from every digit of a long hostile text.
+  defp digits(<<digit, rest::binary>>, count) when digit in ?0..?9, do: digits(rest, count + 1)
+  defp digits(rest, count), do: {count, rest}
+
+  defimpl String.Chars do
+    def to_string(decimal), do: decimal.text
+  end
+end

@@ -1,0 +1,154 @@
+defmodule DSPex.Error do
+  @moduledoc """
+  The one exception of DSPex, returned as `{:error, %DSPex.Error{}}` and raised by the bang forms.
+
+    * `:code` - an atom of the closed table below; a code that a newer bridge sends and this client
+      does not know becomes `:internal_error`.
+    * `:message` - one sentence for a person. `Exception.message/1` gives it with the details and
+      what to do about it.
+    * `:retryable` - whether the same call may simply be made again.
+    * `:data` - a map with more, with string keys where it came from the bridge.
+
+  ## Codes that the bridge sends
+
+  #{for {code, text} <- DSPex.Error.Codes.wire(), do: "  * `:#{code}` - #{text}\n"}
+  ## Codes of this client's own
+
+  #{for {code, text} <- DSPex.Error.Codes.local(), do: "  * `:#{code}` - #{text}\n"}
+  """
+
+  alias DSPex.Error.Codes
+
+  @type code :: unquote(Enum.reduce(Codes.atoms(), fn code, rest -> {:|, [], [code, rest]} end))
+
+  @type t :: %__MODULE__{
+          code: code(),
+          message: String.t(),
+          retryable: boolean(),
+          data: map()
+        }
+
+  @enforce_keys [:code, :message]
+  defexception [:code, :message, retryable: false, data: %{}]
+
+  @doc """
+  Makes an error. Options: `:retryable` (default `false`) and `:data` (default `%{}`).
+
+      iex> DSPex.Error.new(:timeout, "no answer within 50 ms", retryable: true).retryable
+      true
+  """
+  @spec new(code(), String.t(), retryable: boolean(), data: map()) :: t()
+  def new(code, message, opts \\ []) do
+    true = code in Codes.atoms()
+
+    %__MODULE__{
+      code: code,
+      message: message,
+      retryable: Keyword.get(opts, :retryable, false),
+      data: Keyword.get(opts, :data, %{})
+    }
+  end
+
+  @doc """
+  Reads the error map of a response; `:error` where it is not one.
+
+      iex> {:ok, error} = DSPex.Error.from_wire(%{"code" => "not_found", "message" => "no such program",
+      ...>   "retryable" => false, "data" => %{"kind" => "program"}})
+      iex> {error.code, error.data}
+      {:not_found, %{"kind" => "program"}}
+  """
+  @spec from_wire(term()) :: {:ok, t()} | :error
+  def from_wire(%{"code" => code, "message" => message} = wire)
+      when is_binary(code) and is_binary(message) do
+    with retryable when is_boolean(retryable) <- Map.get(wire, "retryable", false),
+         data when is_map(data) <- Map.get(wire, "data") || %{} do
+      {:ok,
+       %__MODULE__{
+         code: Codes.from_wire(code),
+         message: message,
+         retryable: retryable,
+         data: data
+       }}
+    else
+      _malformed -> :error
+    end
+  end
+
+  def from_wire(_other), do: :error
+
+  @doc "The error map of a response."
+  @spec to_wire(t()) :: map()
+  def to_wire(%__MODULE__{} = error) do
+    %{
+      "code" => Atom.to_string(error.code),
+      "message" => error.message,
+      "retryable" => error.retryable,
+      "data" => error.data
+    }
+  end
+
+  @impl true
+  def message(%__MODULE__{} = error) do
+    lines = [headline(error) | details(error)]
+
+    case hint(error) do
+      nil -> Enum.join(lines, "\n")
+      hint -> Enum.join(lines ++ [hint], "\n")
+    end
+  end
+
+  defp headline(%{code: code, message: message}), do: "#{code}: #{message}"
+
+  defp details(%{data: %{"errors" => errors}}) when is_list(errors) do
+    for error <- errors, is_map(error), do: "  - " <> validation_line(error)
+  end
+
+  defp details(_error), do: []
+
+  # `{path, type, message, expected, got}`, section 2 of the protocol.
+  defp validation_line(error) do
+    path = error |> Map.get("path") |> List.wrap() |> Enum.map_join(".", &text/1)
+
+    [
+      if(path == "", do: nil, else: path <> ":"),
+      Map.get(error, "message"),
+      if(expected = error["expected"], do: "(expected #{text(expected)}, got #{got(error)})")
+    ]
+    |> Enum.reject(&is_nil/1)
+    |> Enum.map_join(" ", &text/1)
+  end
+
+  defp got(error), do: error |> Map.get("got") |> inspect(limit: 5, printable_limit: 80)
+
+  defp text(value) when is_binary(value), do: value
+  defp text(value), do: inspect(value, limit: 20, printable_limit: 200)
+
+  defp hint(%{code: :lm_error, data: %{"kind" => "auth"}}) do
+    "Check the key of this LM: `api_key:` in `lms:`, or the provider's environment variable."
+  end
+
+  defp hint(%{code: :lm_error, data: %{"kind" => "rate_limit"} = data}) do
+    case data do
+      %{"retry_after_ms" => ms} when is_integer(ms) -> "The provider asks to wait #{ms} ms."
+      _unknown -> "The provider limits the rate of calls: wait, or raise the limit there."
+    end
+  end
+
+  defp hint(%{code: :lm_error, data: %{"kind" => "context_window"}}) do
+    "The prompt is longer than the model accepts: shorten the inputs or use fewer demonstrations."
+  end
+
+  defp hint(%{code: :not_found, data: %{"kind" => "program"}}) do
+    "`DSPex.list/1` tells the programs there are; `DSPex.create/3` makes one."
+  end
+
+  defp hint(%{code: :already_exists}) do
+    "Pass `replace: true` to replace it."
+  end
+
+  defp hint(%{code: :timeout}) do
+    "Pass a longer `timeout:` (in milliseconds, or `:infinity`) where the work needs it."
+  end
+
+  defp hint(_error), do: nil
+end

@@ -1,0 +1,53 @@
+defmodule DSPex.Error.Codes do
+  @moduledoc false
+  # The closed table of error codes. Wire text is looked up here and never made into an atom.
+
+  @wire [
+    parse_error: "a frame was not one whole MessagePack value",
+    invalid_request: "a frame was a value but no message",
+    frame_too_large: "a message was longer than one side accepts; `data` has `size` and `limit`",
+    method_not_found: "the bridge has no such method",
+    invalid_params: "a parameter is unknown, missing or of the wrong type; the message names it",
+    unsupported_version: "the bridge speaks another version of the protocol",
+    not_found: "there is no such program, LM, tool or file (`data.kind`)",
+    already_exists: "the program's id is in use",
+    signature_error: "the signature or one of its types cannot be used",
+    input_validation: "inputs do not fit the signature; `data.errors` lists every one",
+    output_validation: "the LM's outputs do not fit the signature; `data.errors` lists every one",
+    lm_error: "the LM failed; `data.kind` says how",
+    budget_exceeded: "a limit of cost, tokens or calls was reached",
+    tool_error: "a tool failed",
+    metric_error: "a metric failed",
+    optimizer_error: "an optimizer failed",
+    timeout: "the deadline passed",
+    cancelled: "the request was cancelled",
+    overloaded: "too much is in flight or queued; nothing was done",
+    shutting_down: "the bridge is stopping",
+    unavailable: "an optional dependency is missing; the message names the install command",
+    internal_error: "a defect of the bridge, or a code that this client does not know"
+  ]
+
+  @local [
+    not_started: "no DSPex instance of that name is running",
+    start_failed: "Python could not be started or made ready; the message says why",
+    connection_lost: "Python ended before it answered; `retryable` says whether a retry is safe",
+    encode_error: "a value has no form on the wire; the message says where it stands"
+  ]
+
+  @atoms Keyword.keys(@wire) ++ Keyword.keys(@local)
+
+  # Local codes are no wire codes: what a bridge calls "not_started" is unknown here.
+  @by_text Map.new(@wire, fn {code, _text} -> {Atom.to_string(code), code} end)
+
+  @spec wire() :: keyword(String.t())
+  def wire, do: @wire
+
+  @spec local() :: keyword(String.t())
+  def local, do: @local
+
+  @spec atoms() :: [atom(), ...]
+  def atoms, do: @atoms
+
+  @spec from_wire(String.t()) :: atom()
+  def from_wire(text), do: Map.get(@by_text, text, :internal_error)
+end

@@ -1,0 +1,158 @@
+defmodule DSPex.Protocol.Message do
+  @moduledoc """
+  Requests, responses and notifications: the three arrays that frames hold.
+
+  The work on a message is shared between two processes. The caller writes `body/2` and reads
+  `parse/1`, where the values are; the connection, which must never be slow, only puts `request/2`
+  before a body and looks at the first bytes of what comes back with `peek/1`.
+  """
+
+  alias DSPex.Error
+  alias DSPex.Protocol.Codec
+
+  @request 0
+  @response 1
+  @notification 2
+
+  @max_id 0x7FFF_FFFF_FFFF_FFFF
+
+  @type id :: non_neg_integer()
+
+  @type t ::
+          {:request, id(), method :: String.t(), params :: map()}
+          | {:response, id() | nil, {:ok, term()} | {:error, Error.t()}}
+          | {:notification, method :: String.t(), params :: map()}
+
+  @type peeked ::
+          {:request, id()}
+          | {:response, id(), :ok | :error}
+          | :notification
+          | :unknown
+
+  @doc "The part of a request or notification that does not depend on its id, encoded."
+  @spec body(String.t(), map()) :: {:ok, binary()} | {:error, Error.t()}
+  def body(method, params) when is_binary(method) and is_map(params) do
+    with {:ok, method} <- Codec.encode_to_iodata(method, 1),
+         {:ok, params} <- Codec.encode_to_iodata(params, 1),
+         do: {:ok, IO.iodata_to_binary([method, params])}
+  end
+
+  @doc """
+  A request with the given body.
+
+      iex> {:ok, body} = DSPex.Protocol.Message.body("ping", %{})
+      iex> IO.iodata_to_binary(DSPex.Protocol.Message.request(7, body))
+      <<0x94, 0, 7, 0xA4, "ping", 0x80>>
+  """
+  @spec request(id(), binary()) :: iodata()
+  def request(id, body) when id in 0..@max_id, do: [0x94, @request, encode_id(id), body]
+
+  @doc "A notification with the given body."
+  @spec notification(binary()) :: iodata()
+  def notification(body), do: [0x93, @notification, body]
+
+  @doc "The response that refuses a request."
+  @spec error_response(id(), Error.t()) :: {:ok, iodata()} | {:error, Error.t()}
+  def error_response(id, %Error{} = error),
+    do: Codec.encode_to_iodata([@response, id, Error.to_wire(error), nil])
+
+  @doc """
+  Reads a whole message, strictly. A refusal comes with the id where one could be read.
+
+      iex> DSPex.Protocol.Message.parse(<<0x94, 1, 7, 0xC0, 0xA2, "hi">>)
+      {:ok, {:response, 7, {:ok, "hi"}}}
+
+      iex> {:error, error, 7} = DSPex.Protocol.Message.parse(<<0x94, 1, 7, 0xC0>>)
+      iex> error.code
+      :parse_error
+  """
+  @spec parse(binary()) :: {:ok, t()} | {:error, Error.t(), id() | nil}
+  def parse(frame) when is_binary(frame) do
+    with {:ok, value} <- Codec.decode(frame),
+         {:ok, message} <- message(value) do
+      {:ok, message}
+    else
+      {:error, error} -> {:error, error, peeked_id(peek(frame))}
+    end
+  end
+
+  defp message([@request, id, method, params])
+       when id in 0..@max_id and is_binary(method) and is_map(params),
+       do: {:ok, {:request, id, method, params}}
+
+  defp message([@response, id, nil, result]) when id in 0..@max_id,
+    do: {:ok, {:response, id, {:ok, result}}}
+
+  defp message([@response, id, error, nil])
+       when (id in 0..@max_id or id == nil) and error != nil do
+    case Error.from_wire(error) do
+      {:ok, error} -> {:ok, {:response, id, {:error, error}}}
+      :error -> invalid("a response whose error is no map of code, message, retryable and data")
+    end
+  end
+
+  defp message([@notification, method, params]) when is_binary(method) and is_map(params),
+    do: {:ok, {:notification, method, params}}
+
+  defp message(_other), do: invalid("a value that is no request, response or notification")
+
+  defp invalid(what), do: {:error, Error.new(:invalid_request, "the frame holds #{what}")}
+
+  @doc """
+  Tells from its first bytes what a message is and whose, without reading the rest.
+
+      iex> DSPex.Protocol.Message.peek(<<0x94, 1, 0xCD, 1, 0, 0xC0, "whatever">>)
+      {:response, 256, :ok}
+
+      iex> DSPex.Protocol.Message.peek("Traceback (most recent call last)")
+      :unknown
+  """
+  @spec peek(binary()) :: peeked()
+  def peek(<<0x94, rest::binary>>), do: peek_four(rest)
+  def peek(<<0xDC, 4::16, rest::binary>>), do: peek_four(rest)
+  def peek(<<0xDD, 4::32, rest::binary>>), do: peek_four(rest)
+  def peek(<<0x93, rest::binary>>), do: peek_three(rest)
+  def peek(<<0xDC, 3::16, rest::binary>>), do: peek_three(rest)
+  def peek(<<0xDD, 3::32, rest::binary>>), do: peek_three(rest)
+  def peek(_other), do: :unknown
+
+  defp peek_four(bytes) do
+    with {kind, rest} when kind in [@request, @response] <- peek_integer(bytes),
+         {id, rest} when id in 0..@max_id <- peek_integer(rest) do
+      case {kind, rest} do
+        {@request, _method} -> {:request, id}
+        {@response, <<0xC0, _result::binary>>} -> {:response, id, :ok}
+        {@response, _error} -> {:response, id, :error}
+      end
+    else
+      _other -> :unknown
+    end
+  end
+
+  defp peek_three(bytes) do
+    case peek_integer(bytes) do
+      {@notification, _rest} -> :notification
+      _other -> :unknown
+    end
+  end
+
+  # The shortest form is usual, but any is good MessagePack.
+  defp peek_integer(<<number, rest::binary>>) when number < 0x80, do: {number, rest}
+  defp peek_integer(<<0xCC, number, rest::binary>>), do: {number, rest}
+  defp peek_integer(<<0xCD, number::16, rest::binary>>), do: {number, rest}
+  defp peek_integer(<<0xCE, number::32, rest::binary>>), do: {number, rest}
+  defp peek_integer(<<0xCF, number::64, rest::binary>>), do: {number, rest}
+  defp peek_integer(<<0xD0, number::signed, rest::binary>>), do: {number, rest}
+  defp peek_integer(<<0xD1, number::signed-16, rest::binary>>), do: {number, rest}
+  defp peek_integer(<<0xD2, number::signed-32, rest::binary>>), do: {number, rest}
+  defp peek_integer(<<0xD3, number::signed-64, rest::binary>>), do: {number, rest}
+  defp peek_integer(_other), do: :unknown
+
+  defp peeked_id({:request, id}), do: id
+  defp peeked_id({:response, id, _outcome}), do: id
+  defp peeked_id(_other), do: nil
+
+  defp encode_id(id) when id < 0x80, do: <<id>>
+  defp encode_id(id) when id < 0x1_0000_0000, do: <<0xCE, id::32>>
+  defp encode_id(id), do: <<0xCF, id::64>>
+end
