@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from .host import Host
     from .methods import Method
+    from .streams import ChunkStream
     from .timers import Timer
 
 __all__ = ["Call", "Dispatcher"]
@@ -42,7 +43,17 @@ _COMMON = {"timeout_ms": params.integer(minimum=1), "meta": params.mapping}
 class Call:
     """One request from its arrival to its answer."""
 
-    __slots__ = ("_timer", "meta", "method", "params", "received", "request", "spent", "task")
+    __slots__ = (
+        "_timer",
+        "chunks",
+        "meta",
+        "method",
+        "params",
+        "received",
+        "request",
+        "spent",
+        "task",
+    )
 
     def __init__(self, request: Request, method: Method, own_params: dict[str, Any]) -> None:
         self.request = request
@@ -51,6 +62,7 @@ class Call:
         self.meta: dict[str, Any] = request.params.get("meta") or {}
         self.received = time.monotonic()
         self.task: asyncio.Task[None] | None = None
+        self.chunks: ChunkStream | None = None
         # Usage and cost so far, which an error tells as well as a result.
         self.spent: dict[str, Any] = {}
         self._timer: Timer | None = None
@@ -98,8 +110,17 @@ class Dispatcher:
             call = self._calls.get(request_id) if type(request_id) is int else None
             if call is not None:
                 self.end(call, RequestCancelledError("the client cancelled the request"))
-        elif notification.method != "grant":  # credit for a stream that has ended is ignored
+        elif notification.method == "grant":
+            self._grant(notification.params)
+        else:
             self._host.log.warning(f"unknown notification {notification.method!r} ignored")
+
+    def _grant(self, credit: dict[str, Any]) -> None:
+        """More credit for a stream; for one that has ended, or was none, it is ignored."""
+        request_id, chunks = credit.get("id"), credit.get("n")
+        call = self._calls.get(request_id) if type(request_id) is int else None
+        if call is not None and call.chunks is not None and type(chunks) is int and chunks > 0:
+            call.chunks.grant(chunks)
 
     def _admit(self, request: Request) -> Call:
         method = METHODS.get(request.method)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.client import Client
-from dspex_protocol.errors import DSPexError, SignatureError, ValidationError
+from dspex_protocol.errors import DSPexError, SignatureError
 from dspex_protocol.signatures import parse_signature
 from dspex_protocol.types import Scalar
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         result = asyncio.run(_run(options, model, inputs))
     except DSPexError as error:
-        _complain(_explain(error))
+        _complain(f"{error.code}: {error}")
         return 1
     if options.json:
         sys.stdout.write(f"{json.dumps(result, ensure_ascii=False, indent=2, default=str)}\n")
@@ -146,20 +146,6 @@ def _readable(result: dict[str, Any]) -> str:
         model_and_cost.append(f"${result['cost_usd']:.6f}")
     model_and_cost.append(f"{result['duration_ms']:.0f} ms")
     return "\n".join(lines) + f"\n({', '.join(model_and_cost)})\n"
-
-
-def _explain(error: DSPexError) -> str:
-    if isinstance(error, ValidationError):
-        details = error.data.get("errors", [])
-        return "\n".join(
-            [f"{error.code}: {error.message}"]
-            + [
-                f"  {'.'.join(map(str, item['path']))}: {item['message']} "
-                f"(expected {item['expected']}, got {item['got']})"
-                for item in details
-            ]
-        )
-    return f"{error.code}: {error.message}"
 
 
 def _caret(signature: str, error: SignatureError) -> str:

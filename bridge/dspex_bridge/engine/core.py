@@ -15,15 +15,17 @@ from . import errors, logs
 from .adapters import ADAPTERS, Adapter
 from .lms import LMs
 from .modules import Run, build_module, predictors_of
+from .streaming import FieldStream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from dspex_protocol.errors import DSPexError
 
     from dspex_bridge.logs import Log
     from dspex_bridge.programs.spec import Predictor, ProgramSpec
     from dspex_bridge.redaction import Redactor
+    from dspex_bridge.streams import ChunkStream
 
 __all__ = ["Engine"]
 
@@ -76,10 +78,20 @@ class Engine:
         lm: str | Mapping[str, Any] | None,
         adapter: str | None,
         config: Mapping[str, Any],
+        chunks: ChunkStream | None = None,
+        fields: Collection[str] = (),
     ) -> Run:
-        """A run, ready to start. `lm` is a name, an LM of its own, or None for the default."""
+        """A run, ready to start. `lm` is a name, an LM of its own, or None for the default.
+
+        With `chunks` the named `fields` are streamed into it.
+        """
         return Run(
-            module, inputs, self._lms.get(lm), self._adapters[adapter or self._adapter], config
+            module,
+            inputs,
+            lm=self._lms.get(lm),
+            adapter=self._adapters[adapter or self._adapter],
+            config=config,
+            stream=None if chunks is None else FieldStream(chunks, fields),
         )
 
     def translate(self, error: Exception) -> DSPexError | None:

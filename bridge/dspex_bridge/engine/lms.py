@@ -17,6 +17,7 @@ from dspex_bridge.redaction import MASK
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
 from .metering import METER_SETTING, CallRecord, Meter
+from .streaming import STREAM_SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +56,10 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         self.total = Meter()
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        stream = dspy.settings.get(STREAM_SETTING)
         for attempt in range(self.retries + 1):
+            if stream is not None:
+                stream.begin_call()
             try:
                 with self._metered():
                     return await super().acall(*args, **kwargs)

@@ -11,6 +11,7 @@ from dspex_bridge.programs.signatures import annotation, prompt_constraints
 from dspex_bridge.programs.spec import Demo, Predictor
 
 from .metering import METER_SETTING, Meter
+from .streaming import STREAM_SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .adapters import Adapter
     from .lms import LM
+    from .streaming import FieldStream
 
 __all__ = ["Run", "build_module", "predictors_of"]
 
@@ -73,9 +75,11 @@ class Run:
         self,
         module: dspy.Module,
         inputs: Mapping[str, Any],
+        *,
         lm: LM,
         adapter: Adapter,
         config: Mapping[str, Any],
+        stream: FieldStream | None,
     ) -> None:
         self.lm = lm
         self.meter = Meter()
@@ -83,6 +87,7 @@ class Run:
         self._inputs = inputs
         self._adapter = adapter
         self._config = config
+        self._stream = stream
 
     async def prediction(self) -> dict[str, Any]:
         """The outputs, as DSPy's adapter parsed them."""
@@ -92,10 +97,13 @@ class Run:
             trace=[],
             disable_history=True,
             callbacks=[],
-            **{METER_SETTING: self.meter},
+            send_stream=self._stream,
+            **{METER_SETTING: self.meter, STREAM_SETTING: self._stream},
         ):
-            prediction = await self._module.acall(**self._inputs)
-        return dict(prediction.items())
+            prediction = dict((await self._module.acall(**self._inputs)).items())
+        if self._stream is not None:
+            self._stream.finish(prediction)
+        return prediction
 
 
 def _signature(spec: SignatureSpec) -> type[dspy.Signature]:

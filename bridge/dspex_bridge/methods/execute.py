@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dspex_bridge.params import mapping, record
+from dspex_protocol.errors import InvalidParamsError
+
+from dspex_bridge.params import array, integer, mapping, record, suggest, text
+from dspex_bridge.streams import DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
 
 from .method import Method
 from .shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
@@ -26,14 +29,43 @@ def _execute(host: Host, call: Call) -> Coroutine[Any, Any, dict[str, Any]]:
     which = params["program"]
     program = programs.get(which) if isinstance(which, str) else programs.inline(which)
     spec, lm = program.spec, params.get("lm")
+    stream = params.get("stream")
+    if stream is not None:
+        call.chunks = _chunks(host, call, stream)
     run = host.require_engine().run(
         program.module,
         program.inputs.convert(params["inputs"]),
         lm=spec.lm if lm is None else lm,
         adapter=params.get("adapter") or spec.adapter,
         config={**spec.config, **(params.get("config") or {})},
+        chunks=call.chunks,
+        fields=_streamed_fields(program, stream or {}),
     )
     return _finish(call, program, run)
+
+
+def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
+    def send(chunk: dict[str, Any]) -> bool:
+        params = {"id": call.request.id, **chunk}
+        is_sent = host.connection.send_notification("chunk", params, about=call.request)
+        host.flush()
+        return is_sent
+
+    return ChunkStream(send, stream.get("window") or DEFAULT_WINDOW)
+
+
+def _streamed_fields(program: Program, stream: dict[str, Any]) -> list[str]:
+    spec = program.spec
+    known = [*(item.name for item in spec.signature.outputs), *spec.extra_outputs]
+    fields: list[str] = stream.get("fields") or known
+    for field in fields:
+        if field not in known:
+            raise InvalidParamsError(
+                f"execute: stream.fields: {field!r} is no output of {program.id!r}."
+                f"{suggest(field, known)} Valid: {', '.join(known)}.",
+                data={"param": "stream.fields"},
+            )
+    return fields
 
 
 async def _finish(call: Call, program: Program, run: Run) -> dict[str, Any]:
@@ -56,11 +88,15 @@ async def _finish(call: Call, program: Program, run: Run) -> dict[str, Any]:
     }
 
 
+_STREAM = record(
+    optional={"fields": array(text), "window": integer(1, MAX_WINDOW)},
+)
+
 EXECUTE = Method(
     "execute",
     _execute,
     record(
         {"program": PROGRAM_OR_CREATE, "inputs": mapping},
-        {"lm": LM_OR_NAME, "adapter": ADAPTER, "config": CONFIG},
+        {"lm": LM_OR_NAME, "adapter": ADAPTER, "config": CONFIG, "stream": _STREAM},
     ),
 )

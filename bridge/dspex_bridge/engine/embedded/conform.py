@@ -39,6 +39,7 @@ _FORMATS: Final[dict[str, tuple[re.Pattern[str], Callable[[str], object]]]] = {
     "date": (re.compile(r"\d{4}-\d\d-\d\d"), date.fromisoformat),
     "date-time": (re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d\S*)?"), datetime.fromisoformat),
     "time": (re.compile(r"\d\d:\d\d\S*"), time.fromisoformat),
+    "duration": (re.compile(r"[-+]?P[\dYMWDTHS.]+"), str),
     "uuid": (re.compile(r"[\da-fA-F-]{32,36}"), UUID),
 }
 

@@ -224,7 +224,7 @@ class _Extraction:
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
-            return schema["enum"][0]
+            return next(iter(schema["enum"]), None)
         options = alternatives(schema)
         if options is not None:
             resolved = [resolve(option, self._root)[0] for option in options]

@@ -96,15 +96,43 @@ def _schema(expression: TypeExpression | None, note: Note, response: Schema | No
     return enumerated(note.text) or UNKNOWN
 
 
+# A type of which no value can be written.
+_NOTHING: Final[Schema] = {"enum": []}
+_NULL: Final[Schema] = {"type": "null"}
+
+
 def _with_shape(expressed: Schema, shape: Schema) -> Schema:
-    """The schema of a type expression, its unknown classes replaced by the shape of their XML."""
+    """The schema of a type expression as nested XML can carry it.
+
+    Unknown classes are replaced by the shape of their XML. What DSPy writes but cannot read back
+    from nested elements is left out: options that are no text, lists and maps in a tuple or in a
+    union with something else, None in a tuple.
+    """
     if expressed == UNKNOWN:
         return shape
+    if "enum" in expressed:
+        return {"enum": [option for option in expressed["enum"] if isinstance(option, str)]}
     if "anyOf" in expressed:
-        return {"anyOf": [_with_shape(option, shape) for option in expressed["anyOf"]]}
+        told = [option for option in expressed["anyOf"] if option != _NULL]
+        shaped = [_with_shape(told[0], shape)] if len(told) == 1 else list(map(_scalar, told))
+        return {"anyOf": shaped + [_NULL] * (_NULL in expressed["anyOf"])}
+    if "prefixItems" in expressed:
+        return {**expressed, "prefixItems": list(map(_scalar, expressed["prefixItems"]))}
     if "items" in expressed:
-        return {**expressed, "items": _with_shape(expressed["items"], shape.get("items", UNKNOWN))}
+        items = _with_shape(expressed["items"], shape.get("items", UNKNOWN))
+        return {**expressed, "items": items}
+    if "additionalProperties" in expressed:
+        others = _with_shape(expressed["additionalProperties"], UNKNOWN)
+        return {**expressed, "additionalProperties": others}
     return expressed
+
+
+def _scalar(expressed: Schema) -> Schema:
+    """The schema where it is one of text, numbers or booleans; else that of nothing."""
+    if "anyOf" in expressed:
+        return {"anyOf": [_scalar(option) for option in expressed["anyOf"]]}
+    is_other = expressed == UNKNOWN or expressed.get("type") in ("array", "object", "null")
+    return _NOTHING if is_other else _with_shape(expressed, UNKNOWN)
 
 
 def parse_xml(text: str) -> ET.Element | None:

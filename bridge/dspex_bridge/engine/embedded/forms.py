@@ -9,14 +9,15 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, ClassVar, Final
 
 from .conform import MISSING, Missing, conform
 from .fields import Field, Note, parse_xml
 from .schemas import allows_null, alternatives, resolve
 
-__all__ = ["FORMS", "ChatForm", "Form", "JsonForm", "XmlForm"]
+__all__ = ["FORMS", "ChatForm", "Form", "JsonForm", "XmlForm", "bounded"]
 
 # What DSPy writes in the place of an output that a demonstration lacks.
 _PLACEHOLDERS: Final = frozenset(
@@ -62,15 +63,18 @@ class Form(ABC):
         """An assistant message with these values, one for each field."""
 
 
+def bounded(starts: Sequence[re.Match[str]], text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """Each of the matches, and where the next one (or the text) stops it."""
+    for match, following in zip_longest(starts, starts[1:]):
+        yield match, len(text) if following is None else following.start()
+
+
 def _sections(text: str, names: Sequence[str]) -> dict[str, str]:
     """The text under each `[[ ## name ## ]]` line; of a repeated name the first counts."""
     headers = [match for match in _HEADER_LINE.finditer(text) if match[1] in names]
     first = {match[1]: match for match in reversed(headers)}
     starts = sorted(first.values(), key=lambda match: match.start())
-    ends = [match.start() for match in starts[1:]] + [len(text)]
-    return {
-        match[1]: text[match.end() : end].strip() for match, end in zip(starts, ends, strict=True)
-    }
+    return {match[1]: text[match.end() : end].strip() for match, end in bounded(starts, text)}
 
 
 def _read_text(text: str, field: Field) -> Any | Missing:
@@ -127,7 +131,8 @@ class ChatForm(Form):
         return super().output_names(reminder.rpartition(", and then ending with the marker")[0])
 
     def notes(self, structure: str, names: Sequence[str]) -> dict[str, Note]:
-        return {name: _note(text, name) for name, text in _sections(structure, names).items()}
+        sections = _sections(structure, [*names, "completed"])
+        return {name: _note(text, name) for name, text in sections.items()}
 
     def inputs(self, message: str, names: Sequence[str]) -> dict[str, str]:
         return _sections(message, names)
@@ -236,15 +241,14 @@ class XmlForm(Form):
     def _elements(text: str, names: Sequence[str]) -> dict[str, str]:
         """The raw text inside each element; DSPy escapes it in some places only."""
         found: dict[str, str] = {}
-        starts = []
-        position = 0
+        starts: list[re.Match[str]] = []
         for name in names:
-            opening = re.compile(rf"^<{name}(?:>| />)", re.MULTILINE).search(text, position)
+            position = starts[-1].end() if starts else 0
+            opening = re.compile(rf"^<({name})(?:>| />)", re.MULTILINE).search(text, position)
             if opening is not None:
-                starts.append((name, opening))
-                position = opening.end()
-        ends = [opening.start() for _name, opening in starts[1:]] + [len(text)]
-        for (name, opening), end in zip(starts, ends, strict=True):
+                starts.append(opening)
+        for opening, end in bounded(starts, text):
+            name = opening[1]
             closing = text.rfind(f"</{name}>", opening.end(), end)
             if opening[0].endswith("/>"):
                 found[name] = ""

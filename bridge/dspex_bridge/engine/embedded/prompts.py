@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from .fields import Field, Note, make_field
-from .forms import FORMS, Form
+from .forms import FORMS, Form, bounded
 from .schemas import (
     Schema,
     TypeExpression,
@@ -117,9 +117,8 @@ def _described(text: str) -> Described:
     for match in _FIELD.finditer(text):
         if int(match[1]) == len(starts) + 1:  # else it stands in a description
             starts.append(match)
-    ends = [match.start() for match in starts[1:]] + [len(text)]
     fields: Described = {}
-    for match, end in zip(starts, ends, strict=True):
+    for match, end in bounded(starts, text):
         expression: TypeExpression | None
         try:
             expression, at = read_expression(text, match.end())

@@ -1,0 +1,79 @@
+"""Streams the fields of a run while its LM answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from dspex_bridge.streams import ChunkStream
+
+    from .field_parsers import FieldParser
+
+__all__ = ["PARSER_SETTING", "STREAM_SETTING", "FieldStream"]
+
+# Keys in DSPy's settings: the stream of the run, and the parser of the form that the adapter in
+# charge asked for.
+STREAM_SETTING = "dspex_stream"
+PARSER_SETTING = "dspex_parser"
+
+
+class FieldStream:
+    """What DSPy sends the LM's raw text to, as `send_stream`; puts its fields into `chunks`."""
+
+    def __init__(self, chunks: ChunkStream, fields: Collection[str]) -> None:
+        self._chunks = chunks
+        self._fields = frozenset(fields)
+        self._parser: FieldParser | None = None
+        self._sent: dict[str, str] = {}
+        self._open: set[str] = set()
+
+    def begin_call(self) -> None:
+        """An LM call begins: the first one, or a retry, or a fallback to another form."""
+        make: Callable[[], FieldParser] | None = dspy.settings.get(PARSER_SETTING)
+        self._parser = None if make is None else make()
+        self._begin_attempt()
+
+    async def send(self, chunk: Any) -> None:
+        text = chunk.choices[0].delta.content
+        if text and self._parser is not None:
+            self._put(self._parser.feed(text))
+
+    def finish(self, outputs: Mapping[str, Any]) -> None:
+        """The run is done. The chunks of the last attempt joined are the value of a str field:
+        where a cached answer streamed nothing, or DSPy's parser mended what ours took as it came,
+        one more attempt says it right."""
+        if self._parser is not None:
+            self._put(self._parser.close())
+        texts = {
+            name: value
+            for name, value in outputs.items()
+            if name in self._fields and isinstance(value, str)
+        }
+        if any(self._sent.get(name, "") != text for name, text in texts.items()):
+            self._begin_attempt()
+            for name, text in texts.items():
+                self._chunks.put(name, text, done=True)
+        else:
+            for name in sorted(self._open):
+                self._chunks.put(name, "", done=True)
+        self._chunks.finish()
+
+    def _begin_attempt(self) -> None:
+        self._chunks.begin_attempt()
+        self._sent.clear()
+        self._open.clear()
+
+    def _put(self, pieces: list[Any]) -> None:
+        for field, text, is_last in pieces:
+            if field not in self._fields:
+                continue
+            self._sent[field] = self._sent.get(field, "") + text
+            if is_last:
+                self._open.discard(field)
+            else:
+                self._open.add(field)
+            self._chunks.put(field, text, done=is_last)

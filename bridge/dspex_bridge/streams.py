@@ -1,0 +1,69 @@
+"""The chunks of one streamed execute, sent as the client's credit allows."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["DEFAULT_WINDOW", "MAX_WINDOW", "ChunkStream"]
+
+DEFAULT_WINDOW = 32
+
+# A client that wants more at once is one that does not want flow control.
+MAX_WINDOW = 1_000_000
+
+
+class ChunkStream:
+    """At most `window` chunks are outstanding; `grant` gives credit for more.
+
+    Without credit text gathers, one pending chunk a field, and `finish` sends the rest whatever
+    the credit. `send` takes a chunk without its id; False from it means that nobody listens any
+    more. `put` and `finish` belong to the event loop, `grant` to the reader.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], bool], window: int) -> None:
+        self._send = send
+        self._credit = window
+        # Field -> (text, done), in the order in which they began to wait.
+        self._pending: dict[str, tuple[str, bool]] = {}
+        self._attempt = 0
+        self._lock = allocate_lock()
+
+    @property
+    def attempt(self) -> int:
+        return self._attempt
+
+    def begin_attempt(self) -> None:
+        """The LM starts over: what waits belongs to an answer that will not be."""
+        with self._lock:
+            self._attempt += 1
+            self._pending.clear()
+
+    def put(self, field: str, text: str, *, done: bool = False) -> None:
+        with self._lock:
+            waiting, _ = self._pending.get(field, ("", False))
+            self._pending[field] = (waiting + text, done)
+            self._send_pending(limited=True)
+
+    def grant(self, chunks: int) -> None:
+        with self._lock:
+            self._credit += chunks
+            self._send_pending(limited=True)
+
+    def finish(self) -> None:
+        """Sends everything that waits. Called before the response, after which nothing goes."""
+        with self._lock:
+            self._send_pending(limited=False)
+
+    def _send_pending(self, *, limited: bool) -> None:
+        while self._pending and (self._credit > 0 or not limited):
+            field = next(iter(self._pending))
+            text, done = self._pending.pop(field)
+            self._credit -= 1
+            chunk = {"field": field, "attempt": self._attempt, "text": text, "done": done}
+            if not self._send(chunk):
+                self._pending.clear()

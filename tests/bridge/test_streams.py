@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import Any
+
+from dspex_bridge.streams import ChunkStream
+
+
+class Client:
+    """Takes chunks until it hangs up."""
+
+    def __init__(self, window: int) -> None:
+        self.chunks: list[dict[str, Any]] = []
+        self.listens = True
+        self.stream = ChunkStream(self._take, window)
+        self.stream.begin_attempt()
+
+    def _take(self, chunk: dict[str, Any]) -> bool:
+        if self.listens:
+            self.chunks.append(chunk)
+        return self.listens
+
+    def texts(self) -> list[str]:
+        return [chunk["text"] for chunk in self.chunks]
+
+
+def test_chunks_go_at_once_while_there_is_credit() -> None:
+    client = Client(window=3)
+    client.stream.put("answer", "a")
+    client.stream.put("answer", "b", done=True)
+    assert client.chunks == [
+        {"field": "answer", "attempt": 1, "text": "a", "done": False},
+        {"field": "answer", "attempt": 1, "text": "b", "done": True},
+    ]
+
+
+def test_without_credit_text_gathers_per_field_in_order() -> None:
+    client = Client(window=1)
+    for field, text in (("a", "1"), ("a", "2"), ("b", "x"), ("a", "3"), ("b", "y")):
+        client.stream.put(field, text)
+    assert client.texts() == ["1"]
+    client.stream.grant(1)
+    assert client.texts() == ["1", "23"]
+    client.stream.grant(5)
+    assert client.texts() == ["1", "23", "xy"]
+
+
+def test_no_more_than_the_window_is_ever_outstanding() -> None:
+    client = Client(window=4)
+    for number in range(100):
+        client.stream.put(f"field{number % 7}", "x")
+        assert len(client.chunks) <= 4
+    client.stream.grant(2)
+    assert len(client.chunks) == 6
+
+
+def test_finish_sends_the_rest_whatever_the_credit() -> None:
+    client = Client(window=1)
+    for text in "abcdef":
+        client.stream.put("answer", text)
+    client.stream.put("answer", "", done=True)
+    client.stream.finish()
+    assert client.texts() == ["a", "bcdef"]
+    assert client.chunks[-1]["done"] is True
+
+
+def test_a_new_attempt_drops_what_waited_for_the_old_one() -> None:
+    client = Client(window=1)
+    client.stream.put("answer", "wrong")
+    client.stream.put("answer", " and waiting")
+    client.stream.begin_attempt()
+    client.stream.put("answer", "right")
+    client.stream.finish()
+    assert [(chunk["attempt"], chunk["text"]) for chunk in client.chunks] == [
+        (1, "wrong"),
+        (2, "right"),
+    ]
+
+
+def test_nothing_gathers_for_a_client_that_has_hung_up() -> None:
+    client = Client(window=1)
+    client.stream.put("a", "1")
+    client.listens = False
+    client.stream.put("a", "2")
+    client.stream.put("b", "3")
+    client.stream.finish()
+    client.listens = True
+    client.stream.finish()
+    assert client.texts() == ["1"]
