@@ -98,7 +98,7 @@ def check_constraints(type_: Type, constraints: Mapping[str, Any]) -> None:
     for name, value in constraints.items():
         if name not in CONSTRAINTS:
             raise SignatureError(
-                f"unknown constraint {name!r}{did_you_mean(str(name), CONSTRAINTS)}; "
+                f"unknown constraint {name!r}{did_you_mean(str(name), allowed)}; "
                 f"the constraints are {', '.join(CONSTRAINTS)}"
             )
         if name not in allowed:

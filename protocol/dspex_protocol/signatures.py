@@ -57,6 +57,7 @@ _MODEL = "Pydantic's models have an attribute of that name"
 RESERVED_NAMES: Final[dict[str, str]] = {
     **dict.fromkeys(("lm", "config", "demos", "self", "instance"), _CALL),
     **dict.fromkeys(("new_signature", "completions"), _CALL),
+    **dict.fromkeys(("augmented", "base"), "DSPy's examples take an argument of that name"),
     **dict.fromkeys(
         ("signature", "instructions", "fields", "input_fields", "output_fields"), _CLASS
     ),

@@ -237,9 +237,11 @@ def parse_type(text: str) -> Type:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` where a known name is close in spelling or case, else empty."""
+    """`, did you mean 'x'?` where a known name is close in spelling or a longer form, else empty."""
+    wanted = name.lower()
     folded = {candidate.lower(): candidate for candidate in known}
-    close = get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    close = get_close_matches(wanted, folded, n=1, cutoff=0.6)
+    close += [c for c in folded if len(wanted) > 2 and c.startswith(wanted)]
     return f", did you mean {folded[close[0]]!r}?" if close else ""
 
 
