@@ -44,8 +44,9 @@ def enter(state: str, report_fd: int) -> None:
     if state == "gil":
         import ctypes
 
-        # A canary stands still once PyDLL's call holds the lock: reporting comes from C as well,
-        # since no Python code runs any more.
+        # PyDLL does not release the lock for the call. The report comes from C as well: no Python
+        # runs any more, and the canary, a thread that wrote all the time, stands still.
+        threading.Thread(target=sing, args=(report_fd,), daemon=True).start()
         libc = ctypes.PyDLL(None)
         script = f"echo held >&{report_fd}; exec sleep 1000"
         libc.system(script.encode())
@@ -62,6 +63,19 @@ def enter(state: str, report_fd: int) -> None:
 def spin() -> None:
     while True:
         sum(range(1000))
+
+
+def sing(report_fd: int) -> None:
+    while True:
+        os.write(report_fd, b".")
+
+
+def wait_until_silent(fd: int) -> None:
+    """Until the canary stands still: it would fill the pipe in less than a millisecond."""
+    import select
+
+    while select.select([fd], [], [], 0.2)[0]:
+        os.read(fd, 65536)
 
 
 def client(state: str) -> None:
@@ -81,7 +95,11 @@ def client(state: str) -> None:
     if state not in ("gil", "stopped"):  # these two may be in their state before the answer
         size = int.from_bytes(process.stdout.read(4), "big")
         assert decode(process.stdout.read(size))[3] == {"payload": state}
-    assert os.read(read_fd, 100)
+    report = b""
+    while b"\n" not in report:
+        report = os.read(read_fd, 65536)
+    if state == "gil":
+        wait_until_silent(read_fd)
     if state == "stopped":
         # SIGSTOP is seen by the parent when it holds.
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)

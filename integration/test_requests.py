@@ -182,28 +182,6 @@ def test_the_end_of_stdin_ends_the_process_at_once(pipe: Pipe, server: OpenAISer
     server.expect_left(1)
 
 
-def test_what_programs_print_never_reaches_the_wire() -> None:
-    loud = (
-        "import os, ctypes, subprocess, threading;"
-        "from dspex_bridge import loop;"
-        "serve = loop.serve;\n"
-        "def noise():\n"
-        "    libc = ctypes.CDLL(None)\n"
-        "    while True:\n"
-        "        print('print', flush=True); os.write(1, b'os.write'); libc.puts(b'puts')\n"
-        "        libc.fflush(None); subprocess.run(['echo', 'child'], check=True)\n"
-        "def loudly(*arguments):\n"
-        "    threading.Thread(target=noise, daemon=True).start(); serve(*arguments)\n"
-        "loop.serve = loudly\n"
-        "from dspex_bridge.cli import bridge; bridge([])"
-    )
-    import sys
-
-    with Pipe(command=(sys.executable, "-c", loud), stderr_to_null=True) as pipe:
-        for number in range(1000):
-            assert pipe.ask("ping", {"payload": number}) == {"payload": number}
-
-
 def test_a_bridge_in_a_terminal_explains_itself() -> None:
     import os
     import pty

@@ -1,0 +1,199 @@
+"""What only shows over many rounds or a long time.
+
+    python -m integration.soak            the short form (seconds), as the tests run it
+    python -m integration.soak --full     the full one; writes a record (see --record)
+
+Phases: `orphans` (a client is killed, in every state of its bridge, and nothing stays behind),
+`pollution` (a loud process, and no bad frame), `silence` (a client that sends and does not read).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dspex_protocol.codec import encode
+from dspex_protocol.framing import frame
+
+from integration import lifetime
+from integration.pipe import Pipe
+
+__all__ = ["FULL", "LOUD", "SHORT", "main", "orphans", "pollution", "silence"]
+
+# Rounds of orphans, requests of pollution, seconds of silence.
+SHORT = {"orphans": 5, "pollution": 500, "silence": 2}
+FULL = {"orphans": 200, "pollution": 10_000, "silence": 30}
+
+GONE_BOUND_S = 10.0
+
+MAX_GROWTH_BYTES = 64 * 1024 * 1024
+
+# A bridge in whose process everything that can print does, all the time.
+LOUD = """
+import ctypes, os, subprocess, threading
+print("a banner at import", flush=True)
+os.write(1, b"and one beneath it")
+from dspex_bridge import loop
+
+serve = loop.serve
+
+def noise():
+    libc = ctypes.CDLL(None)
+    while True:
+        print("print", flush=True)
+        os.write(1, b"os.write")
+        libc.puts(b"puts")
+        libc.fflush(None)
+        subprocess.run(["echo", "child"], check=True)
+
+def loudly(*arguments):
+    threading.Thread(target=noise, daemon=True).start()
+    serve(*arguments)
+
+loop.serve = loudly
+"""
+_SERVE = "from dspex_bridge.cli import bridge; bridge([])\n"
+# The banner at import comes where a library would print it: after the descriptors are claimed.
+LOUD_BRIDGE = (
+    "import sys\n"
+    "from dspex_bridge import guard\n"
+    "start = guard.start\n"
+    "def guarded(*fds):\n"
+    f"    exec({LOUD!r}, {{}})\n"
+    "    return start(*fds)\n"
+    "guard.start = guarded\n" + _SERVE
+)
+
+
+def orphans(_seed: int, rounds: int) -> dict[str, Any]:
+    """Kills a client `rounds` times, its bridge in each state in turn; how long each process of
+    the bridge's group lived on."""
+    times_ms: list[float] = []
+    left: list[str] = []
+    for number in range(rounds):
+        state = lifetime.STATES[number % len(lifetime.STATES)]
+        client = subprocess.Popen(
+            [sys.executable, lifetime.__file__, "client", state],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert client.stdout is not None
+        bridge = int(client.stdout.readline())
+        group = lifetime.group(bridge)
+        client.kill()
+        seconds = lifetime.seconds_until_gone(list(group), GONE_BOUND_S)
+        client.wait()
+        client.stdout.close()
+        if seconds is None:
+            left.append(f"{state}: {lifetime.group(bridge)}")
+        else:
+            times_ms.append(seconds * 1000)
+    times_ms.sort()
+    return {
+        "rounds": rounds,
+        "left": left,
+        "p50_ms": round(times_ms[len(times_ms) // 2], 1),
+        "p99_ms": round(times_ms[min(len(times_ms) - 1, len(times_ms) * 99 // 100)], 1),
+        "max_ms": round(times_ms[-1], 1),
+    }
+
+
+def pollution(_seed: int, requests: int) -> dict[str, Any]:
+    """Every byte on stdout is an answer, whatever the process prints. Raises where one is not."""
+    with Pipe(command=(sys.executable, "-c", LOUD_BRIDGE), stderr_to_null=True) as pipe:
+        for number in range(requests):
+            answer = pipe.ask("ping", {"payload": number})
+            assert answer == {"payload": number}, answer
+    return {"requests": requests, "bad_frames": 0}
+
+
+def silence(seed: int, seconds: int) -> dict[str, Any]:
+    """A client sends as fast as the pipe takes it and reads nothing: the bridge stops taking, does
+    not grow, and answers everything that it took once the client reads."""
+    rng = random.Random(seed)
+    payload = rng.randbytes(4096)
+    with Pipe(stderr_to_null=True) as pipe:
+        pipe.ask("list")
+        before = _memory(pipe.process.pid)
+        peak, sent = before, 0
+        assert pipe.process.stdin is not None
+        fd = pipe.process.stdin.fileno()
+        os.set_blocking(fd, False)
+        rest = b""
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            if not rest:
+                sent += 1
+                rest = frame(encode([0, 1_000_000 + sent, "ping", {"payload": payload}]))
+            _, writable, _ = select.select([], [fd], [], min(remaining, 0.2))
+            if writable:
+                rest = rest[os.write(fd, rest) :]
+            else:
+                peak = max(peak, _memory(pipe.process.pid))
+        os.set_blocking(fd, True)
+        if rest:
+            # The last request is finished while its answers are read, or neither side could go on.
+            import threading
+
+            finisher = threading.Thread(target=pipe.send_bytes, args=(rest,))
+            finisher.start()
+        for number in range(1, sent + 1):
+            assert pipe.response(1_000_000 + number)[3] == {"payload": payload}
+        if rest:
+            finisher.join()
+        peak = max(peak, _memory(pipe.process.pid))
+    growth = peak - before
+    assert growth < MAX_GROWTH_BYTES, f"the bridge grew by {growth} bytes"
+    return {"seconds": seconds, "requests": sent, "growth_mib": round(growth / 2**20, 1)}
+
+
+def _memory(pid: int) -> int:
+    statm = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(statm[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+_PHASES: dict[str, Callable[[int, int], dict[str, Any]]] = {
+    "orphans": orphans,
+    "pollution": pollution,
+    "silence": silence,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("integration.soak", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="200 kills, 10^4 requests, 30 s")
+    parser.add_argument("--seed", type=int, default=None, help="default: a new one, printed")
+    parser.add_argument("--phase", choices=_PHASES, action="append", help="default: all")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the counts as JSON")
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
+    sys.stdout.write(f"seed {seed}\n")
+    record: dict[str, Any] = {"seed": seed, "commit": _commit(), "phases": {}}
+    for name in options.phase or _PHASES:
+        started = time.monotonic()
+        counts = _PHASES[name](seed, (FULL if options.full else SHORT)[name])
+        took_s = round(time.monotonic() - started, 1)
+        record["phases"][name] = {**counts, "took_s": took_s}
+        sys.stdout.write(f"{name}: {json.dumps(counts)} in {took_s} s\n")
+        sys.stdout.flush()
+    if options.record is not None:
+        options.record.write_text(json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The short forms of `scripts/soak`, but for the orphans: test_lifetime has each state of those."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from integration import soak
+
+
+@pytest.fixture
+def seed() -> int:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # shown where the test fails
+    return seed
+
+
+def test_nothing_that_is_printed_reaches_the_wire(seed: int) -> None:
+    assert soak.pollution(seed, soak.SHORT["pollution"])["bad_frames"] == 0
+
+
+def test_a_client_that_does_not_read_holds_up_nothing_and_loses_nothing(seed: int) -> None:
+    assert soak.silence(seed, soak.SHORT["silence"])["requests"] > 0
