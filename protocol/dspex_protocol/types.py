@@ -237,7 +237,7 @@ def parse_type(text: str) -> Type:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` where a known name is close in spelling or a longer form, else empty."""
+    """`, did you mean 'x'?` where a known name is close in spelling or begins so, else empty."""
     wanted = name.lower()
     folded = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(wanted, folded, n=1, cutoff=0.6)

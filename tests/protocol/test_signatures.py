@@ -21,8 +21,11 @@ from dspex_protocol.signatures import (
     signature_from_wire,
 )
 from dspex_protocol.types import SCALARS, Scalar, parse_type
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+# A slow machine is no failure.
+patient = settings(deadline=None)
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "protocol" / "vectors" / "signatures.json").read_text(
@@ -120,6 +123,7 @@ def test_an_invalid_map_is_refused_at_its_path(case: dict[str, Any]) -> None:
     assert refusal(case["map"]).data.get("path", []) == case["path"]
 
 
+@patient
 @given(maps())
 def test_any_signature_survives_its_wire_form(value: dict[str, Any]) -> None:
     spec = signature_from_map(value)
@@ -127,6 +131,7 @@ def test_any_signature_survives_its_wire_form(value: dict[str, Any]) -> None:
     assert signature_from_map(json.loads(json.dumps(spec.to_map()))) == spec
 
 
+@patient
 @given(maps())
 def test_any_signature_survives_its_string_but_for_what_a_string_cannot_say(
     value: dict[str, Any],
@@ -137,6 +142,7 @@ def test_any_signature_survives_its_string_but_for_what_a_string_cannot_say(
     assert [(f.name, f.type) for f in again.outputs] == [(f.name, f.type) for f in spec.outputs]
 
 
+@patient
 @given(st.text())
 def test_any_text_is_a_signature_or_a_signature_error_with_a_position(text: str) -> None:
     check_any(text)
@@ -145,17 +151,20 @@ def test_any_text_is_a_signature_or_a_signature_error_with_a_position(text: str)
 TOKENS = ["q", "a", "lm", "_x", "->", ",", ":", "str", "list", "[", "]", "|", "None", '"', "-", " "]
 
 
+@patient
 @given(st.lists(st.sampled_from(TOKENS), max_size=14).map("".join))
 def test_any_row_of_tokens_is_a_signature_or_a_signature_error(text: str) -> None:
     check_any(text)
 
 
+@patient
 @given(json_values)
 def test_any_value_is_a_signature_or_a_signature_error(value: Any) -> None:
     with pytest.raises(SignatureError):
         signature_from_wire(value)
 
 
+@patient
 @given(maps(), json_values, st.data())
 def test_a_map_with_anything_in_one_place_is_a_signature_or_a_signature_error(
     value: dict[str, Any], replacement: Any, data: st.DataObject

@@ -25,8 +25,11 @@ from dspex_protocol.types import (
     parse_type,
     without_none,
 )
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+# A slow machine is no failure.
+patient = settings(deadline=None)
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "protocol" / "vectors" / "types.json").read_text(encoding="utf-8")
@@ -108,11 +111,13 @@ def test_the_vectors_have_every_name_of_the_grammar() -> None:
     assert [name for name in TYPE_NAMES if name not in texts] == []
 
 
+@patient
 @given(canonical_texts)
 def test_a_canonical_text_comes_back_as_it_is(text: str) -> None:
     assert str(parse_type(text)) == text
 
 
+@patient
 @given(canonical_texts, st.sampled_from([" ", "\t", "\n", "\r\n", "   "]))
 def test_space_between_tokens_means_nothing(text: str, space: str) -> None:
     spaced = text
@@ -122,11 +127,13 @@ def test_space_between_tokens_means_nothing(text: str, space: str) -> None:
     assert parse_type(f"{space}{spaced}{space}") == parse_type(text)
 
 
+@patient
 @given(canonical_texts, canonical_texts)
 def test_types_are_equal_exactly_when_their_texts_are(one: str, other: str) -> None:
     assert (parse_type(one) == parse_type(other)) == (one == other)
 
 
+@patient
 @given(st.text())
 @example("Literal['\ud800']")
 @example("list[" * 5000)
@@ -138,12 +145,14 @@ def test_any_text_is_a_type_or_a_signature_error_with_a_position(text: str) -> N
 TOKENS = [*TYPE_NAMES, *'[],|-:"', "->", "...", " ", "'a'", '"\\x41"', "0", "768", "x", "é"]
 
 
+@patient
 @given(st.lists(st.sampled_from(TOKENS), max_size=12).map("".join))
 @example('Literal["a]')
 def test_any_row_of_tokens_is_a_type_or_a_signature_error(text: str) -> None:
     check_any(text)
 
 
+@patient
 @given(canonical_texts, st.data())
 def test_a_type_cut_short_is_never_accepted_as_another_one_silently(
     text: str, data: st.DataObject

@@ -116,14 +116,17 @@ def to_bytes(value: Any) -> bytes:
 def to_decimal(value: Any) -> Decimal:
     if isinstance(value, bool):
         raise RefusedError("a boolean is no number")
-    if isinstance(value, Decimal | float) and not math.isfinite(value):
-        raise RefusedError("it is not finite")
     if isinstance(value, Decimal):
-        return value
+        # Not math.isfinite: it asks whether a float could hold the value.
+        if value.is_finite():
+            return value
+        raise RefusedError("it is not finite")
     if isinstance(value, int):
         return Decimal(value)
     if isinstance(value, float):
-        return Decimal(repr(float(value)))
+        if math.isfinite(value):
+            return Decimal(repr(float(value)))
+        raise RefusedError("it is not finite")
     if isinstance(value, str) and len(value) <= _MAX_NUMBER_TEXT and NUMBER_TEXT.fullmatch(value):
         return Decimal(value)
     raise RefusedError
