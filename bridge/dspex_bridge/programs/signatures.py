@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import typing
+from copy import deepcopy
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,11 @@ _union_form: Any = typing.Union
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
+# JSON Schema's own format "time" is another one: it has an offset.
+_TIME = "^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\\.[0-9]{1,9})?)?$"
+_NUMBER = "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+
+
 @dataclass(frozen=True, slots=True)
 class _Scalar:
     annotation: Any
@@ -67,9 +73,9 @@ _SCALARS: dict[str, _Scalar] = {
     "bytes": _Scalar(bytes, {"type": "string", "format": "binary"}),
     "any": _Scalar(Any, {}),
     "date": _Scalar(datetime.date, {"type": "string", "format": "date"}),
-    "time": _Scalar(datetime.time, {"type": "string", "format": "time"}),
+    "time": _Scalar(datetime.time, {"type": "string", "pattern": _TIME}),
     "datetime": _Scalar(datetime.datetime, {"type": "string", "format": "date-time"}),
-    "decimal": _Scalar(Decimal, {"type": ["number", "string"], "format": "decimal"}),
+    "decimal": _Scalar(Decimal, {"type": ["number", "string"], "pattern": _NUMBER}),
     "probability": _Scalar(float, {"type": "number", "minimum": 0, "maximum": 1}),
     "confidence_score": _Scalar(float, {"type": "number", "minimum": 0, "maximum": 1}),
     "token_count": _Scalar(int, {"type": "integer", "minimum": 0}),
@@ -80,11 +86,11 @@ _SCALARS: dict[str, _Scalar] = {
 # Keys travel as text.
 _KEY_SCHEMAS: dict[str, dict[str, Any]] = {
     "int": {"pattern": "^-?(0|[1-9][0-9]*)$"},
-    "float": {"pattern": "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$"},
-    "decimal": {"pattern": "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$"},
+    "float": {"pattern": _NUMBER},
+    "decimal": {"pattern": _NUMBER},
     "bool": {"enum": ["true", "false"]},
     "date": {"format": "date"},
-    "time": {"format": "time"},
+    "time": {"pattern": _TIME},
     "datetime": {"format": "date-time"},
 }
 
@@ -220,7 +226,7 @@ def _schema(type_: Type, constraints: Mapping[str, Any]) -> dict[str, Any]:
         case Scalar(name) if name in DSPY_TYPES:
             return {"title": name}  # its forms are DSPy's own
         case Scalar(name):
-            return {**_SCALARS[name].schema, **_constraint_schema(constraints)}
+            return {**deepcopy(_SCALARS[name].schema), **_constraint_schema(constraints)}
         case Embedding(dimensions):
             size = constraints.get("dimensions", dimensions)
             bounds = {} if size is None else {"minItems": size, "maxItems": size}
@@ -262,6 +268,8 @@ def _constraint_schema(constraints: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in constraints.items():
         if name == "one_of":
             schema["enum"] = list(value)
+        elif name == "format" and value == "time":
+            schema["allOf"] = [{"pattern": _TIME}]  # beside a pattern of the field's own
         elif name in ("min", "max", "multiple_of") and isinstance(value, str):
             schema[_SCHEMA_KEYS[name]] = float(value)  # a decimal's bound; JSON has no decimals
         else:
