@@ -112,7 +112,11 @@ def test_method_not_found_says_what_was_probably_meant(bridge: Pipe) -> None:
         ("execute", {"program": "qa", "inputs": {}, "adapter": "cha"}, "Did you mean 'chat'?"),
         ("execute", {"program": "qa", "inputs": {}, "config": {"temprature": 1}}, "temperature"),
         ("create", {"signature": "q -> a", "module": "predikt"}, "Did you mean 'predict'?"),
-        ("create", {"signature": "q -> a", "options": {"n": 3}}, "takes no options"),
+        (
+            "create",
+            {"signature": "q -> a", "options": {"n": 3}},
+            "options of predict: unknown parameter 'n'",
+        ),
         ("create", {"signature": 5}, "signature must be a string or a map"),
         ("configure", {"lms": {"a": {}}}, "lms.a: the parameter 'model' is missing"),
         ("configure", {"lms": {"a": {"model": "x/y", "api_key_env": "NO_SUCH"}}}, "NO_SUCH"),

@@ -7,7 +7,7 @@ __all__ = ["ADAPTERS", "METRICS", "MODULES", "OPTIMIZERS", "PROTOCOL_VERSION", "
 VERSION = "0.1.0"
 PROTOCOL_VERSION = 1
 
-MODULES = ("predict", "chain_of_thought")
+MODULES = ("predict", "chain_of_thought", "react")
 ADAPTERS = ("chat", "json", "xml")
 OPTIMIZERS: tuple[str, ...] = ()
 METRICS: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from dspex_protocol.connection import Connection
 from dspex_protocol.errors import InternalError
 from dspex_protocol.framing import DEFAULT_MAX_FRAME_BYTES
 
+from .callbacks import Callbacks
 from .logs import Log
 from .redaction import Redactor
 from .runner import Runner
@@ -68,6 +69,7 @@ class Host:
         self.writer = Writer(write_fd, self.connection, self._broken)
         self.runner = Runner()
         self.timers = Timers()
+        self.callbacks = Callbacks(self)
         self.stats = RequestStats()
         self.engine: Engine | None = None
         self.programs: Registry | None = None

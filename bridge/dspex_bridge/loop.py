@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from dspex_protocol.connection import Ignored, Refused
+from dspex_protocol.connection import Answered, Ignored, Refused
 from dspex_protocol.messages import Notification, Request
 
 from .dispatch import Dispatcher
@@ -85,6 +85,8 @@ def _handle(host: Host, event: Event) -> None:
         host.dispatcher.request(event)
     elif isinstance(event, Notification):
         host.dispatcher.notification(event)
+    elif isinstance(event, Answered):
+        host.callbacks.answered(event)
     elif isinstance(event, Refused):
         host.log.warning(f"a bad frame was refused: {event.error}", event.id)
     elif isinstance(event, Ignored):
@@ -92,8 +94,13 @@ def _handle(host: Host, event: Event) -> None:
 
 
 def _shut_down(host: Host) -> None:
-    """SIGTERM: the same as a `shutdown` request that nobody waits for."""
-    host.dispatcher.shut_down(DEFAULT_DRAIN_MS, lambda _counts: host.leave())
+    """SIGTERM: the same as a `shutdown` request that nobody waits for.
+
+    A signal comes while this thread may hold any lock, so the work is the loop's.
+    """
+    host.runner.submit(
+        lambda: host.dispatcher.shut_down(DEFAULT_DRAIN_MS, lambda _counts: host.leave())
+    )
 
 
 def _load(host: Host) -> None:

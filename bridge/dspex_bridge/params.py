@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_NAME_CHARS",
+    "TOOLS",
     "Check",
     "anything",
     "array",
@@ -33,6 +34,9 @@ __all__ = [
 
 # Names of programs and LMs stand in logs and errors.
 MAX_NAME_CHARS = 256
+
+# Each one stands in every prompt of its program.
+MAX_TOOLS = 128
 
 Check: TypeAlias = "Callable[[Any, str], None]"
 
@@ -202,3 +206,9 @@ def _wrong(where: str, expected: str, value: Any) -> InvalidParamsError:
     return InvalidParamsError(
         f"{where} must be {expected}, got {got}.", data={"param": where.rpartition(": ")[2]}
     )
+
+
+# Shared by requests and by saved states.
+TOOLS: Check = array(
+    record({"name": name, "description": text, "parameters": anything}), maximum=MAX_TOOLS
+)

@@ -9,25 +9,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["DEFAULT_WINDOW", "MAX_WINDOW", "ChunkStream"]
+__all__ = ["DEFAULT_MAX_CHARS", "DEFAULT_WINDOW", "MAX_WINDOW", "ChunkStream"]
 
 DEFAULT_WINDOW = 32
 
 # A client that wants more at once is one that does not want flow control.
 MAX_WINDOW = 1_000_000
 
+# Text that gathered while there was no credit goes in chunks of this size.
+DEFAULT_MAX_CHARS = 64 * 1024
+
 
 class ChunkStream:
     """At most `window` chunks are outstanding; `grant` gives credit for more.
 
-    Without credit text gathers, one pending chunk a field, and `finish` sends the rest whatever
-    the credit. `send` takes a chunk without its id; False from it means that nobody listens any
-    more. `put` and `finish` belong to the event loop, `grant` to the reader.
+    Without credit text gathers per field, and `finish` sends the rest whatever the credit; no chunk
+    has more than `max_chars` characters. `send` takes a chunk without its id; False from it means
+    that nobody listens any more. `put` and `finish` belong to the event loop, `grant` to the
+    reader.
     """
 
-    def __init__(self, send: Callable[[dict[str, Any]], bool], window: int) -> None:
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any]], bool],
+        window: int,
+        max_chars: int = DEFAULT_MAX_CHARS,
+    ) -> None:
         self._send = send
         self._credit = window
+        self._max_chars = max_chars
         # Field -> (text, done), in the order in which they began to wait.
         self._pending: dict[str, tuple[str, bool]] = {}
         self._attempt = 0
@@ -62,8 +72,18 @@ class ChunkStream:
     def _send_pending(self, *, limited: bool) -> None:
         while self._pending and (self._credit > 0 or not limited):
             field = next(iter(self._pending))
-            text, done = self._pending.pop(field)
+            text, done = self._pending[field]
+            rest = text[self._max_chars :]
+            if rest:
+                text, self._pending[field] = text[: self._max_chars], (rest, done)
+            else:
+                del self._pending[field]
             self._credit -= 1
-            chunk = {"field": field, "attempt": self._attempt, "text": text, "done": done}
+            chunk = {
+                "field": field,
+                "attempt": self._attempt,
+                "text": text,
+                "done": done and not rest,
+            }
             if not self._send(chunk):
                 self._pending.clear()

@@ -8,10 +8,10 @@ from dspex_bridge.streams import ChunkStream
 class Client:
     """Takes chunks until it hangs up."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, max_chars: int = 1000) -> None:
         self.chunks: list[dict[str, Any]] = []
         self.listens = True
-        self.stream = ChunkStream(self._take, window)
+        self.stream = ChunkStream(self._take, window, max_chars)
         self.stream.begin_attempt()
 
     def _take(self, chunk: dict[str, Any]) -> bool:
@@ -74,6 +74,17 @@ def test_a_new_attempt_drops_what_waited_for_the_old_one() -> None:
         (1, "wrong"),
         (2, "right"),
     ]
+
+
+def test_text_that_gathered_goes_in_chunks_of_a_bounded_size() -> None:
+    client = Client(window=1, max_chars=4)
+    client.stream.put("answer", "ab")
+    client.stream.put("answer", "cdefghij", done=True)
+    client.stream.put("other", "x")
+    client.stream.grant(1)
+    client.stream.finish()
+    assert client.texts() == ["ab", "cdef", "ghij", "x"]
+    assert [chunk["done"] for chunk in client.chunks] == [False, False, True, False]
 
 
 def test_nothing_gathers_for_a_client_that_has_hung_up() -> None:

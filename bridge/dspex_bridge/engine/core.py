@@ -18,7 +18,7 @@ from .modules import Run, build_module, predictors_of
 from .streaming import FieldStream
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from dspex_protocol.errors import DSPexError
 
@@ -78,12 +78,14 @@ class Engine:
         lm: str | Mapping[str, Any] | None,
         adapter: str | None,
         config: Mapping[str, Any],
+        call_tool: Callable[[str, dict[str, Any]], Awaitable[Any]],
         chunks: ChunkStream | None = None,
         fields: Collection[str] = (),
     ) -> Run:
         """A run, ready to start. `lm` is a name, an LM of its own, or None for the default.
 
-        With `chunks` the named `fields` are streamed into it.
+        `call_tool(name, arguments)` asks the client. With `chunks` the named `fields` are
+        streamed into it.
         """
         return Run(
             module,
@@ -92,6 +94,7 @@ class Engine:
             adapter=self._adapters[adapter or self._adapter],
             config=config,
             stream=None if chunks is None else FieldStream(chunks, fields),
+            call_tool=call_tool,
         )
 
     def translate(self, error: Exception) -> DSPexError | None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable  # noqa: TC003 - NamedTuple reads it
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dspy
 from dspex_protocol.errors import InvalidParamsError, SignatureError
 
+from dspex_bridge.params import Check, integer, record
 from dspex_bridge.programs.signatures import annotation, prompt_constraints
 from dspex_bridge.programs.spec import Demo, Predictor
 
 from .metering import METER_SETTING, Meter
 from .streaming import STREAM_SETTING
+from .tools import TOOL_SETTING, make_tool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Mapping
 
     from dspex_protocol.signatures import Field, SignatureSpec
 
-    from dspex_bridge.programs.spec import ProgramSpec
+    from dspex_bridge.programs.spec import ProgramSpec, ToolSpec
 
     from .adapters import Adapter
     from .lms import LM
@@ -26,27 +29,49 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "build_module", "predictors_of"]
 
-_MODULES: dict[str, Callable[..., dspy.Module]] = {
-    "predict": dspy.Predict,
-    "chain_of_thought": dspy.ChainOfThought,
+
+class _Module(NamedTuple):
+    """How a module is made, its options, and names that its signature cannot use."""
+
+    make: Callable[..., dspy.Module]
+    options: Check = record()
+    has_tools: bool = False
+    own_fields: tuple[str, ...] = ()
+
+
+# DSPy's own limit of steps is 20; a program that needs more than this is lost.
+_MAX_ITERATIONS = 1000
+
+_MODULES = {
+    "predict": _Module(dspy.Predict),
+    "chain_of_thought": _Module(dspy.ChainOfThought, own_fields=("reasoning",)),
+    "react": _Module(
+        dspy.ReAct,
+        options=record(optional={"max_iters": integer(1, _MAX_ITERATIONS)}),
+        has_tools=True,
+        own_fields=("reasoning", "trajectory", "next_thought", "next_tool_name", "next_tool_args"),
+    ),
 }
 
 
 def build_module(spec: ProgramSpec) -> dspy.Module:
-    """The module of a specification, with its instructions and demonstrations in place."""
-    if spec.options:
+    """The module of a specification, with its instructions and demonstrations in place.
+
+    Raises SignatureError and InvalidParamsError.
+    """
+    kind = _MODULES[spec.module]
+    kind.options(spec.options, f"options of {spec.module}")
+    _check_fields(spec, kind.own_fields)
+    arguments: dict[str, Any] = dict(spec.options)
+    if kind.has_tools:
+        arguments["tools"] = [make_tool(tool) for tool in _checked_tools(spec.tools)]
+    elif spec.tools:
         raise InvalidParamsError(
-            f"the module {spec.module} takes no options, got: {', '.join(spec.options)}",
-            data={"param": "options"},
+            f"the module {spec.module} takes no tools: those that do are "
+            f"{', '.join(name for name, other in _MODULES.items() if other.has_tools)}",
+            data={"param": "tools"},
         )
-    extra = next((f for f in spec.signature.outputs if f.name in spec.extra_outputs), None)
-    if extra is not None:
-        raise SignatureError(
-            f"the module {spec.module} makes the output {extra.name!r} itself: "
-            "rename this field, or leave it out of the signature",
-            data={"field": extra.name},
-        )
-    module = _MODULES[spec.module](_signature(spec.signature))
+    module = kind.make(_signature(spec.signature), **arguments)
     input_names = [item.name for item in spec.signature.inputs]
     for name, predictor in module.named_predictors():
         state = spec.predictors.get(name)
@@ -55,6 +80,29 @@ def build_module(spec: ProgramSpec) -> dspy.Module:
         if state is not None and state.instructions is not None:
             predictor.signature = predictor.signature.with_instructions(state.instructions)
     return module
+
+
+def _check_fields(spec: ProgramSpec, own: tuple[str, ...]) -> None:
+    for item in (*spec.signature.inputs, *spec.signature.outputs):
+        if item.name in own:
+            raise SignatureError(
+                f"the module {spec.module} has a field {item.name!r} of its own: "
+                "rename this one, or leave it out of the signature",
+                data={"field": item.name},
+            )
+
+
+def _checked_tools(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
+    names: set[str] = set()
+    for tool in tools:
+        if tool.name in names or tool.name == "finish" or not tool.name.isidentifier():
+            raise InvalidParamsError(
+                f"tools: {tool.name!r} cannot be the name of a tool: names are identifiers, each "
+                "one once, and 'finish' is the module's own",
+                data={"param": "tools"},
+            )
+        names.add(tool.name)
+    return tools
 
 
 def predictors_of(module: dspy.Module, input_names: set[str]) -> dict[str, Predictor]:
@@ -80,6 +128,7 @@ class Run:
         adapter: Adapter,
         config: Mapping[str, Any],
         stream: FieldStream | None,
+        call_tool: Callable[[str, dict[str, Any]], Awaitable[Any]],
     ) -> None:
         self.lm = lm
         self.meter = Meter()
@@ -88,6 +137,7 @@ class Run:
         self._adapter = adapter
         self._config = config
         self._stream = stream
+        self._call_tool = call_tool
 
     async def prediction(self) -> dict[str, Any]:
         """The outputs, as DSPy's adapter parsed them."""
@@ -98,7 +148,11 @@ class Run:
             disable_history=True,
             callbacks=[],
             send_stream=self._stream,
-            **{METER_SETTING: self.meter, STREAM_SETTING: self._stream},
+            **{
+                METER_SETTING: self.meter,
+                STREAM_SETTING: self._stream,
+                TOOL_SETTING: self._call_tool,
+            },
         ):
             prediction = dict((await self._module.acall(**self._inputs)).items())
         if self._stream is not None:

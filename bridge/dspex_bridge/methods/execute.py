@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from dspex_protocol.errors import InvalidParamsError
 
 from dspex_bridge.params import array, integer, mapping, record, suggest, text
-from dspex_bridge.streams import DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
+from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
 
 from .method import Method
 from .shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
@@ -38,10 +40,24 @@ def _execute(host: Host, call: Call) -> Coroutine[Any, Any, dict[str, Any]]:
         lm=spec.lm if lm is None else lm,
         adapter=params.get("adapter") or spec.adapter,
         config={**spec.config, **(params.get("config") or {})},
+        call_tool=partial(_call_tool, host, call, program),
         chunks=call.chunks,
         fields=_streamed_fields(program, stream or {}),
     )
     return _finish(call, program, run)
+
+
+async def _call_tool(
+    host: Host, call: Call, program: Program, tool: str, arguments: dict[str, Any]
+) -> Any:
+    params = {
+        "program": program.id,
+        "request": call.request.id,
+        "tool": tool,
+        "args": arguments,
+        "meta": call.meta,
+    }
+    return await host.callbacks.request("call_tool", params)
 
 
 def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
@@ -51,7 +67,9 @@ def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
         host.flush()
         return is_sent
 
-    return ChunkStream(send, stream.get("window") or DEFAULT_WINDOW)
+    # A character has at most 4 bytes, and the rest of a chunk's frame is small.
+    max_chars = min(DEFAULT_MAX_CHARS, host.connection.peer_max_frame_bytes // 8)
+    return ChunkStream(send, stream.get("window") or DEFAULT_WINDOW, max_chars)
 
 
 def _streamed_fields(program: Program, stream: dict[str, Any]) -> list[str]:

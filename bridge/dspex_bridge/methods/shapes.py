@@ -5,6 +5,7 @@ from __future__ import annotations
 from dspex_bridge.catalog import ADAPTERS, MODULES
 from dspex_bridge.params import (
     MAX_NAME_CHARS,
+    TOOLS,
     array,
     boolean,
     either,
@@ -65,6 +66,7 @@ _CREATE_OPTIONAL = {
     "config": CONFIG,
     "instructions": text,
     "demos": array(record({"inputs": mapping, "outputs": mapping})),
+    "tools": TOOLS,
 }
 _SIGNATURE = either(text, mapping, "a string or a map")
 

@@ -19,9 +19,9 @@ from dspex_protocol.signatures import signature_from_map
 from dspex_protocol.tensor import Tensor
 
 from dspex_bridge.catalog import MODULES
-from dspex_bridge.params import array, integer, map_of, mapping, one_of, record, text
+from dspex_bridge.params import TOOLS, array, integer, map_of, mapping, one_of, record, text
 
-from .spec import Demo, Predictor, ProgramSpec
+from .spec import Demo, Predictor, ProgramSpec, ToolSpec
 
 __all__ = ["FORMAT_VERSION", "dump", "load"]
 
@@ -36,6 +36,7 @@ _STATE = record(
         "adapter": text,
         "config": mapping,
         "demos": array(_DEMO),
+        "tools": TOOLS,
         "predictors": map_of(record({"demos": array(_DEMO)}, {"instructions": text})),
     },
 )
@@ -52,6 +53,7 @@ def dump(spec: ProgramSpec) -> dict[str, Any]:
         "adapter": spec.adapter,
         "config": dict(spec.config),
         "demos": [_demo_state(demo) for demo in spec.demos],
+        "tools": [tool.to_map() for tool in spec.tools],
         "predictors": {
             name: {
                 "instructions": predictor.instructions,
@@ -82,6 +84,7 @@ def load(state: Mapping[str, Any]) -> ProgramSpec:
         adapter=state.get("adapter"),
         config=_from_json(state.get("config") or {}),
         demos=_demos(state.get("demos")),
+        tools=tuple(ToolSpec.from_map(_from_json(tool)) for tool in state.get("tools") or ()),
         predictors={
             name: Predictor(item.get("instructions"), _demos(item["demos"]))
             for name, item in (state.get("predictors") or {}).items()

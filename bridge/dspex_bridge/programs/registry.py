@@ -19,7 +19,8 @@ from dspex_bridge.params import suggest
 from . import bundles
 from .converters import InputConverter, OutputConverter
 from .signatures import input_schema, output_schema
-from .spec import Demo, ProgramSpec
+from .spec import Demo, ProgramSpec, ToolSpec
+from .wire_values import to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,9 @@ class Program:
         names = {item.name for item in self.spec.signature.outputs}
         own = {name: value for name, value in prediction.items() if name in names}
         extra = {
-            name: prediction[name] for name in self.spec.extra_outputs if name in prediction
+            name: to_wire(prediction[name])
+            for name in self.spec.extra_outputs
+            if name in prediction
         }
         return {**extra, **self.outputs.convert(own)}
 
@@ -136,6 +139,7 @@ class Registry:
             "lm": program.spec.lm,
             "adapter": program.spec.adapter,
             "config": dict(program.spec.config),
+            "tools": [tool.to_map() for tool in program.spec.tools],
             "variables": {},
             "counters": {"executions": program.executions, "errors": program.errors},
             "base_program": None,
@@ -189,6 +193,7 @@ def _spec(params: Mapping[str, Any]) -> ProgramSpec:
             Demo(inputs=demo["inputs"], outputs=demo["outputs"])
             for demo in params.get("demos") or ()
         ),
+        tools=tuple(ToolSpec.from_map(tool) for tool in params.get("tools") or ()),
     )
 
 

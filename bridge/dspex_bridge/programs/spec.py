@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from dspex_protocol.signatures import Field, SignatureSpec, signature_from_map
 
-    from dspex_protocol.signatures import SignatureSpec
+__all__ = ["EXTRA_OUTPUTS", "Demo", "Predictor", "ProgramSpec", "ToolSpec"]
 
-__all__ = ["EXTRA_OUTPUTS", "Demo", "Predictor", "ProgramSpec"]
+# Outputs that a module makes beside those of the signature.
+EXTRA_OUTPUTS: dict[str, tuple[str, ...]] = {
+    "chain_of_thought": ("reasoning",),
+    "react": ("reasoning", "trajectory"),
+}
 
-# Outputs that a module makes beside those of the signature: name -> type string.
-EXTRA_OUTPUTS: dict[str, dict[str, str]] = {"chain_of_thought": {"reasoning": "str"}}
+# A tool's parameters are the inputs of a signature; this stands for its other side.
+_RESULT = {"name": "result", "type": "any"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,37 @@ class Demo:
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool of the client's. Its parameters are fields, or a JSON Schema of an object."""
+
+    name: str
+    description: str
+    fields: tuple[Field, ...] = ()
+    schema: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_map(cls, tool: Mapping[str, Any]) -> ToolSpec:
+        """Raises SignatureError for parameters that are none."""
+        parameters = tool["parameters"]
+        if isinstance(parameters, Mapping):
+            return cls(tool["name"], tool["description"], schema=parameters)
+        if not parameters:
+            return cls(tool["name"], tool["description"])
+        signature = signature_from_map({"inputs": parameters, "outputs": [_RESULT]})
+        return cls(tool["name"], tool["description"], fields=signature.inputs)
+
+    def to_map(self) -> dict[str, Any]:
+        parameters = self.schema if self.schema is not None else [f.to_map() for f in self.fields]
+        return {"name": self.name, "description": self.description, "parameters": parameters}
+
+    def signature(self) -> SignatureSpec | None:
+        """The parameters as the inputs of a signature; None where there are none, or a schema."""
+        return (
+            SignatureSpec(inputs=self.fields, outputs=(Field("result"),)) if self.fields else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +83,9 @@ class ProgramSpec:
     adapter: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     demos: tuple[Demo, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
 
     @property
-    def extra_outputs(self) -> Mapping[str, str]:
-        return EXTRA_OUTPUTS.get(self.module, {})
+    def extra_outputs(self) -> tuple[str, ...]:
+        return EXTRA_OUTPUTS.get(self.module, ())
