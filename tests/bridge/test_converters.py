@@ -75,6 +75,8 @@ def typed(value: Any) -> Any:
         return (dict, [(typed(key), typed(item)) for key, item in value.items()])
     if isinstance(value, set):
         return (set, sorted(repr(typed(item)) for item in value))
+    if isinstance(value, datetime.date | datetime.time):
+        return (type(value), value.isoformat())  # without the fold of an hour that comes twice
     return (type(value), repr(value))
 
 

@@ -244,6 +244,10 @@ def test_nesting_has_a_limit() -> None:
     assert f"nests at most {MAX_TYPE_DEPTH} brackets" in str(refusal(deeper))
 
 
+def test_a_lone_surrogate_is_refused_where_it_stands() -> None:
+    assert refusal("Literal['a\ud800']").data == {"position": 10}
+
+
 def test_length_has_a_limit() -> None:
     fits = "Literal[" + "1, " * 3000 + "1]"
     assert len(fits) <= MAX_TYPE_LENGTH

@@ -551,7 +551,7 @@ class _Side:
         self._written = [(name, node) for name, node in self._nodes.items() if not node.plain]
 
     def convert(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        # Pydantic gathers an error for every value too many, of which there may be millions.
+        # Pydantic gathers an error of 240 bytes for every value too many, maybe for millions.
         if len(values) <= len(self._nodes):
             try:
                 exact: dict[str, Any] = self._exact.validate_python(values)
