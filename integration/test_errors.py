@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,3 +240,17 @@ def test_a_notification_that_nobody_knows_is_not_answered(bridge: Pipe) -> None:
     bridge.send([1, 99, "no map", None])
     marker = bridge.request("ping", {"payload": "next"})
     assert bridge.receive() == [1, marker, None, {"payload": "next"}]
+
+
+def test_unavailable_where_dspy_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "dspy.py").write_text("raise ImportError('no such thing here')")
+    with Pipe(env={"PYTHONPATH": str(tmp_path)}) as pipe:
+        assert pipe.ask("ping", {"payload": 1}) == {"payload": 1}
+        error = pipe.refusal("create", {"signature": "question -> answer"})
+        assert error["code"] == "unavailable"
+        assert "no such thing here" in error["message"]
+        assert "pip install" in error["message"]
+        (ready,) = pipe.notifications
+        assert ready[:2] == [2, "ready"]
+        assert ready[2]["error"]["code"] == "unavailable"
+        assert pipe.ask("stats")["programs"] == 0

@@ -160,3 +160,47 @@ def test_no_key_is_in_any_answer_or_on_stderr() -> None:
         pipe.ask("shutdown")
         pipe.wait()
         assert "sk-very-secret" not in pipe.stderr_after_exit()
+
+
+def test_secrets_of_the_configuration_are_masked_wherever_they_stand(pipe: Pipe) -> None:
+    lm = {
+        "model": "openai/m",
+        "api_base": "http://user:hunter22@127.0.0.1:9/v1",
+        "api_key": "sk-very-secret",
+        "extra": {"aws_secret_access_key": "shh-very-secret", "top_k": 5},
+    }
+    answer = pipe.ask("configure", {"lms": {"masked": lm}, "default_lm": "main"})
+    shown = answer["lms"]["masked"]
+    assert shown["extra"] == {"aws_secret_access_key": "***", "top_k": 5}
+    assert shown["api_base"] == "http://***@127.0.0.1:9/v1"
+    assert shown["api_key"] == "***"
+
+
+def test_text_that_cannot_be_sent_is_an_error_and_the_next_call_works(pipe: Pipe) -> None:
+    lone_surrogate = Answer('{"answer": "\\ud800"}')
+    with OpenAIServer(failing_once(lone_surrogate)) as server:
+        configured(pipe, server)
+        error = pipe.refusal("execute", {**INPUTS, "adapter": "json"})
+        assert error["code"] in ("output_validation", "internal_error")
+        assert "surrogate" in error["message"]
+        assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
+
+
+def test_the_cache_answers_only_where_an_lm_asked_for_it(pipe: Pipe) -> None:
+    with OpenAIServer(ANSWER) as server:
+        configured(pipe, server)
+        results = [pipe.ask("execute", INPUTS) for _ in range(2)]
+        assert [result["cached"] for result in results] == [False, False]
+        configured(pipe, server, cache=True)
+        results = [pipe.ask("execute", INPUTS) for _ in range(2)]
+        assert [result["cached"] for result in results] == [False, True]
+        assert results[1]["usage"]["total_tokens"] == 0
+        assert len(server.requests) == 3
+
+
+def test_two_lms_of_one_model_do_not_share_a_cache(pipe: Pipe) -> None:
+    other_answer = answering({"answer": "London"})
+    with OpenAIServer(ANSWER) as one, OpenAIServer(other_answer) as other:
+        for server, city in ((one, "Paris"), (other, "London"), (one, "Paris")):
+            configured(pipe, server, cache=True)
+            assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": city}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class Log:
     def __init__(self, redactor: Redactor, stderr_level: str = "warning") -> None:
         self._redactor = redactor
         self._stderr_from = LEVELS.index(stderr_level)
+        self._stderr = select.poll()
+        # Ready means that a pipe takes PIPE_BUF bytes without blocking.
+        self._stderr.register(2, select.POLLOUT)
+        self._dropped = 0
         self._wire_from: int | None = None
         self._emit: Callable[[str, str, str, int | None], None] | None = None
 
@@ -58,10 +62,25 @@ class Log:
             message = f"{message[:_MAX_MESSAGE_CHARS]}… ({cut} more characters)"
         if rank >= self._stderr_from:
             about = "" if request is None else f" [request {request}]"
-            line = f"{logger}: {level}{about}: {message}\n"
-            try:
-                os.write(2, line.encode("utf-8", "replace"))
-            except OSError:
-                sys.stderr = None  # nobody reads stderr any more: stop asking
+            self._print(f"{logger}: {level}{about}: {message}\n")
         if to_wire and self._emit is not None:
             self._emit(level, logger, message, request)
+
+    def _print(self, line: str) -> None:
+        """Writes a line to stderr, or drops it where nobody reads that: whoever logs may be the
+        thread that reads the client's requests, and must not wait for anybody."""
+        if self._dropped:
+            line = (
+                f"dspex: warning: {self._dropped} lines were not written: stderr was full\n{line}"
+            )
+        data = memoryview(line.encode("utf-8", "replace"))
+        try:
+            while data:
+                if not self._stderr.poll(0):
+                    self._dropped += 1
+                    return
+                data = data[os.write(2, data[: select.PIPE_BUF]) :]
+        except OSError:
+            self._dropped += 1  # closed: there is no place left to say so
+            return
+        self._dropped = 0

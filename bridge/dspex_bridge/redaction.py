@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["MASK", "Redactor"]
+__all__ = ["MASK", "Redactor", "is_secret_name", "mask_url"]
 
 MASK = "***"
 
 # Shorter values are words ("test", "none"): masking those would make nonsense of other texts.
 _MIN_SECRET_LENGTH = 6
 
-_SECRET_NAMES = ("_API_KEY", "_API_TOKEN", "_ACCESS_KEY", "_SECRET", "_SECRET_KEY", "_TOKEN")
+# Words in the name of a variable or a parameter whose value is a secret.
+_SECRET_WORDS = frozenset(
+    {"key", "token", "secret", "password", "passwd", "credential", "credentials", "authorization"}
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the value of a parameter or variable of that name is a secret: OPENAI_API_KEY,
+    aws_secret_access_key, X-Auth-Token; but not max_tokens."""
+    words = name.lower().replace("-", "_").split("_")
+    return not _SECRET_WORDS.isdisjoint(words)
+
+
+def mask_url(url: str) -> str:
+    """A URL without the user and password that may stand in it."""
+    scheme, separator, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    if not separator or "@" not in host:
+        return url
+    return f"{scheme}{separator}{MASK}@{host.rpartition('@')[2]}{slash}{path}"
 
 
 class Redactor:
@@ -20,7 +39,7 @@ class Redactor:
     def __init__(self) -> None:
         self._secrets: list[str] = []
         for name, value in os.environ.items():
-            if name.endswith(_SECRET_NAMES):
+            if is_secret_name(name):
                 self.add(value)
 
     def add(self, secret: str | None) -> None:

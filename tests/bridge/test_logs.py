@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 from dspex_bridge.logs import Log
-from dspex_bridge.redaction import MASK, Redactor
+from dspex_bridge.redaction import MASK, Redactor, is_secret_name, mask_url
 
 
 @pytest.fixture
@@ -61,3 +62,39 @@ def test_secrets_are_masked_inside_values() -> None:
     redactor.add("sk-configured")
     value = {"errors": [{"got": "key sk-configured", "count": 1}]}
     assert redactor.value(value) == {"errors": [{"got": f"key {MASK}", "count": 1}]}
+
+
+@pytest.mark.parametrize(
+    "name", ["OPENAI_API_KEY", "aws_secret_access_key", "X-Auth-Token", "password", "api_key"]
+)
+def test_names_of_secrets_are_known(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "model", "keyboard", "PATH", "monkey_patch"])
+def test_other_names_are_no_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_a_url_is_shown_without_its_password() -> None:
+    assert mask_url("https://me:pass@host:1/v1?a@b") == f"https://{MASK}@host:1/v1?a@b"
+    assert mask_url("https://host/v1/a@b") == "https://host/v1/a@b"
+
+
+def test_a_stderr_that_nobody_reads_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_fd, write_fd = os.pipe()
+    kept = os.dup(2)
+    os.dup2(write_fd, 2)
+    try:
+        log = Log(Redactor())
+        for _ in range(100):
+            log.error("x" * 5000)
+        os.read(read_fd, 1 << 20)
+        log.error("read again")
+        heard = os.read(read_fd, 1 << 20).decode()
+    finally:
+        os.dup2(kept, 2)
+        for fd in (read_fd, write_fd, kept):
+            os.close(fd)
+    assert "lines were not written: stderr was full" in heard
+    assert heard.endswith("dspex: error: read again\n")

@@ -12,7 +12,7 @@ import dspy
 from dspex_protocol.errors import InvalidParamsError, NotFoundError
 from dspy.utils.exceptions import is_retryable_lm_error
 
-from dspex_bridge.redaction import MASK
+from dspex_bridge.redaction import MASK, is_secret_name, mask_url
 
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
@@ -197,6 +197,8 @@ class LMs:
             # addresses must not answer for each other. This stands in the key and nowhere else.
             options["rollout_id"] = crc32(f"{name}\0{spec.get('api_base')}".encode())
         options |= _extra(name, spec.get("extra") or {})
+        for secret in _secrets(spec.get("extra") or {}):
+            self._redactor.add(secret)
         try:
             return LM(name, spec["model"], **options)
         except (ValueError, TypeError, dspy.LMError) as error:
@@ -246,7 +248,24 @@ def _retry_wait(error: Exception, attempt: int) -> float | None:
 
 
 def _masked(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: MASK if key == "api_key" else value for key, value in spec.items()}
+    masked: dict[str, Any] = {}
+    for name, value in spec.items():
+        if name == "api_base" and value is not None:
+            masked[name] = mask_url(value)
+        elif isinstance(value, dict):
+            masked[name] = _masked(value)
+        else:
+            is_secret = name != "api_key_env" and is_secret_name(name)
+            masked[name] = MASK if is_secret and value is not None else value
+    return masked
+
+
+def _secrets(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _secrets(value)
+        elif isinstance(value, str) and is_secret_name(name):
+            yield value
 
 
 def _names(lms: Mapping[str, Any]) -> str:
