@@ -49,7 +49,10 @@ _MODULES = {
         dspy.ReAct,
         options=record(optional={"max_iters": integer(1, _MAX_ITERATIONS)}),
         has_tools=True,
-        own_fields=("reasoning", "trajectory", "next_thought", "next_tool_name", "next_tool_args"),
+        own_fields=(
+            *("reasoning", "trajectory", "next_thought", "next_tool_name", "next_tool_args"),
+            "max_iters",
+        ),
     ),
 }
 
