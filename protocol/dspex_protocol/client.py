@@ -6,8 +6,9 @@
         result = await client.execute("qa", {"question": "Where is Paris?"})
         result["outputs"]["answer"]
 
-Every method raises the `DSPexError` that the bridge answered with, or ConnectionLostError where it
-went away before it answered. A task that is cancelled while it waits cancels its request.
+Every method raises the `DSPexError` that the bridge answered with, ConnectionLostError where it
+went away before it answered, and EncodeError (a ValueError) for a value that cannot be sent. A task
+that is cancelled while it waits cancels its request.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Self, TypeAlias
 
 from .connection import Answered, Connection, Event, Refused
 from .errors import (
+    ConnectionLostError,
     DSPexError,
     InternalError,
     MethodNotFoundError,
@@ -34,8 +36,11 @@ __all__ = ["Client", "Handler", "Listener"]
 #: Answers a request from the bridge: the tools and metrics of this program.
 Handler: TypeAlias = Callable[[dict[str, Any]], Awaitable[Any]]
 
-#: Hears a notification. It must return at once.
+#: Hears a notification. It must return at once; what it raises is logged.
 Listener: TypeAlias = Callable[[Notification], None]
+
+# Notifications about a request of ours: once it has ended, nobody is left to hear them.
+_ABOUT_A_REQUEST = frozenset({"chunk", "item", "progress"})
 
 _READ_BYTES = 64 * 1024
 
@@ -64,9 +69,8 @@ class Client:
         self._handlers = dict(handlers or {})
         self._listener = listener
         self._connection = Connection(max_frame_bytes)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._about: dict[int, Listener] = {}
-        self._handling: dict[int, asyncio.Task[None]] = {}
+        self._listeners: dict[int, Listener | None] = {}
+        self._handling: dict[Request, asyncio.Task[None]] = {}
         self._receiving = asyncio.create_task(self._receive(), name="dspex-client")
 
     @classmethod
@@ -85,7 +89,8 @@ class Client:
         """Starts a bridge (`command`: this Python's by default) and introduces itself.
 
         `env` is the whole environment of the process (None: this one's); `stderr` is as for
-        subprocess (None: this process's own, where the bridge logs).
+        subprocess (None: this process's own, where the bridge logs). Raises OSError where the
+        command cannot be started, ConnectionLostError where it ends before it has answered.
         """
         process = await asyncio.create_subprocess_exec(
             *(command or (sys.executable, "-m", "dspex_bridge")),
@@ -109,6 +114,12 @@ class Client:
         )
         try:
             await client.initialize(log_level=log_level)
+        except ConnectionLostError as error:
+            await client.close()
+            raise ConnectionLostError(
+                f"the bridge ended with status {process.returncode} before it answered: "
+                "what it wrote to stderr says why"
+            ) from error
         except BaseException:
             await client.close()
             raise
@@ -125,7 +136,10 @@ class Client:
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         log_level: str | None = None,
     ) -> Self:
-        """Speaks to a bridge at the other end of two streams, and introduces itself."""
+        """Speaks to a bridge at the other end of two streams, and introduces itself.
+
+        The streams are the client's from here on, and `close` closes the writer.
+        """
         client = cls(
             reader,
             writer,
@@ -133,7 +147,11 @@ class Client:
             listener=listener,
             max_frame_bytes=max_frame_bytes,
         )
-        await client.initialize(log_level=log_level)
+        try:
+            await client.initialize(log_level=log_level)
+        except BaseException:
+            await client.close()
+            raise
         return client
 
     async def __aenter__(self) -> Self:
@@ -147,19 +165,25 @@ class Client:
 
         `shutdown` first lets it finish.
         """
-        with contextlib.suppress(OSError):
-            self._writer.close()
-        if self.process is not None:
-            try:
-                await asyncio.wait_for(self.process.wait(), _EXIT_TIMEOUT_S)
-            except TimeoutError:
-                _log.warning("the bridge did not end by itself: killed")
-                self.process.kill()
+        self._writer.close()
+        try:
+            async with asyncio.timeout(_EXIT_TIMEOUT_S):
+                with contextlib.suppress(OSError):
+                    await self._writer.wait_closed()
+                if self.process is not None:
+                    await self.process.wait()
+        except TimeoutError:
+            _log.warning("the bridge did not end, or did not read, when it was left: cut off")
+            self._writer.transport.abort()
+            if self.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    self.process.kill()
                 await self.process.wait()
         self._receiving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._receiving
         self._end()
+        # A handler may be the one that closes.
+        tasks = {self._receiving, *self._handling.values()} - {asyncio.current_task()}
+        await asyncio.wait(tasks, timeout=_EXIT_TIMEOUT_S)
 
     # Requests
 
@@ -179,22 +203,17 @@ class Client:
         own = {key: value for key, value in (params or {}).items() if value is not None}
         if timeout_ms is not None:
             own["timeout_ms"] = timeout_ms
-        request_id = self._connection.send_request(method, own)
-        answer = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = answer
-        if listener is not None:
-            self._about[request_id] = listener
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        request_id = self._connection.send_request(method, own, waiter=answer)
+        self._listeners[request_id] = listener or self._listener
         try:
             await self._send()
             return await answer
-        except asyncio.CancelledError:
-            self._connection.forget(request_id)
-            self._connection.send_notification("cancel", {"id": request_id})
-            self._flush()
-            raise
         finally:
-            self._waiting.pop(request_id, None)
-            self._about.pop(request_id, None)
+            del self._listeners[request_id]
+            if self._connection.give_up(request_id):
+                self._connection.send_notification("cancel", {"id": request_id})
+                self._flush()
 
     async def initialize(self, *, log_level: str | None = None) -> dict[str, Any]:
         from importlib.metadata import version
@@ -208,7 +227,13 @@ class Client:
                 "log_level": log_level,
             },
         )
-        self._connection.peer_max_frame_bytes = answer["limits"]["max_frame_bytes"]
+        try:
+            self._connection.peer_max_frame_bytes = answer["limits"]["max_frame_bytes"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InternalError(
+                f"the answer to initialize has no usable limits.max_frame_bytes ({error}): "
+                "is this a DSPex bridge?"
+            ) from error
         return answer
 
     async def ping(self, payload: Any = None) -> Any:
@@ -284,7 +309,7 @@ class Client:
     async def _send(self) -> None:
         self._flush()
         # A bridge that has gone is told by the end of its stdout, to everybody at once.
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             await self._writer.drain()
 
     def _flush(self) -> None:
@@ -298,9 +323,11 @@ class Client:
                 for event in self._connection.receive_data(data):
                     self._handle(event)
                 self._flush()
-        except ConnectionError as error:
+        except OSError as error:
             _log.info("the connection broke: %s", error)
-        self._end()
+        finally:
+            # Whatever ended this, nobody may wait for an answer that nobody reads.
+            self._end()
 
     def _end(self) -> None:
         for event in self._connection.receive_eof():
@@ -310,8 +337,8 @@ class Client:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Answered):
-            answer = self._waiting.get(event.id)
-            if answer is None or answer.done():
+            answer: asyncio.Future[Any] = event.waiter
+            if answer.done():  # its task was cancelled just now
                 return
             if event.error is None:
                 answer.set_result(event.result)
@@ -321,8 +348,8 @@ class Client:
             self._hear(event)
         elif isinstance(event, Request):
             task = asyncio.create_task(self._serve(event))
-            self._handling[event.id] = task
-            task.add_done_callback(lambda _: self._handling.pop(event.id, None))
+            self._handling[event] = task
+            task.add_done_callback(lambda _: self._handling.pop(event, None))
         elif isinstance(event, Refused):
             _log.warning("a bad frame from the bridge was refused: %s", event.error)
         else:
@@ -330,13 +357,26 @@ class Client:
 
     def _hear(self, notification: Notification) -> None:
         about = notification.params.get("id")
+        request_id: int = about if type(about) is int else -1  # which no request has
         if notification.method == "cancel":
-            if isinstance(about, int) and about in self._handling:
-                self._handling[about].cancel()
+            self._cancel(request_id)
             return
-        listener = self._about.get(about, self._listener) if about is not None else self._listener
+        listener = self._listener
+        if notification.method in _ABOUT_A_REQUEST:
+            listener = self._listeners.get(request_id)
         if listener is not None:
-            listener(notification)
+            try:
+                listener(notification)
+            except Exception:  # noqa: BLE001 - one listener's failure is not the connection's
+                _log.exception("a listener failed at %s", notification.method)
+
+    def _cancel(self, request_id: int) -> None:
+        """Answers a request of the bridge's at once; its handler may take its time to end."""
+        for request, task in self._handling.items():
+            if request.id == request_id and self._connection.is_open(request):
+                cancelled = RequestCancelledError("the bridge cancelled the request")
+                self._connection.send_error(request, cancelled)
+                task.cancel()
 
     async def _serve(self, request: Request) -> None:
         """Answers a request of the bridge's."""
@@ -346,7 +386,7 @@ class Client:
                 raise MethodNotFoundError(f"this client has no {request.method!r}")
             self._connection.send_result(request, await handler(request.params))
         except asyncio.CancelledError:
-            self._connection.send_error(request, RequestCancelledError("cancelled"))
+            self._connection.send_error(request, RequestCancelledError("the handler was cancelled"))
         except DSPexError as error:
             self._connection.send_error(request, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the bridge is told

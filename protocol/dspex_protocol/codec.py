@@ -26,6 +26,7 @@ __all__ = [
     "EXT_DECIMAL",
     "EXT_TENSOR",
     "EXT_TIMESTAMP",
+    "MAX_BIGINT_BYTES",
     "MAX_DECIMAL_CHARS",
     "MAX_DEPTH_WRITTEN",
     "EncodeError",
@@ -52,10 +53,17 @@ MAX_DEPTH_WRITTEN = 512
 # digits; the text itself must not be a weapon either.
 MAX_DECIMAL_CHARS = 4096
 
+# The BEAM holds no larger integer.
+MAX_BIGINT_BYTES = 512 * 1024
+
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _MAX_ID = 2**63 - 1
 _SCALARS = frozenset({str, int, float, bool, type(None), bytes})
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _BIN_TAGS = (b"\xc4", b"\xc5", b"\xc6")
+_LONG_ARRAY_TAGS = (b"\xdc", b"\xdd")
+_NOT_FINITE = ("Infinity", "NaN", "sNaN")
+_MAX_REASON_CHARS = 200
 
 
 class EncodeError(ValueError):
@@ -66,23 +74,26 @@ def encode(value: Any) -> bytes:
     """One MessagePack value. Raises EncodeError, which says what cannot be written."""
     _check_containers(value)
     try:
-        packed: bytes = msgpack.packb(value, default=_extended, datetime=True)
+        packed: bytes = msgpack.packb(value, default=_extended)
+    except EncodeError:
+        raise
     except UnicodeEncodeError as error:
         raise EncodeError(
             f"text with a lone surrogate (U+{ord(error.object[error.start]):04X}) is not valid "
             "Unicode and cannot be sent: repair it first"
         ) from None
-    except (ValueError, OverflowError) as error:
-        raise EncodeError(str(error)) from error
+    except Exception as error:  # a type's own code (a tzinfo, say) may raise anything
+        raise EncodeError(f"a value cannot be written: {error}") from error
     return packed
 
 
-def decode(data: bytes | bytearray | memoryview) -> Any:
+def decode(data: bytes) -> Any:
     """The one value that `data` holds. Raises ParseError for anything else."""
     # msgpack lets byte strings pass as keys. Looking at every key costs as much as decoding, so
     # it is only done where the bytes could contain one at all.
-    may_hold_bytes = any(tag in data for tag in _BIN_TAGS) if type(data) is bytes else True
+    may_hold_bytes = any(tag in data for tag in _BIN_TAGS)
     try:
+        _check_claims(data)
         return msgpack.unpackb(
             data,
             timestamp=3,
@@ -94,21 +105,22 @@ def decode(data: bytes | bytearray | memoryview) -> Any:
         raise ParseError(f"not one whole MessagePack value: {_reason(error)}") from error
 
 
-def recover_id(head: bytes) -> int | None:
-    """The id of the request that a bad or oversized frame begins as, `[0, id`, or None.
+def recover_id(head: bytes, kind: int = 0) -> int | None:
+    """The id in a bad or oversized frame that begins as `[kind, id`, or None; kind 0 is a request.
 
     `head` is the frame's first bytes; HEAD_BYTES of them are enough.
     """
     if not head:
         return None
-    if 0x90 <= head[0] <= 0x9F:
-        position = 1
-    elif head[0] in (0xDC, 0xDD):
-        position = 3 if head[0] == 0xDC else 5
-    else:
+    tag = head[0]
+    head_bytes = 1 if tag <= 0x9F else {0xDC: 3, 0xDD: 5}.get(tag, 0)
+    if tag < 0x90 or not head_bytes:
         return None
-    kind, position = _read_int(head, position)
-    if kind != 0:
+    count = tag - 0x90 if tag <= 0x9F else int.from_bytes(head[1:head_bytes], "big")
+    if count < 2:
+        return None
+    found_kind, position = _read_int(head, head_bytes)
+    if found_kind != kind:
         return None
     request_id, _ = _read_int(head, position)
     return request_id if request_id is not None and 0 <= request_id <= _MAX_ID else None
@@ -132,9 +144,22 @@ def _read_int(data: bytes, position: int) -> tuple[int | None, int]:
     return int.from_bytes(data[start:end], "big", signed=signed), end
 
 
+def _check_claims(data: bytes) -> None:
+    """Raises where an array claims more items than there are, without making it.
+
+    msgpack reserves an array's slots before it has seen an item: a thousand such heads inside one
+    another are 5 kB on the wire and 80 MB in memory (gigabytes before msgpack 1.2.4). Stepping over
+    a value costs a quarter of making it at most, and only what has a long array is stepped over.
+    """
+    if any(tag in data for tag in _LONG_ARRAY_TAGS):
+        unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+        unpacker.feed(data)
+        unpacker.skip()
+
+
 def _check_containers(value: Any) -> None:
     """Refuses what msgpack would write and no reader takes: other keys than strings, depth."""
-    level = [value] if isinstance(value, (dict, list, tuple)) else []
+    level = [value] if isinstance(value, _CONTAINERS) else []
     depth = 0
     while level:
         depth += 1
@@ -147,11 +172,11 @@ def _check_containers(value: Any) -> None:
                 for key in container:
                     if not isinstance(key, str):
                         raise EncodeError(
-                            f"the keys of a map are strings, got {type(key).__name__} {key!r}"
+                            f"the keys of a map are strings, got {type(key).__name__} {key!r:.80}"
                         )
                 items = container.values()
             if not _SCALARS.issuperset(map(type, items)):
-                deeper.extend(item for item in items if isinstance(item, (dict, list, tuple)))
+                deeper.extend(item for item in items if isinstance(item, _CONTAINERS))
         level = deeper
 
 
@@ -165,29 +190,49 @@ def _extended(value: Any) -> Any:
             EXT_TENSOR, msgpack.packb([value.dtype, list(value.shape), value.data])
         )
     if isinstance(value, (set, frozenset)):
-        members = list(value)
-        _check_containers(members)
-        return members
+        return list(value)
     decimal = sys.modules.get("decimal")
     if decimal is not None and isinstance(value, decimal.Decimal):
-        return msgpack.ExtType(EXT_DECIMAL, str(value).encode("ascii"))
+        return msgpack.ExtType(EXT_DECIMAL, _decimal_bytes(value))
     datetime = sys.modules.get("datetime")
     if datetime is not None and isinstance(value, (datetime.date, datetime.time)):
+        if isinstance(value, datetime.datetime) and value.utcoffset() is not None:
+            return _timestamp(value, datetime.timezone.utc)
         return value.isoformat()
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
             return _extended(Tensor.from_numpy(value))
-        if isinstance(value, numpy.generic):
-            return value.item()
+        # Only plain numbers: item() makes an integer of nanoseconds out of a datetime64.
+        if isinstance(value, numpy.generic) and value.dtype.kind in "biuf":
+            number = value.item()
+            if type(number) in _SCALARS:  # a longdouble stays one
+                return number
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise EncodeError(f"a value of type {kind} has no form on the wire")
+
+
+def _timestamp(value: Any, utc: Any) -> Any:
+    try:
+        return msgpack.Timestamp.from_datetime(value.astimezone(utc))
+    except OverflowError:
+        raise EncodeError(f"{value.isoformat()} is not in the years 1 to 9999 in UTC") from None
+
+
+def _decimal_bytes(value: Any) -> bytes:
+    text = str(value)
+    if len(text) > MAX_DECIMAL_CHARS:
+        raise EncodeError(f"a decimal of {len(text)} characters: at most {MAX_DECIMAL_CHARS}")
+    return text.encode("ascii")
 
 
 def _bigint_bytes(value: int) -> bytes:
     # One bit more than the magnitude, for the sign: -(2**71) still fits 9 bytes.
     bits = (value if value >= 0 else ~value).bit_length() + 1
-    return value.to_bytes((bits + 7) // 8, "big", signed=True)
+    size = (bits + 7) // 8
+    if size > MAX_BIGINT_BYTES:
+        raise EncodeError(f"an integer of {size} bytes: at most {MAX_BIGINT_BYTES}")
+    return value.to_bytes(size, "big", signed=True)
 
 
 def _checked_map(value: dict[Any, Any]) -> dict[str, Any]:
@@ -199,6 +244,8 @@ def _checked_map(value: dict[Any, Any]) -> dict[str, Any]:
 
 def _extension(code: int, data: bytes) -> Any:
     if code == EXT_BIGINT:
+        if len(data) > MAX_BIGINT_BYTES:
+            raise ValueError(f"an integer of {len(data)} bytes: at most {MAX_BIGINT_BYTES}")
         value = int.from_bytes(data, "big", signed=True)
         if _INT64_MIN <= value <= _UINT64_MAX:
             raise ValueError("an integer of 64 bits or less came as a big one")
@@ -213,6 +260,7 @@ def _extension(code: int, data: bytes) -> Any:
 
 
 def _tensor(data: bytes) -> Any:
+    _check_claims(data)
     parts = msgpack.unpackb(data, strict_map_key=True)
     if (
         type(parts) is not list
@@ -237,10 +285,12 @@ def _decimal(data: bytes) -> Any:
         raise ValueError(f"a decimal of {len(data)} characters: at most {MAX_DECIMAL_CHARS}")
     try:
         text = data.decode("ascii")
-        # Decimal() itself takes underscores and surrounding blanks, which no other reader does.
-        if text != text.strip() or "_" in text:
+        value = Decimal(text)
+        # Decimal() takes underscores, blanks around it and `inf`, which no other reader does.
+        is_spelled_out = value.is_finite() or text.lstrip("+-").startswith(_NOT_FINITE)
+        if not is_spelled_out or text != text.strip() or "_" in text:
             raise ValueError(text)
-        return Decimal(text)
+        return value
     except (ValueError, InvalidOperation):
         raise ValueError("a decimal that is no decimal number") from None
 
@@ -256,4 +306,10 @@ def _reason(error: Exception) -> str:
         return "a string is not valid UTF-8"
     if isinstance(error, OverflowError):
         return "a timestamp is outside the years 1 to 9999"
-    return str(error).removeprefix("Unpack failed: ") or type(error).__name__
+    reason = str(error)
+    is_cut_off = "incomplete input" in reason or " exceeds max_" in reason
+    if is_cut_off or isinstance(error, msgpack.exceptions.OutOfData):
+        return "it ends too early"
+    if reason.endswith("strict_map_key=True"):
+        return f"the keys of a map are strings, got {reason.split(maxsplit=1)[0]}"
+    return reason[:_MAX_REASON_CHARS] or type(error).__name__

@@ -4,11 +4,14 @@ The bridge and the clients share it. What it guarantees, whoever uses it:
 
 - every request that came in is answered exactly once: the first answer is sent, later ones are
   dropped, and so is any notification about a request that has been answered;
+- every request of ours ends exactly once: with its answer, with the error of an answer that could
+  not be read, when it is given up, or when the connection ends;
 - a bad frame is answered once (here, by itself) and nothing else is disturbed by it;
 - a late answer can never reach a newer request that was given the same id;
 - nothing larger than the peer's limit is sent.
 
-Receiving belongs to one thread; sending may be done from any.
+Receiving belongs to one thread; sending may be done from any, but not from a signal handler: it may
+have interrupted a thread that holds the lock.
 """
 
 from __future__ import annotations
@@ -24,8 +27,24 @@ from .errors import (
     InvalidRequestError,
     ParseError,
 )
-from .framing import DEFAULT_MAX_FRAME_BYTES, FrameReader, Oversized, frame
-from .messages import MAX_ID, Notification, Request, Response, UnanswerableError, parse_message
+from .framing import (
+    DEFAULT_MAX_FRAME_BYTES,
+    LARGEST_MAX_FRAME_BYTES,
+    SMALLEST_MAX_FRAME_BYTES,
+    FrameReader,
+    Oversized,
+    frame,
+)
+from .messages import (
+    MAX_ID,
+    REQUEST,
+    RESPONSE,
+    Notification,
+    Request,
+    Response,
+    UnanswerableError,
+    parse_message,
+)
 
 __all__ = ["Answered", "Connection", "Event", "Ignored", "Refused"]
 
@@ -34,18 +53,26 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
 
+# Of a message that is cut so that its error can be sent: at most 4 bytes each.
+_CUT_MESSAGE_CHARS = 500
+
+
 class Answered:
-    """Our own request `id` was answered: `error` is None where it succeeded."""
+    """Our own request `id` ended: `error` is None where it succeeded.
 
-    __slots__ = ("error", "id", "result")
+    `waiter` is what `send_request` was given to find whoever waits.
+    """
 
-    def __init__(self, id: int, error: DSPexError | None, result: Any) -> None:
+    __slots__ = ("error", "id", "result", "waiter")
+
+    def __init__(self, id: int, error: DSPexError | None, result: Any, waiter: Any) -> None:
         self.id = id
         self.error = error
         self.result = result
+        self.waiter = waiter
 
     def __repr__(self) -> str:
-        return f"Answered({self.id}, {self.error!r}, {self.result!r})"
+        return f"Answered({self.id}, {self.error!r}, {type(self.result).__name__})"
 
 
 class Refused:
@@ -80,11 +107,12 @@ class Connection:
     """One end of a connection."""
 
     def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
-        self.peer_max_frame_bytes = DEFAULT_MAX_FRAME_BYTES
         self._reader = FrameReader(max_frame_bytes)
+        self._peer_max_frame_bytes = DEFAULT_MAX_FRAME_BYTES
         self._lock = allocate_lock()
         self._incoming: dict[int, Request] = {}
-        self._outgoing: set[int] = set()
+        self._outgoing: dict[int, Any] = {}
+        self._given_up: set[int] = set()
         self._next_id = 0
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -94,28 +122,47 @@ class Connection:
     def max_frame_bytes(self) -> int:
         return self._reader.max_frame_bytes
 
+    @property
+    def peer_max_frame_bytes(self) -> int:
+        """What the peer said its limit is; the default until it does."""
+        return self._peer_max_frame_bytes
+
+    @peer_max_frame_bytes.setter
+    def peer_max_frame_bytes(self, limit: int) -> None:
+        if limit < SMALLEST_MAX_FRAME_BYTES:
+            raise ValueError(
+                f"a limit of {limit} bytes a frame: at least {SMALLEST_MAX_FRAME_BYTES} are needed"
+            )
+        self._peer_max_frame_bytes = min(limit, LARGEST_MAX_FRAME_BYTES)
+
     # Receiving
 
     def receive_data(self, data: bytes) -> list[Event]:
         """What `data` completes, in order. Answers to bad frames are queued for sending."""
-        return [self._event(item) for item in self._reader.feed(data)]
+        events = (self._event(item) for item in self._reader.feed(data))
+        return [event for event in events if event is not None]
 
     def receive_eof(self) -> list[Event]:
         """The peer is gone: every request of ours that is open ends now, and sending stops."""
         with self._lock:
+            if self._closed:
+                return []
             self._closed = True
-            lost = sorted(self._outgoing)
-            self._outgoing.clear()
+            lost, self._outgoing = self._outgoing, {}
+            self._given_up.clear()
             self._incoming.clear()
             self._out.clear()
             self._out_bytes = 0
-        error = ConnectionLostError("the connection ended before the answer came")
-        events: list[Event] = [Answered(request_id, error, None) for request_id in lost]
+        events: list[Event] = []
+        for request_id, waiter in lost.items():
+            # One each: a traceback belongs to whoever raises it.
+            error = ConnectionLostError("the connection ended before the answer came")
+            events.append(Answered(request_id, error, None, waiter))
         if not self._reader.at_boundary:
             events.append(Ignored("the connection ended in the middle of a frame"))
         return events
 
-    def _event(self, item: bytes | Oversized) -> Event:
+    def _event(self, item: bytes | Oversized) -> Event | None:
         if isinstance(item, Oversized):
             limit = self.max_frame_bytes
             too_large = FrameTooLargeError(
@@ -124,15 +171,11 @@ class Connection:
             )
             return self._refuse(item.head, too_large)
         try:
-            value = decode(item)
-        except ParseError as error:
-            return self._refuse(item, error)
-        try:
-            message = parse_message(value)
-        except InvalidRequestError as error:
+            message = parse_message(decode(item))
+        except (ParseError, InvalidRequestError) as error:
             return self._refuse(item, error)
         except UnanswerableError as error:
-            return Ignored(str(error))
+            return self._unreadable(item, InternalError(str(error))) or Ignored(str(error))
         if isinstance(message, Request):
             return self._open(message)
         if isinstance(message, Response):
@@ -150,25 +193,37 @@ class Connection:
         )
         return self._answer_bad_frame(None, error)
 
-    def _settle(self, response: Response) -> Event:
+    def _settle(self, response: Response) -> Event | None:
         if response.id is None:
-            return Ignored(f"the peer refused a frame: {response.error}")
+            return Ignored(f"the peer refused a frame: {response.error!s:.500}")
         with self._lock:
-            if response.id not in self._outgoing:
-                return Ignored(f"a response to request {response.id}, which is not in flight")
-            self._outgoing.remove(response.id)
-        return Answered(response.id, response.error, response.result)
+            if response.id in self._outgoing:
+                waiter = self._outgoing.pop(response.id)
+                return Answered(response.id, response.error, response.result, waiter)
+            if response.id in self._given_up:
+                self._given_up.remove(response.id)
+                return None
+        return Ignored(f"a response to request {response.id}, which is not in flight")
 
     def _refuse(self, head: bytes, error: DSPexError) -> Event:
         """Answers a bad frame: with the id that it carries, unless another request has that id
         in flight, whose one answer this must not be."""
-        request_id = recover_id(head)
+        request_id = recover_id(head, REQUEST)
         with self._lock:
             in_flight = request_id in self._incoming
         if in_flight:
             error.data = {**error.data, "id": request_id}
             request_id = None
-        return self._answer_bad_frame(request_id, error)
+        refused = self._answer_bad_frame(request_id, error)
+        return self._unreadable(head, error) or refused
+
+    def _unreadable(self, head: bytes, error: DSPexError) -> Answered | None:
+        """Ends the request of ours that a bad frame was to answer: no other answer will come."""
+        request_id = recover_id(head, RESPONSE)
+        with self._lock:
+            if request_id is None or request_id not in self._outgoing:
+                return None
+            return Answered(request_id, error, None, self._outgoing.pop(request_id))
 
     def _answer_bad_frame(self, request_id: int | None, error: DSPexError) -> Refused:
         answer = frame(encode(Response(request_id, error, None).to_wire()))
@@ -178,11 +233,12 @@ class Connection:
 
     # Sending
 
-    def send_request(self, method: str, params: dict[str, Any]) -> int:
-        """Queues a request and returns its id.
+    def send_request(self, method: str, params: dict[str, Any], *, waiter: Any = None) -> int:
+        """Queues a request and returns its id; its Answered brings `waiter` back.
 
-        Raises EncodeError, FrameTooLargeError (over the peer's limit) or ConnectionLostError, with
-        nothing sent.
+        The waiter is handed over here because another thread may receive the answer before this
+        call has returned. Raises EncodeError, FrameTooLargeError (over the peer's limit) or
+        ConnectionLostError, with nothing sent.
         """
         with self._lock:
             request_id = self._next_id
@@ -191,7 +247,7 @@ class Connection:
         with self._lock:
             if self._closed:
                 raise ConnectionLostError("the connection has ended")
-            self._outgoing.add(request_id)
+            self._outgoing[request_id] = waiter
             self._queue(data)
         return request_id
 
@@ -214,10 +270,10 @@ class Connection:
         try:
             data = self._framed(Response(request.id, error, None).to_wire())
         except (EncodeError, FrameTooLargeError):
-            # An error's data may quote anything; its code and a bounded message always fit.
-            message = error.message[:1000].encode("utf-8", "replace").decode()
-            bare = type(error)(message, retryable=error.retryable)
-            data = self._framed(Response(request.id, bare, None).to_wire())
+            # An error's data may quote anything; its code and a cut message always fit.
+            message = error.message[:_CUT_MESSAGE_CHARS].encode("utf-8", "replace").decode()
+            cut = {**error.to_wire(), "message": message, "data": {}}
+            data = self._framed([RESPONSE, request.id, cut, None])
         return self._send_answer(request, data)
 
     def send_notification(
@@ -234,10 +290,14 @@ class Connection:
             self._queue(data)
         return True
 
-    def forget(self, request_id: int) -> None:
-        """Gives up on a request of our own: its answer, should it come, is ignored."""
+    def give_up(self, request_id: int) -> bool:
+        """Gives up a request of our own: its answer is dropped. False where it has ended before."""
         with self._lock:
-            self._outgoing.discard(request_id)
+            if request_id not in self._outgoing:
+                return False
+            del self._outgoing[request_id]
+            self._given_up.add(request_id)
+        return True
 
     def is_open(self, request: Request) -> bool:
         """Whether a request that came in is still unanswered."""

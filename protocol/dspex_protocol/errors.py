@@ -84,7 +84,8 @@ class DSPexError(Exception):
 
     def to_wire(self) -> dict[str, Any]:
         return {
-            "code": self.code,
+            # A local error (a tool that lost its own connection) means nothing to the peer.
+            "code": self.code if self.code in ERRORS else InternalError.code,
             "message": self.message,
             "retryable": self.retryable,
             "data": self.data,

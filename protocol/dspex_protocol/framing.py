@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from struct import Struct
 
-__all__ = ["DEFAULT_MAX_FRAME_BYTES", "HEAD_BYTES", "FrameReader", "Oversized", "frame"]
+__all__ = [
+    "DEFAULT_MAX_FRAME_BYTES",
+    "HEAD_BYTES",
+    "LARGEST_MAX_FRAME_BYTES",
+    "SMALLEST_MAX_FRAME_BYTES",
+    "FrameReader",
+    "Oversized",
+    "frame",
+]
 
-# A frame can grow to about 80 times its size as Python objects (one byte is an empty map of 64
-# and its place in a list), so the limit is no larger than large payloads need.
+# A frame can grow to 92 times its size as Python objects (two bytes are a map of one pair, which
+# takes 184), so the limit is no larger than large payloads need.
 DEFAULT_MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+# Under any limit from here an error can be sent, so that every request can be answered.
+SMALLEST_MAX_FRAME_BYTES = 4096
+
+# What the length prefix can say.
+LARGEST_MAX_FRAME_BYTES = 2**32 - 1
 
 # How much of a frame that is skipped is looked at for the id of its request: an array header
 # (at most 5 bytes), the kind (at most 9) and the id (at most 9), with room to spare.
@@ -69,29 +83,29 @@ class FrameReader:
         while end - position >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(data, position)
             start = position + _LENGTH.size
+            needed = self._needed(size)
+            if end - start < needed:
+                break
+            content = data[start : start + needed]
             if size > self.max_frame_bytes:
-                head_size = min(size, HEAD_BYTES)
-                if end - start < head_size:
-                    break
-                frames.append(Oversized(size, data[start : start + head_size]))
+                frames.append(Oversized(size, content))
                 self._skip = max(0, start + size - end)
                 position = min(start + size, end)
-            elif end - start >= size:
-                frames.append(data[start : start + size])
-                position = start + size
             else:
-                break
+                frames.append(content)
+                position = start + size
         if position < end:
             self._partial += data[position:]
         return frames
 
+    def _needed(self, size: int) -> int:
+        """How much of a frame of `size` bytes must be there before it is reported."""
+        return size if size <= self.max_frame_bytes else min(size, HEAD_BYTES)
+
     def _is_next_ready(self) -> bool:
         """Whether the partial frame is whole now: asked at each feed, so it must cost nothing."""
         held = len(self._partial) - _LENGTH.size
-        if held < 0:
-            return False
-        (size,) = _LENGTH.unpack_from(self._partial)
-        return held >= (HEAD_BYTES if size > self.max_frame_bytes else size)
+        return held >= 0 and held >= self._needed(_LENGTH.unpack_from(self._partial)[0])
 
     @property
     def at_boundary(self) -> bool:

@@ -6,6 +6,9 @@ from .errors import DSPexError, InvalidRequestError, error_from_wire
 
 __all__ = [
     "MAX_ID",
+    "NOTIFICATION",
+    "REQUEST",
+    "RESPONSE",
     "Message",
     "Notification",
     "Request",
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_ID = 2**63 - 1
 
-_REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
+REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 
 
 class Request:
@@ -34,10 +37,10 @@ class Request:
         self.params = params
 
     def to_wire(self) -> list[Any]:
-        return [_REQUEST, self.id, self.method, self.params]
+        return [REQUEST, self.id, self.method, self.params]
 
-    def __repr__(self) -> str:
-        return f"Request({self.id}, {self.method!r}, {self.params!r})"
+    def __repr__(self) -> str:  # for logs, where a configure's keys must not stand
+        return f"Request({self.id}, {self.method!r}, {{{', '.join(self.params)}}})"
 
 
 class Response:
@@ -55,10 +58,10 @@ class Response:
 
     def to_wire(self) -> list[Any]:
         error = None if self.error is None else self.error.to_wire()
-        return [_RESPONSE, self.id, error, self.result]
+        return [RESPONSE, self.id, error, self.result]
 
     def __repr__(self) -> str:
-        return f"Response({self.id}, {self.error!r}, {self.result!r})"
+        return f"Response({self.id}, {self.error!r}, {type(self.result).__name__})"
 
 
 class Notification:
@@ -71,10 +74,10 @@ class Notification:
         self.params = params
 
     def to_wire(self) -> list[Any]:
-        return [_NOTIFICATION, self.method, self.params]
+        return [NOTIFICATION, self.method, self.params]
 
     def __repr__(self) -> str:
-        return f"Notification({self.method!r}, {self.params!r})"
+        return f"Notification({self.method!r}, {{{', '.join(self.params)}}})"
 
 
 Message: TypeAlias = "Request | Response | Notification"
@@ -94,15 +97,16 @@ def parse_message(value: Any) -> Message:
             f"a message is an array [0, id, method, params], got {_kind(value)}"
         )
     kind = value[0]
-    if type(kind) is int and kind == _REQUEST:
+    if type(kind) is int and kind == REQUEST:
         return _request(value)
-    if type(kind) is int and kind == _RESPONSE:
+    if type(kind) is int and kind == RESPONSE:
         return _response(value)
-    if type(kind) is int and kind == _NOTIFICATION:
+    if type(kind) is int and kind == NOTIFICATION:
         return _notification(value)
+    # The value itself is not quoted: an integer may have more digits than Python prints.
     raise InvalidRequestError(
-        "a message begins with 0 (request), 1 (response) or 2 (notification), "
-        f"got {_kind(kind)}" + (f" {kind}" if type(kind) is int else "")
+        "a message begins with 0 (request), 1 (response) or 2 (notification), got "
+        + ("another integer" if type(kind) is int else _kind(kind))
     )
 
 

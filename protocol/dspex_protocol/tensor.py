@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-__all__ = ["DTYPES", "Tensor"]
+__all__ = ["DTYPES", "MAX_DIMENSIONS", "Tensor"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +26,16 @@ DTYPES: dict[str, tuple[int, str]] = {
     "bool": (1, "?"),
 }
 
+# NumPy's own limits, which hold whether it is there or not: a tensor that was taken once can become
+# an array everywhere. They also keep hostile shapes from being multiplied into huge numbers.
+MAX_DIMENSIONS = 64
+_MAX_BYTES = 2**63 - 1
+
 
 class Tensor:
     """A dense tensor: `data` holds `prod(shape)` elements of `dtype`, row by row, little-endian.
 
-    Raises ValueError where the three do not agree.
+    Raises ValueError where the three do not agree, or NumPy could not hold them.
     """
 
     __slots__ = ("data", "dtype", "shape")
@@ -38,9 +43,17 @@ class Tensor:
     def __init__(self, dtype: str, shape: tuple[int, ...], data: bytes) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"unknown tensor dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-        if any(type(size) is not int or size < 0 for size in shape):
-            raise ValueError(f"a tensor's shape is integers from 0, got {list(shape)}")
-        expected = prod(shape) * DTYPES[dtype][0]
+        if len(shape) > MAX_DIMENSIONS:
+            raise ValueError(f"a tensor has at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
+        for size in shape:
+            if type(size) is not int or size < 0:
+                got = size if type(size) is int else type(size).__name__
+                raise ValueError(f"the sizes in a tensor's shape are integers from 0, got {got}")
+        item_bytes = DTYPES[dtype][0]
+        # NumPy counts the other sizes even where one is 0.
+        if item_bytes * prod(size or 1 for size in shape) > _MAX_BYTES:
+            raise ValueError("the sizes in a tensor's shape multiply to more than 2^63 bytes")
+        expected = item_bytes * prod(shape)
         if len(data) != expected:
             raise ValueError(
                 f"a {dtype} tensor of shape {list(shape)} has {expected} bytes, got {len(data)}"
