@@ -44,6 +44,8 @@ class Call:
     """One request from its arrival to its answer."""
 
     __slots__ = (
+        "_early_credit",
+        "_lock",
         "_timer",
         "chunks",
         "meta",
@@ -66,6 +68,22 @@ class Call:
         # Usage and cost so far, which an error tells as well as a result.
         self.spent: dict[str, Any] = {}
         self._timer: Timer | None = None
+        self._early_credit = 0
+        self._lock = threading.Lock()
+
+    def open_stream(self, chunks: ChunkStream) -> None:
+        """From here on chunks may go, as credit allows: what was granted before counts."""
+        with self._lock:
+            self.chunks = chunks
+        chunks.grant(self._early_credit)
+
+    def grant(self, credit: int) -> None:
+        """More credit, on the reader's thread: it may come before the stream is there."""
+        with self._lock:
+            if self.chunks is None:
+                self._early_credit += credit
+                return
+        self.chunks.grant(credit)
 
     @property
     def elapsed_ms(self) -> float:
@@ -119,8 +137,8 @@ class Dispatcher:
         """More credit for a stream; for one that has ended, or was none, it is ignored."""
         request_id, chunks = credit.get("id"), credit.get("n")
         call = self._calls.get(request_id) if type(request_id) is int else None
-        if call is not None and call.chunks is not None and type(chunks) is int and chunks > 0:
-            call.chunks.grant(chunks)
+        if call is not None and type(chunks) is int and chunks > 0:
+            call.grant(chunks)
 
     def _admit(self, request: Request) -> Call:
         method = METHODS.get(request.method)

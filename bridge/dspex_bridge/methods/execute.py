@@ -33,7 +33,7 @@ def _execute(host: Host, call: Call) -> Coroutine[Any, Any, dict[str, Any]]:
     spec, lm = program.spec, params.get("lm")
     stream = params.get("stream")
     if stream is not None:
-        call.chunks = _chunks(host, call, stream)
+        call.open_stream(_chunks(host, call, stream))
     run = host.require_engine().run(
         program.module,
         program.inputs.convert(params["inputs"]),
