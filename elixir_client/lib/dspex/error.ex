@@ -89,36 +89,31 @@ defmodule DSPex.Error do
 
   @impl true
   def message(%__MODULE__{} = error) do
-    lines = [headline(error) | details(error)]
+    lines =
+      case invalid_values(error) do
+        [] -> ["#{error.code}: #{error.message}"]
+        # The lines say all that the message does, and of every value.
+        values -> ["#{error.code}: #{count(values)} not fit the signature" | values]
+      end
 
-    case hint(error) do
-      nil -> Enum.join(lines, "\n")
-      hint -> Enum.join(lines ++ [hint], "\n")
-    end
+    Enum.join(lines ++ List.wrap(hint(error)), "\n")
   end
 
-  defp headline(%{code: code, message: message}), do: "#{code}: #{message}"
-
-  defp details(%{data: %{"errors" => errors}}) when is_list(errors) do
+  defp invalid_values(%{data: %{"errors" => errors}}) when is_list(errors) do
     for error <- errors, is_map(error), do: "  - " <> validation_line(error)
   end
 
-  defp details(_error), do: []
+  defp invalid_values(_error), do: []
 
-  # `{path, type, message, expected, got}`, section 2 of the protocol.
+  defp count([_one]), do: "1 value does"
+  defp count(values), do: "#{length(values)} values do"
+
+  # `{path, type, message, expected, got}`; the message has what was expected and got in it.
   defp validation_line(error) do
     path = error |> Map.get("path") |> List.wrap() |> Enum.map_join(".", &text/1)
-
-    [
-      if(path == "", do: nil, else: path <> ":"),
-      Map.get(error, "message"),
-      if(expected = error["expected"], do: "(expected #{text(expected)}, got #{got(error)})")
-    ]
-    |> Enum.reject(&is_nil/1)
-    |> Enum.map_join(" ", &text/1)
+    message = error |> Map.get("message", "is wrong") |> text()
+    if path == "", do: message, else: "#{path}: #{message}"
   end
-
-  defp got(error), do: error |> Map.get("got") |> inspect(limit: 5, printable_limit: 80)
 
   defp text(value) when is_binary(value), do: value
   defp text(value), do: inspect(value, limit: 20, printable_limit: 200)

@@ -121,7 +121,7 @@ defmodule DSPex.Protocol.MessageTest do
       %{
         "path" => ["inputs", "score"],
         "type" => "float_type",
-        "message" => "not a number",
+        "message" => "expected float, got \"high\"",
         "expected" => "float",
         "got" => "high"
       },
@@ -131,8 +131,8 @@ defmodule DSPex.Protocol.MessageTest do
     error = Error.new(:input_validation, "2 inputs do not fit", data: %{"errors" => errors})
 
     assert Exception.message(error) == """
-           input_validation: 2 inputs do not fit
-             - inputs.score: not a number (expected float, got "high")
+           input_validation: 2 values do not fit the signature
+             - inputs.score: expected float, got "high"
              - inputs.tags.3: too long\
            """
 
@@ -147,11 +147,18 @@ defmodule DSPex.Protocol.MessageTest do
   test "an error that the bridge made badly still has a text" do
     for data <- [
           %{"errors" => "no list"},
-          %{"errors" => [1, %{}, %{"path" => 5, "message" => %{"a" => 1}}]},
           %{"kind" => "rate_limit", "retry_after_ms" => "soon"}
         ] do
       error = Error.new(:input_validation, "m", data: data)
-      assert Exception.message(error) =~ "input_validation: m"
+      assert Exception.message(error) == "input_validation: m"
     end
+
+    data = %{"errors" => [1, %{}, %{"path" => 5, "message" => %{"a" => 1}}]}
+
+    assert Exception.message(Error.new(:input_validation, "m", data: data)) == """
+           input_validation: 2 values do not fit the signature
+             - is wrong
+             - 5: %{"a" => 1}\
+           """
   end
 end

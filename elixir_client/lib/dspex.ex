@@ -1,0 +1,506 @@
+defmodule DSPex do
+  alias DSPex.{
+    Command,
+    Config,
+    Connection,
+    Error,
+    Journal,
+    Options,
+    Prediction,
+    Program,
+    Signature
+  }
+
+  # A first call waits for Python and DSPy to start, and an LM may think for long.
+  @default_timeout 60_000
+
+  @default_max_frame_bytes 16 * 1024 * 1024
+
+  # Room for some of the largest requests, and for tens of thousands of usual ones.
+  @default_max_queued_bytes 64 * 1024 * 1024
+
+  @start_schema [
+                  name: {:atom, "what the functions of this module call the instance.", DSPex}
+                ] ++
+                  Config.schema() ++
+                  [
+                    command:
+                      {:command,
+                       "how the bridge is started: a list of the executable and its arguments. " <>
+                         "Without it the environment variable `DSPEX_BRIDGE` says so (a command " <>
+                         "line), and without that it is `dspex bridge`, looked up in `PATH`."},
+                    max_frame_bytes:
+                      {:positive, "the longest answer that is accepted, in bytes.",
+                       @default_max_frame_bytes},
+                    max_queued_bytes:
+                      {:positive,
+                       "how many bytes of requests may wait to be written; a call beyond them is " <>
+                         "answered with `:overloaded` at once.", @default_max_queued_bytes},
+                    start_timeout:
+                      {:timeout, "how long Python may take until it is ready, in milliseconds.",
+                       60_000}
+                  ]
+
+  @timeout {:timeout, "milliseconds until the work is cancelled, or `:infinity`.",
+            @default_timeout}
+
+  @create_schema [
+    program: {:name, "the program's id; one is made where there is none."},
+    module: {:name, "`:predict` (the default) or `:chain_of_thought`."},
+    options: {:map, "parameters of the module."},
+    lm: {:name, "the name of the LM that it uses, one of `lms:`."},
+    adapter: {:name, "`:chat`, `:json` or `:xml`."},
+    config: {:map, "parameters of the LM, such as `temperature:`."},
+    instructions: {:string, "in place of the signature's own."},
+    demos: {:list, "demonstrations: a list of `%{inputs: %{...}, outputs: %{...}}`."},
+    replace: {:boolean, "whether a program of that id is replaced."},
+    timeout: @timeout
+  ]
+
+  @execute_schema [
+    lm:
+      {{:is, &__MODULE__.lm_or_name/1}, "the name of an LM, or the options of one for this call."},
+    adapter: {:name, "`:chat`, `:json` or `:xml`."},
+    config: {:map, "parameters of the LM, such as `temperature:`."},
+    timeout: @timeout
+  ]
+
+  @load_schema [
+    program: {:name, "the id to have it under; one is made where there is none."},
+    replace: {:boolean, "whether a program of that id is replaced."},
+    timeout: @timeout
+  ]
+
+  @configure_schema Config.schema() ++ [timeout: @timeout]
+  @ping_schema [payload: {:any, "a value that is sent back."}, timeout: @timeout]
+  @list_schema [prefix: {:string, "only programs whose id begins with it."}, timeout: @timeout]
+
+  @moduledoc """
+  DSPy programs, run by a supervised Python process.
+
+  Add an instance to the application's supervision tree; the library starts nothing by itself:
+
+      children = [
+        {DSPex,
+         name: MyApp.DSPex,
+         lms: [main: [model: "openai/gpt-5-mini", api_key: System.fetch_env!("OPENAI_API_KEY")]]}
+      ]
+
+  Then make a program of a signature (see `DSPex.Signature`) and run it:
+
+      {:ok, program} = DSPex.create(MyApp.DSPex, "question -> answer")
+      {:ok, prediction} = DSPex.execute(MyApp.DSPex, program, %{question: "Why is the sky blue?"})
+      prediction["answer"]
+
+  The name of the instance always comes first. Every function answers `{:ok, result}` or
+  `{:error, %DSPex.Error{}}`, exactly once, within its `:timeout` and a moment; the forms with `!`
+  raise the error.
+
+  ## When Python ends
+
+  A Python that crashes or is killed is started again, and told the configuration and every program
+  that was made, before any call goes on. A call that was on its way to an LM then is answered with
+  the error `:connection_lost`; its `retryable` says whether it is safe to call again. Calls that
+  come meanwhile wait. Where Python cannot be started at all, calls are answered at once with
+  `:start_failed` and the reason, while it is tried again, less and less often.
+
+  ## Options
+
+  #{Options.docs(@start_schema)}
+
+  ## LMs
+
+  An LM is the name of a model, or a keyword list (or map) of:
+
+  #{Config.lm_docs()}
+  """
+
+  @typedoc "The name of an instance."
+  @type server :: atom()
+
+  @typedoc "A program, or its id."
+  @type program :: Program.t() | String.t()
+
+  @typedoc "What `DSPex.Signature.fetch/1` takes."
+  @type signature :: module() | String.t() | map() | Signature.t()
+
+  @doc "A child specification for a supervisor. Raises `ArgumentError` for wrong options."
+  @spec child_spec(keyword()) :: Supervisor.child_spec()
+  def child_spec(options) do
+    # Checked here, so that what a supervisor holds, and tells in its reports, has no key in it.
+    options = check_start!(options)
+
+    %{
+      id: Keyword.fetch!(options, :name),
+      start: {__MODULE__, :start_link, [options]},
+      type: :supervisor
+    }
+  end
+
+  @doc """
+  Starts an instance, linked to the caller. See the module's documentation for the options.
+
+  Returns at once: Python starts meanwhile, and calls wait for it. Where there is no such command
+  the error is a `DSPex.Error` that says what to install. Raises `ArgumentError` for wrong options.
+  """
+  @spec start_link(keyword()) :: Supervisor.on_start()
+  def start_link(options) do
+    options = check_start!(options)
+    name = Keyword.fetch!(options, :name)
+    configuration = options |> Keyword.take([:lms, :default_lm, :adapter]) |> Map.new()
+
+    with {:ok, command} <- Command.find(options[:command]) do
+      limits = Keyword.take(options, [:max_frame_bytes, :max_queued_bytes, :start_timeout])
+      own = [name: connection(name), command: command, journal: journal(name)]
+
+      children = [
+        {Journal, name: journal(name), configuration: configuration},
+        {Connection, own ++ limits}
+      ]
+
+      # A connection without its journal would forget; a journal outlives connections.
+      Supervisor.start_link(children, strategy: :rest_for_one, name: name)
+    end
+  end
+
+  defp check_start!(options) do
+    with {:ok, options} <- Options.validate(options, @start_schema),
+         :ok <- check_default_lm(options[:default_lm], options[:lms]) do
+      options
+    else
+      {:error, message} -> raise ArgumentError, "DSPex: " <> message
+    end
+  end
+
+  defp check_default_lm(nil, _lms), do: :ok
+
+  defp check_default_lm(default, lms) do
+    names = Map.keys(lms || %{})
+
+    if default in names,
+      do: :ok,
+      else:
+        {:error, "option :default_lm: #{inspect(default)} is none of the LMs #{inspect(names)}"}
+  end
+
+  @doc """
+  Makes a program.
+
+      DSPex.create(MyApp.DSPex, Triage, module: :chain_of_thought, demos: demos)
+      DSPex.create(MyApp.DSPex, "question, context: list[str] -> answer", program: "qa")
+
+  Options:
+
+  #{Options.docs(@create_schema)}
+  """
+  @spec create(server(), signature(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
+  def create(server, signature, options \\ []) do
+    with {:ok, options} <- check(options, @create_schema),
+         {:ok, signature} <- Signature.fetch(signature),
+         {:ok, demos} <- demos(options[:demos], signature) do
+      {timeout, options} = Keyword.pop!(options, :timeout)
+      id = Keyword.get_lazy(options, :program, &make_id/0)
+
+      params =
+        options
+        |> Map.new()
+        |> Map.merge(demos)
+        |> Map.merge(%{program: id, signature: Signature.to_wire(signature)})
+
+      make(server, "create", params, timeout, signature)
+    end
+  end
+
+  @doc "As `create/3`, but raises the error."
+  @spec create!(server(), signature(), keyword()) :: Program.t()
+  def create!(server, signature, options \\ []), do: bang!(create(server, signature, options))
+
+  @doc """
+  Runs a program.
+
+      DSPex.execute(MyApp.DSPex, program, %{subject: "Invoice 17", body: body}, timeout: 10_000)
+
+  Inputs have atom or string keys. Options:
+
+  #{Options.docs(@execute_schema)}
+  """
+  @spec execute(server(), program(), map() | keyword(), keyword()) ::
+          {:ok, Prediction.t()} | {:error, Error.t()}
+  def execute(server, program, inputs, options \\ []) do
+    with {:ok, options} <- check(options, @execute_schema),
+         {:ok, id} <- id(program),
+         {:ok, inputs} <- map(inputs, "inputs") do
+      {timeout, options} = Keyword.pop!(options, :timeout)
+      signature = known_signature(server, program, id)
+      inputs = if signature, do: Signature.dump(signature.inputs, inputs), else: inputs
+
+      params =
+        options |> Map.new() |> Map.merge(%{program: id, inputs: inputs}) |> Config.reveal()
+
+      with {:ok, result} <- request(server, "execute", params, timeout),
+           %{"outputs" => outputs} when is_map(outputs) <- result,
+           {:ok, outputs} <- load_outputs(signature, outputs) do
+        {:ok, Prediction.new(result, outputs)}
+      else
+        {:error, error} -> {:error, error}
+        other -> unexpected("execute", other)
+      end
+    end
+  end
+
+  @doc "As `execute/4`, but raises the error."
+  @spec execute!(server(), program(), map() | keyword(), keyword()) :: Prediction.t()
+  def execute!(server, program, inputs, options \\ []),
+    do: bang!(execute(server, program, inputs, options))
+
+  @doc "Deletes a program. Work in flight on it finishes."
+  @spec delete(server(), program()) :: :ok | {:error, Error.t()}
+  def delete(server, program) do
+    with {:ok, id} <- id(program),
+         entry = fn _body -> {:delete, id} end,
+         {:ok, _result} <-
+           request(server, "delete", %{program: id}, @default_timeout, entry) do
+      :ok
+    end
+  end
+
+  @doc """
+  The programs there are, each a map of `"program"`, `"module"`, `"signature"`, `"revision"` and
+  `"executions"`. Options:
+
+  #{Options.docs(@list_schema)}
+  """
+  @spec list(server(), keyword()) :: {:ok, [map()]} | {:error, Error.t()}
+  def list(server, options \\ []) do
+    with {:ok, options} <- check(options, @list_schema),
+         {timeout, options} = Keyword.pop!(options, :timeout),
+         {:ok, result} <- request(server, "list", Map.new(options), timeout) do
+      case result do
+        %{"programs" => programs} when is_list(programs) -> {:ok, programs}
+        other -> unexpected("list", other)
+      end
+    end
+  end
+
+  @doc "All about a program: what it was made of, its demonstrations, counters and LM."
+  @spec describe(server(), program()) :: {:ok, map()} | {:error, Error.t()}
+  def describe(server, program) do
+    with {:ok, id} <- id(program),
+         do: request(server, "describe", %{program: id}, @default_timeout)
+  end
+
+  @doc """
+  The state of a program: a map, fit for JSON, of all that `load/3` needs to make it again, here or
+  elsewhere. There is no key in it.
+  """
+  @spec dump(server(), program()) :: {:ok, map()} | {:error, Error.t()}
+  def dump(server, program) do
+    with {:ok, id} <- id(program),
+         {:ok, result} <- request(server, "dump", %{program: id}, @default_timeout) do
+      case result do
+        %{"state" => state} when is_map(state) -> {:ok, state}
+        other -> unexpected("dump", other)
+      end
+    end
+  end
+
+  @doc """
+  Makes a program of a state that `dump/2` gave. Its outputs come under string keys. Options:
+
+  #{Options.docs(@load_schema)}
+  """
+  @spec load(server(), map(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
+  def load(server, state, options \\ []) do
+    with {:ok, options} <- check(options, @load_schema),
+         {:ok, state} <- map(state, "the state"),
+         {:ok, signature} <- state_signature(state) do
+      {timeout, options} = Keyword.pop!(options, :timeout)
+      id = Keyword.get_lazy(options, :program, &make_id/0)
+      params = options |> Map.new() |> Map.merge(%{program: id, state: state})
+      make(server, "load", params, timeout, signature)
+    end
+  end
+
+  @doc "As `load/3`, but raises the error."
+  @spec load!(server(), map(), keyword()) :: Program.t()
+  def load!(server, state, options \\ []), do: bang!(load(server, state, options))
+
+  @doc """
+  Changes the configuration: LMs are added or replaced by name. Gives the configuration that is now
+  in force, with its keys masked; a Python that is started later gets it too. Options:
+
+  #{Options.docs(@configure_schema)}
+  """
+  @spec configure(server(), keyword()) :: {:ok, map()} | {:error, Error.t()}
+  def configure(server, options) do
+    with {:ok, options} <- check(options, @configure_schema) do
+      {timeout, options} = Keyword.pop!(options, :timeout)
+      configuration = Map.new(options)
+      entry = fn _body -> {:configure, configuration} end
+      request(server, "configure", Config.reveal(configuration), timeout, entry)
+    end
+  end
+
+  @doc """
+  Asks the bridge for a sign of life; gives the payload back. The first one waits for Python.
+  Options:
+
+  #{Options.docs(@ping_schema)}
+  """
+  @spec ping(server(), keyword()) :: {:ok, term()} | {:error, Error.t()}
+  def ping(server, options \\ []) do
+    with {:ok, options} <- check(options, @ping_schema),
+         {timeout, options} = Keyword.pop!(options, :timeout),
+         {:ok, result} <- request(server, "ping", Map.new(options), timeout) do
+      case result do
+        %{"payload" => payload} -> {:ok, payload}
+        other -> unexpected("ping", other)
+      end
+    end
+  end
+
+  @doc "Counters of the bridge: requests, work in flight, LMs with tokens and cost, memory."
+  @spec stats(server()) :: {:ok, map()} | {:error, Error.t()}
+  def stats(server), do: request(server, "stats", %{}, @default_timeout)
+
+  # --- together ---
+
+  defp make(server, method, params, timeout, signature) do
+    entry = fn body -> {:put, params.program, body, signature} end
+
+    case request(server, method, params, timeout, entry) do
+      {:ok, %{"program" => id, "module" => module, "revision" => revision} = result} ->
+        {:ok,
+         %Program{
+           id: id,
+           module: module,
+           signature: signature,
+           revision: revision,
+           input_schema: Map.get(result, "input_schema", %{}),
+           output_schema: Map.get(result, "output_schema", %{})
+         }}
+
+      {:ok, other} ->
+        unexpected(method, other)
+
+      {:error, error} ->
+        {:error, error}
+    end
+  end
+
+  defp state_signature(%{"signature" => signature}), do: Signature.fetch(signature)
+  defp state_signature(_other), do: invalid("this is no state that DSPex.dump/2 gave")
+
+  # The client chooses ids: what is in the journal has to have the same one in every Python.
+  defp make_id, do: "program-" <> Base.encode16(:rand.bytes(8), case: :lower)
+
+  defp request(server, method, params, timeout, entry \\ nil) do
+    with {:ok, pid} <- whereis(server),
+         do: Connection.request(pid, method, params, timeout, entry)
+  end
+
+  defp whereis(server) when is_atom(server) and server not in [nil, true, false] do
+    case Process.whereis(connection(server)) do
+      nil -> {:error, not_started(server)}
+      pid -> {:ok, pid}
+    end
+  end
+
+  defp whereis(other),
+    do: invalid("the first argument is the name of a DSPex instance, not #{inspect(other)}")
+
+  defp not_started(server) do
+    text =
+      "no DSPex instance named #{inspect(server)} is running; " <>
+        "add {DSPex, name: #{inspect(server)}} to the children of a supervisor"
+
+    Error.new(:not_started, text)
+  end
+
+  defp connection(name), do: Module.concat(name, "Connection")
+  defp journal(name), do: Module.concat(name, "Journal")
+
+  defp check(options, schema) do
+    with {:error, message} <- Options.validate(options, schema), do: invalid(message)
+  end
+
+  defp id(%Program{id: id}), do: {:ok, id}
+  defp id(id) when is_binary(id) and id != "", do: {:ok, id}
+  defp id(_other), do: invalid("a program is a %DSPex.Program{} or its id, a string")
+
+  defp map(map, _what) when is_map(map) and not is_struct(map), do: {:ok, map}
+
+  defp map(other, what) do
+    if Keyword.keyword?(other) and other != [],
+      do: {:ok, Map.new(other)},
+      else: invalid("#{what}: expected a map")
+  end
+
+  # The journal knows best: the program may have been replaced since the handle was made.
+  defp known_signature(server, program, id) do
+    found =
+      if is_atom(server) and :ets.whereis(journal(server)) != :undefined,
+        do: Journal.signature(journal(server), id)
+
+    case {found, program} do
+      {nil, %Program{signature: signature}} -> signature
+      {found, _program} -> found
+    end
+  end
+
+  defp load_outputs(nil, outputs), do: {:ok, outputs}
+  defp load_outputs(signature, outputs), do: Signature.load_outputs(signature, outputs)
+
+  defp demos(nil, _signature), do: {:ok, %{}}
+
+  defp demos(demos, signature) do
+    demos
+    |> Enum.with_index()
+    |> Enum.reduce_while({:ok, []}, fn {demo, at}, {:ok, done} ->
+      case demo(demo, signature) do
+        {:ok, demo} -> {:cont, {:ok, [demo | done]}}
+        :error -> {:halt, invalid("demos[#{at}]: expected %{inputs: %{...}, outputs: %{...}}")}
+      end
+    end)
+    |> case do
+      {:ok, done} -> {:ok, %{demos: Enum.reverse(done)}}
+      error -> error
+    end
+  end
+
+  defp demo(demo, signature) when is_map(demo) and map_size(demo) == 2 do
+    with %{inputs: inputs, outputs: outputs} <- named(demo),
+         {:ok, inputs} <- map(inputs, "inputs"),
+         {:ok, outputs} <- map(outputs, "outputs") do
+      {:ok,
+       %{
+         inputs: Signature.dump(signature.inputs, inputs),
+         outputs: Signature.dump(signature.outputs, outputs)
+       }}
+    else
+      _other -> :error
+    end
+  end
+
+  defp demo(_other, _signature), do: :error
+
+  defp named(%{"inputs" => inputs, "outputs" => outputs}), do: %{inputs: inputs, outputs: outputs}
+  defp named(demo), do: demo
+
+  @doc false
+  def lm_or_name(name) when is_atom(name) and name not in [nil, true, false],
+    do: {:ok, Atom.to_string(name)}
+
+  def lm_or_name(name) when is_binary(name) and name != "", do: {:ok, name}
+  def lm_or_name(options), do: Config.lm(options)
+
+  defp invalid(message), do: {:error, Error.new(:invalid_params, message)}
+
+  defp unexpected(method, result) do
+    shown = inspect(result, limit: 5, printable_limit: 80)
+    {:error, Error.new(:internal_error, "the bridge answered #{method} with #{shown}")}
+  end
+
+  defp bang!({:ok, result}), do: result
+  defp bang!({:error, error}), do: raise(error)
+end

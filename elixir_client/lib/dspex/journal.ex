@@ -1,0 +1,70 @@
+defmodule DSPex.Journal do
+  @moduledoc false
+  # What a new Python has to be told to be like the one before: the configuration, and the request
+  # that made each program, as it was sent. It outlives connections, and lives in memory only. What
+  # is secret is in functions, which nothing shows.
+
+  use GenServer
+
+  alias DSPex.{Config, Signature}
+
+  @type body :: (() -> binary())
+
+  @type entry ::
+          {:configure, (() -> map())}
+          | {:put, program :: String.t(), body(), Signature.t() | nil}
+          | {:delete, program :: String.t()}
+
+  @spec start_link(name: atom(), configuration: Config.t()) :: GenServer.on_start()
+  def start_link(options) do
+    GenServer.start_link(__MODULE__, options)
+  end
+
+  @doc "Writes down what the bridge has confirmed."
+  @spec record(atom(), entry()) :: :ok
+  def record(journal, {:configure, params}) do
+    :ets.insert(journal, {:configuration, Config.merge(configuration(journal), params)})
+    :ok
+  end
+
+  def record(journal, {:put, program, body, signature}) do
+    :ets.insert(journal, {{:program, program}, body, signature})
+    :ok
+  end
+
+  def record(journal, {:delete, program}) do
+    :ets.delete(journal, {:program, program})
+    :ok
+  end
+
+  @spec configuration(atom()) :: Config.t()
+  def configuration(journal), do: :ets.lookup_element(journal, :configuration, 2)
+
+  @doc "The requests that make every program again."
+  @spec programs(atom()) :: [{String.t(), body()}]
+  def programs(journal) do
+    :ets.select(journal, [{{{:program, :"$1"}, :"$2", :_}, [], [{{:"$1", :"$2"}}]}])
+  end
+
+  @doc "The signature of a program as Elixir knows it, `nil` where it does not."
+  @spec signature(atom(), String.t()) :: Signature.t() | nil
+  def signature(journal, program) do
+    case :ets.lookup(journal, {:program, program}) do
+      [{_key, _body, signature}] -> signature
+      [] -> nil
+    end
+  end
+
+  @impl true
+  def init(options) do
+    configuration = Keyword.fetch!(options, :configuration)
+
+    # Public: a connection writes to it as it hands an answer on, so that no answer is known before
+    # it is written down.
+    table =
+      :ets.new(Keyword.fetch!(options, :name), [:named_table, :public, read_concurrency: true])
+
+    :ets.insert(table, {:configuration, configuration})
+    {:ok, table}
+  end
+end

@@ -1,0 +1,146 @@
+defmodule DSPex.Options do
+  @moduledoc false
+  # Options defined once: a schema gives the check, the error that lists what is valid, and the
+  # documentation. A schema is a keyword list of `name: {type, doc}` or `name: {type, doc, default}`.
+
+  @type type ::
+          :any
+          | :atom
+          | :boolean
+          | :string
+          | :name
+          | :map
+          | :list
+          | :timeout
+          | :positive
+          | :command
+          | {:is, (term() -> {:ok, term()} | {:error, String.t()})}
+
+  @type schema :: [{atom(), {type(), String.t()} | {type(), String.t(), term()}}]
+
+  @doc "Checks options against a schema, filling in the defaults."
+  @spec validate(term(), schema()) :: {:ok, keyword()} | {:error, String.t()}
+  def validate(options, schema) do
+    with :ok <- keyword(options),
+         :ok <- known(options, schema),
+         :ok <- distinct(options) do
+      check_all(schema, options, [])
+    end
+  end
+
+  @doc "A Markdown list of the options of a schema."
+  @spec docs(schema()) :: String.t()
+  def docs(schema) do
+    Enum.map_join(schema, "\n", fn
+      {name, {_type, doc}} -> "  * `:#{name}` - #{doc}"
+      {name, {_type, doc, default}} -> "  * `:#{name}` - #{doc} Default: `#{inspect(default)}`."
+    end)
+  end
+
+  @doc "The likeliest of the valid names for a wrong one, in brackets."
+  @spec did_you_mean(term(), [atom()]) :: String.t()
+  def did_you_mean(wrong, valid) when is_atom(wrong) or is_binary(wrong) do
+    wrong = to_string(wrong)
+
+    case Enum.max_by(valid, &String.jaro_distance(to_string(&1), wrong), fn -> nil end) do
+      nil -> ""
+      best -> if close?(best, wrong), do: " (did you mean #{inspect(best)}?)", else: ""
+    end
+  end
+
+  def did_you_mean(_wrong, _valid), do: ""
+
+  defp close?(best, wrong), do: String.jaro_distance(to_string(best), wrong) > 0.75
+
+  defp keyword(options) do
+    if Keyword.keyword?(options),
+      do: :ok,
+      else: {:error, "options are a keyword list"}
+  end
+
+  defp known(options, schema) do
+    valid = Keyword.keys(schema)
+
+    case Enum.find(Keyword.keys(options), &(&1 not in valid)) do
+      nil ->
+        :ok
+
+      unknown ->
+        {:error,
+         "unknown option #{inspect(unknown)}#{did_you_mean(unknown, valid)}; " <>
+           "the options are #{Enum.map_join(valid, ", ", &inspect/1)}"}
+    end
+  end
+
+  defp distinct(options) do
+    names = Keyword.keys(options)
+
+    case names -- Enum.uniq(names) do
+      [] -> :ok
+      [twice | _] -> {:error, "the option #{inspect(twice)} is given twice"}
+    end
+  end
+
+  defp check_all([], _options, checked), do: {:ok, Enum.reverse(checked)}
+
+  defp check_all([{name, spec} | schema], options, checked) do
+    case Keyword.fetch(options, name) do
+      {:ok, value} ->
+        case check(elem(spec, 0), value) do
+          {:ok, value} -> check_all(schema, options, [{name, value} | checked])
+          {:error, message} -> {:error, "option #{inspect(name)}: #{message}"}
+        end
+
+      :error when tuple_size(spec) == 3 ->
+        check_all(schema, options, [{name, elem(spec, 2)} | checked])
+
+      :error ->
+        check_all(schema, options, checked)
+    end
+  end
+
+  defp check({:is, fun}, value), do: fun.(value)
+  defp check(:any, value), do: {:ok, value}
+
+  defp check(:atom, value) when is_atom(value) and value not in [nil, true, false],
+    do: {:ok, value}
+
+  defp check(:atom, value), do: expected("an atom", value)
+  defp check(:boolean, value) when is_boolean(value), do: {:ok, value}
+  defp check(:boolean, value), do: expected("true or false", value)
+  defp check(:string, value) when is_binary(value), do: {:ok, value}
+  defp check(:string, value), do: expected("a string", value)
+
+  defp check(:name, value) when is_atom(value) and value not in [nil, true, false],
+    do: {:ok, Atom.to_string(value)}
+
+  defp check(:name, value) when is_binary(value) and value != "", do: {:ok, value}
+  defp check(:name, value), do: expected("a name: an atom or a string", value)
+  defp check(:map, value) when is_map(value) and not is_struct(value), do: {:ok, value}
+
+  defp check(:map, value) do
+    if Keyword.keyword?(value),
+      do: {:ok, Map.new(value)},
+      else: expected("a map or a keyword list", value)
+  end
+
+  defp check(:list, value) when is_list(value), do: {:ok, value}
+  defp check(:list, value), do: expected("a list", value)
+  defp check(:timeout, :infinity), do: {:ok, :infinity}
+  defp check(:timeout, value) when is_integer(value) and value > 0, do: {:ok, value}
+  defp check(:timeout, value), do: expected("milliseconds from 1, or :infinity", value)
+  defp check(:positive, value) when is_integer(value) and value > 0, do: {:ok, value}
+  defp check(:positive, value), do: expected("an integer from 1", value)
+
+  defp check(:command, [executable | args] = value) when is_binary(executable) do
+    if executable != "" and Enum.all?(args, &is_binary/1),
+      do: {:ok, value},
+      else: expected(~s(a list of strings such as ["dspex", "bridge"]), value)
+  end
+
+  defp check(:command, value),
+    do: expected(~s(a list of strings such as ["dspex", "bridge"]), value)
+
+  defp expected(what, value),
+    do: {:error, "expected #{what}, got #{inspect(value, limit: 5, printable_limit: 60)}"}
+end

@@ -1,0 +1,378 @@
+defmodule DSPex.Signature.TypeParser do
+  @moduledoc false
+  # The type grammar of the wire, and of string signatures:
+  #
+  #     signature = fields "->" fields
+  #     fields    = field ("," field)*
+  #     field     = name [":" type]
+  #     type      = member ("|" member)*
+  #     member    = name | name "[" type ("," type)* "]" | "Literal" "[" value ("," value)* "]"
+  #               | "embedding" "[" integer "]" | "None"
+  #
+  # Text becomes Elixir types (see `DSPex.Signature.TypeConverter`), and never atoms of its own.
+  # Positions in errors count characters from 0.
+
+  alias DSPex.{Error, Options}
+  alias DSPex.Signature.TypeConverter
+
+  # Deeper brackets than anybody writes; it keeps a parse of hostile text small.
+  @max_depth 32
+
+  @spellings %{
+    "string" => "str",
+    "integer" => "int",
+    "number" => "float",
+    "boolean" => "bool",
+    "object" => "dict",
+    "array" => "list"
+  }
+
+  @type error :: {:error, Error.t()}
+
+  @doc "The type that a text describes."
+  @spec type(String.t()) :: {:ok, TypeConverter.type()} | error()
+  def type(text) do
+    run(text, fn tokens ->
+      {type, tokens} = alternatives(tokens, 0)
+      expect_end(tokens, "the end of the type")
+      type
+    end)
+  end
+
+  @doc "The inputs and outputs of a string signature, as pairs of name and type."
+  @spec signature(String.t()) ::
+          {:ok, {[{String.t(), TypeConverter.type()}], [{String.t(), TypeConverter.type()}]}}
+          | error()
+  def signature(text) do
+    run(text, fn tokens ->
+      {inputs, tokens} = fields(tokens, "input")
+      tokens = expect(tokens, :arrow, "\",\" or \"->\"")
+      {outputs, tokens} = fields(tokens, "output")
+      expect_end(tokens, "\",\" or the end of the signature")
+      {inputs, outputs}
+    end)
+  end
+
+  defp run(text, parse) do
+    if String.valid?(text),
+      do: {:ok, text |> tokens(0, []) |> parse.()},
+      else: {:error, Error.new(:signature_error, "a signature is valid UTF-8")}
+  catch
+    {__MODULE__, message, position} ->
+      text = "#{message} (at character #{position})"
+      {:error, Error.new(:signature_error, text, data: %{"position" => position})}
+  end
+
+  # --- fields ---
+
+  defp fields(tokens, side) do
+    {field, tokens} = field(tokens, side)
+
+    case tokens do
+      [{:comma, _, _} | tokens] ->
+        {fields, tokens} = fields(tokens, side)
+        {[field | fields], tokens}
+
+      tokens ->
+        {[field], tokens}
+    end
+  end
+
+  defp field([{:name, name, _}, {:colon, _, _} | tokens], _side) do
+    {type, tokens} = alternatives(tokens, 0)
+    {{name, type}, tokens}
+  end
+
+  defp field([{:name, name, _} | tokens], _side), do: {{name, :string}, tokens}
+  defp field(tokens, side), do: expected(tokens, "the name of an #{side}")
+
+  # --- types ---
+
+  defp alternatives(tokens, depth) do
+    {members, rest} = members(tokens, depth)
+
+    case flat_union(members) do
+      :none -> fail(tokens, "None stands only beside another type, as in \"str | None\"")
+      type -> {type, rest}
+    end
+  end
+
+  defp members(tokens, depth) do
+    {member, tokens} = member(tokens, depth)
+
+    case tokens do
+      [{:pipe, _, _} | tokens] ->
+        {members, tokens} = members(tokens, depth)
+        {[member | members], tokens}
+
+      tokens ->
+        {[member], tokens}
+    end
+  end
+
+  defp member([{:name, name, _} | rest] = tokens, depth) do
+    name = Map.get(@spellings, name, name)
+
+    case {name, rest} do
+      {"None", rest} -> {:none, rest}
+      {_name, [{:open, _, _} | inner]} -> generic(name, inner, tokens, depth + 1)
+      {"list", rest} -> {{:list, :any}, rest}
+      {"dict", rest} -> {:map, rest}
+      {name, rest} -> {named(name, tokens), rest}
+    end
+  end
+
+  defp member(tokens, _depth), do: expected(tokens, "a type")
+
+  defp named(name, tokens) do
+    case TypeConverter.from_name(name) do
+      {:ok, type} -> type
+      :error -> fail(tokens, unknown(name))
+    end
+  end
+
+  defp generic(_name, _inner, tokens, depth) when depth > @max_depth,
+    do: fail(tokens, "a type nests at most #{@max_depth} brackets")
+
+  defp generic("list", inner, _tokens, depth) do
+    {type, rest} = alternatives(inner, depth)
+    {{:list, type}, close(rest)}
+  end
+
+  defp generic("set", inner, _tokens, depth) do
+    {type, rest} = alternatives(inner, depth)
+    {{:set, type}, close(rest)}
+  end
+
+  defp generic("Optional", inner, _tokens, depth) do
+    {type, rest} = alternatives(inner, depth)
+    {flat_union([type, :none]), close(rest)}
+  end
+
+  defp generic("tuple", inner, _tokens, depth) do
+    {types, rest} = types(inner, depth)
+    {{:tuple, types}, close(rest)}
+  end
+
+  defp generic("Union", inner, tokens, depth) do
+    {types, rest} = union_members(inner, depth)
+
+    case flat_union(types) do
+      :none -> fail(tokens, "None stands only beside another type, as in \"str | None\"")
+      type -> {type, close(rest)}
+    end
+  end
+
+  defp generic("dict", inner, _tokens, depth) do
+    {key, rest} = alternatives(inner, depth)
+    rest = expect(rest, :comma, "\",\" and the type of the values")
+    {value, rest} = alternatives(rest, depth)
+    {dict(key, value), close(rest)}
+  end
+
+  defp generic("Literal", inner, _tokens, _depth) do
+    {values, rest} = literals(inner)
+    {{:one_of, Enum.uniq(values)}, close(rest)}
+  end
+
+  defp generic("embedding", [{:integer, size, _} | rest], _tokens, _depth) when size > 0,
+    do: {{:embedding, size}, close(rest)}
+
+  defp generic("embedding", inner, _tokens, _depth),
+    do: expected(inner, "a number of dimensions, as in embedding[768]")
+
+  defp generic(name, _inner, tokens, _depth) do
+    case TypeConverter.from_name(name) do
+      {:ok, _type} -> fail(tl(tokens), "#{name} takes nothing in brackets")
+      :error -> fail(tokens, unknown(name))
+    end
+  end
+
+  defp dict(:string, :any), do: :map
+  defp dict(key, value), do: {:dict, key, value}
+
+  defp types(tokens, depth), do: separated(tokens, &alternatives(&1, depth))
+
+  # None is a member of a Union as it is of an alternative.
+  defp union_members(tokens, depth) do
+    separated(tokens, fn tokens ->
+      {members, tokens} = members(tokens, depth)
+      {flat_union(members), tokens}
+    end)
+  end
+
+  defp literals(tokens), do: separated(tokens, &literal/1)
+
+  defp separated(tokens, one) do
+    {item, tokens} = one.(tokens)
+
+    case tokens do
+      [{:comma, _, _} | tokens] ->
+        {items, tokens} = separated(tokens, one)
+        {[item | items], tokens}
+
+      tokens ->
+        {[item], tokens}
+    end
+  end
+
+  defp literal([{:string, text, _} | rest]), do: {text, rest}
+  defp literal([{:integer, number, _} | rest]), do: {number, rest}
+  defp literal([{:minus, _, _}, {:integer, number, _} | rest]), do: {-number, rest}
+  defp literal([{:name, "True", _} | rest]), do: {true, rest}
+  defp literal([{:name, "False", _} | rest]), do: {false, rest}
+  defp literal([{:name, "None", _} | rest]), do: {nil, rest}
+
+  defp literal(tokens),
+    do: expected(tokens, "a string in quotes, an integer, True, False or None")
+
+  # Unions have no unions in them, nothing twice, and None as {:optional, type}.
+  defp flat_union(members) do
+    members = Enum.flat_map(members, &flat_member/1)
+    types = members |> Enum.reject(&(&1 == :none)) |> Enum.uniq()
+
+    case {types, :none in members} do
+      {[], true} -> :none
+      {[type], true} -> {:optional, type}
+      {types, true} -> {:optional, {:union, types}}
+      {[type], false} -> type
+      {types, false} -> {:union, types}
+    end
+  end
+
+  defp flat_member({:union, types}), do: types
+  defp flat_member({:optional, type}), do: flat_member(type) ++ [:none]
+  defp flat_member(type), do: [type]
+
+  defp unknown(name) do
+    names = TypeConverter.wire_names()
+    hint = Options.did_you_mean(name, names)
+    "unknown type #{inspect(name)}#{hint}; the types are #{Enum.join(names, ", ")}"
+  end
+
+  # --- tokens: {kind, value, position} ---
+
+  defp close([{:close, _, _} | rest]), do: rest
+  defp close(tokens), do: expected(tokens, "\"]\"")
+
+  defp expect([{kind, _, _} | rest], kind, _what), do: rest
+  defp expect(tokens, _kind, what), do: expected(tokens, what)
+
+  defp expect_end([{:end, _, _}], _what), do: :ok
+  defp expect_end(tokens, what), do: expected(tokens, what)
+
+  defp expected([{:end, _, position}], what),
+    do: throw({__MODULE__, "expected #{what}, found the end of the text", position})
+
+  defp expected([{:string, _text, position} | _], what),
+    do: throw({__MODULE__, "expected #{what}, found a string", position})
+
+  defp expected([{kind, value, position} | _], what),
+    do: throw({__MODULE__, "expected #{what}, found #{shown(kind, value)}", position})
+
+  defp shown(_kind, value) when is_binary(value), do: inspect(value)
+  defp shown(_kind, value), do: inspect(to_string(value))
+
+  defp fail([{_, _, position} | _], message), do: throw({__MODULE__, message, position})
+
+  @punctuation %{
+    ?[ => {:open, "["},
+    ?] => {:close, "]"},
+    ?, => {:comma, ","},
+    ?: => {:colon, ":"},
+    ?| => {:pipe, "|"},
+    ?- => {:minus, "-"}
+  }
+
+  defguardp is_letter(c) when c in ?a..?z or c in ?A..?Z or c == ?_
+  defguardp is_digit(c) when c in ?0..?9
+
+  defp tokens(<<>>, at, done), do: Enum.reverse([{:end, "", at} | done])
+  defp tokens(<<c, rest::binary>>, at, done) when c in ' \t\r\n', do: tokens(rest, at + 1, done)
+  defp tokens("->" <> rest, at, done), do: tokens(rest, at + 2, [{:arrow, "->", at} | done])
+
+  defp tokens(<<c, rest::binary>>, at, done) when is_map_key(@punctuation, c) do
+    {kind, text} = Map.fetch!(@punctuation, c)
+    tokens(rest, at + 1, [{kind, text, at} | done])
+  end
+
+  defp tokens(<<c, _::binary>> = text, at, done) when is_letter(c) do
+    {name, rest} = take(text, &(is_letter(&1) or is_digit(&1)))
+    tokens(rest, at + byte_size(name), [{:name, name, at} | done])
+  end
+
+  defp tokens(<<c, _::binary>> = text, at, done) when is_digit(c) do
+    {digits, rest} = take(text, &is_digit/1)
+
+    if byte_size(digits) > 19,
+      do: throw({__MODULE__, "an integer in a type has at most 64 bits", at})
+
+    tokens(rest, at + byte_size(digits), [{:integer, String.to_integer(digits), at} | done])
+  end
+
+  defp tokens(<<quote, rest::binary>>, at, done) when quote in '"\'' do
+    {text, rest, next} = string(rest, quote, at, at + 1, [])
+    tokens(rest, next, [{:string, text, at} | done])
+  end
+
+  defp tokens(<<c::utf8, _::binary>>, at, _done),
+    do: throw({__MODULE__, "unexpected character #{inspect(<<c::utf8>>)}", at})
+
+  defp take(text, take?) do
+    size = count(text, take?, 0)
+    <<taken::binary-size(size), rest::binary>> = text
+    {taken, rest}
+  end
+
+  defp count(<<c, rest::binary>>, take?, size) do
+    if take?.(c), do: count(rest, take?, size + 1), else: size
+  end
+
+  defp count(<<>>, _take?, size), do: size
+
+  @escapes %{
+    ?\\ => ?\\,
+    ?' => ?',
+    ?" => ?",
+    ?b => ?\b,
+    ?f => ?\f,
+    ?n => ?\n,
+    ?r => ?\r,
+    ?t => ?\t
+  }
+  @hex_digits %{?x => 2, ?u => 4, ?U => 8}
+
+  defp string(<<quote, rest::binary>>, quote, _start, at, done),
+    do: {done |> Enum.reverse() |> IO.iodata_to_binary(), rest, at + 1}
+
+  defp string(<<?\\, c, rest::binary>>, quote, start, at, done) when is_map_key(@escapes, c),
+    do: string(rest, quote, start, at + 2, [Map.fetch!(@escapes, c) | done])
+
+  defp string(<<?\\, c, rest::binary>>, quote, start, at, done) when is_map_key(@hex_digits, c) do
+    size = Map.fetch!(@hex_digits, c)
+
+    with <<digits::binary-size(size), rest::binary>> <- rest,
+         {code, ""} when code in 0..0xD7FF or code in 0xE000..0x10FFFF <-
+           Integer.parse(digits, 16) do
+      string(rest, quote, start, at + 2 + size, [<<code::utf8>> | done])
+    else
+      _bad ->
+        throw({__MODULE__, "\\#{<<c>>} takes #{size} hexadecimal digits of a character", at})
+    end
+  end
+
+  defp string(<<?\\, _::binary>>, _quote, _start, at, _done) do
+    throw(
+      {__MODULE__, "unknown escape; known are \\\\ \\' \\\" \\b \\f \\n \\r \\t \\x \\u \\U", at}
+    )
+  end
+
+  defp string(<<c, _::binary>>, _quote, _start, at, _done) when c < 0x20,
+    do: throw({__MODULE__, "a string holds no control character; write an escape", at})
+
+  defp string(<<c::utf8, rest::binary>>, quote, start, at, done),
+    do: string(rest, quote, start, at + 1, [<<c::utf8>> | done])
+
+  defp string(<<>>, quote, start, _at, _done),
+    do: throw({__MODULE__, "this string has no closing #{<<quote>>}", start})
+end
