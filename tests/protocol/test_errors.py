@@ -24,12 +24,30 @@ from dspex_protocol.errors import (
 )
 
 # Section 2 of the protocol, to the letter.
-CODES = (
-    "parse_error invalid_request frame_too_large method_not_found invalid_params "
-    "unsupported_version not_found already_exists signature_error input_validation "
-    "output_validation lm_error budget_exceeded tool_error metric_error optimizer_error timeout "
-    "cancelled overloaded shutting_down unavailable internal_error"
-).split()
+CODES = [
+    "parse_error",
+    "invalid_request",
+    "frame_too_large",
+    "method_not_found",
+    "invalid_params",
+    "unsupported_version",
+    "not_found",
+    "already_exists",
+    "signature_error",
+    "input_validation",
+    "output_validation",
+    "lm_error",
+    "budget_exceeded",
+    "tool_error",
+    "metric_error",
+    "optimizer_error",
+    "timeout",
+    "cancelled",
+    "overloaded",
+    "shutting_down",
+    "unavailable",
+    "internal_error",
+]
 
 
 def test_there_is_one_class_for_each_code_of_the_protocol() -> None:

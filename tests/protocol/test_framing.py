@@ -22,7 +22,7 @@ FIXED = settings(derandomize=True, deadline=None, print_blob=True)
 LIMIT = 100
 SMALL = st.binary(max_size=20)
 NEAR_THE_LIMIT = st.integers(LIMIT - 2, LIMIT + 2).map(lambda size: b"x" * size)
-OVERSIZED = st.integers(LIMIT + 1, 3 * LIMIT).map(lambda size: bytes(range(256))[:100] * 4)
+OVERSIZED = st.integers(LIMIT + 1, 3 * LIMIT).map(lambda size: (bytes(range(100)) * 3)[:size])
 PAYLOADS = st.lists(SMALL | NEAR_THE_LIMIT | OVERSIZED, max_size=8)
 
 
