@@ -159,6 +159,7 @@ def test_arguments_that_do_not_fit_are_an_observation_and_the_client_is_not_aske
         observation = outputs["trajectory"]["observation_0"]
         assert "word: expected str, got nothing" in observation
         assert "limit: expected int" in observation
+        assert ".py" not in observation, "no path of Python's"
 
     run(test, {"call_tool": call_tool}, arguments={"limit": "many"})
 

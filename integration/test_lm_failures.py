@@ -148,28 +148,29 @@ def test_a_value_that_breaks_a_constraint_is_output_validation(pipe: Pipe) -> No
 
 
 def test_no_key_is_in_any_answer_or_on_stderr() -> None:
-    rejection = failure(401, message="Incorrect API key provided: sk-very-secret")
+    rejection = failure(401, message="Incorrect API key provided: swordfish-and-salt")
     with OpenAIServer(rejection) as server, Pipe("--log-level", "debug") as pipe:
-        lm = {"model": "openai/m", "api_base": server.url, "api_key": "sk-very-secret"}
+        lm = {"model": "openai/m", "api_base": server.url, "api_key": "swordfish-and-salt"}
         answer = pipe.ask("configure", {"lms": {"main": lm}})
         assert answer["lms"]["main"]["api_key"] == "***"
         params = {"program": {"signature": "question -> answer"}, "inputs": {"question": "?"}}
         error = pipe.refusal("execute", params)
         assert error["data"]["kind"] == "auth"
-        assert "sk-very-secret" not in str(error)
+        assert "swordfish-and-salt" not in str(error)
         pipe.ask("shutdown")
         pipe.wait()
-        assert "sk-very-secret" not in pipe.stderr_after_exit()
+        assert "swordfish-and-salt" not in pipe.stderr_after_exit()
 
 
-def test_secrets_of_the_configuration_are_masked_wherever_they_stand(pipe: Pipe) -> None:
+def test_secrets_of_the_configuration_are_masked_wherever_they_stand() -> None:
     lm = {
         "model": "openai/m",
         "api_base": "http://user:hunter22@127.0.0.1:9/v1",
-        "api_key": "sk-very-secret",
+        "api_key": "swordfish-and-salt",
         "extra": {"aws_secret_access_key": "shh-very-secret", "top_k": 5},
     }
-    answer = pipe.ask("configure", {"lms": {"masked": lm}, "default_lm": "main"})
+    with Pipe() as pipe:
+        answer = pipe.ask("configure", {"lms": {"masked": lm}})
     shown = answer["lms"]["masked"]
     assert shown["extra"] == {"aws_secret_access_key": "***", "top_k": 5}
     assert shown["api_base"] == "http://***@127.0.0.1:9/v1"
