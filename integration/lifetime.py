@@ -1,7 +1,8 @@
 """A client that can be killed, with a bridge that is in some state when it happens.
 
     python lifetime.py client STATE     spawns `python lifetime.py bridge STATE`, waits until the
-                                        state holds, prints the bridge's pid, and waits for ever
+                                        state holds, prints the bridge's pid, and waits for ever;
+                                        when its own stdin ends it closes the bridge's
     python lifetime.py bridge STATE     the real bridge, which gets itself into the state
 
 States: idle, busy (a Python thread that loops), gil (C code that holds the interpreter lock),
@@ -105,6 +106,9 @@ def client(state: str) -> None:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     sys.stdout.write(f"{process.pid}\n")
     sys.stdout.flush()
+    # Told to, by the end of its own stdin, it closes its end of the connection and lives on.
+    sys.stdin.read()
+    process.stdin.close()
     threading.Event().wait()
 
 

@@ -83,9 +83,11 @@ def orphans(_seed: int, rounds: int) -> dict[str, Any]:
         state = lifetime.STATES[number % len(lifetime.STATES)]
         client = subprocess.Popen(
             [sys.executable, lifetime.__file__, "client", state],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        assert client.stdin is not None
         assert client.stdout is not None
         bridge = int(client.stdout.readline())
         group = lifetime.group(bridge)
@@ -93,6 +95,7 @@ def orphans(_seed: int, rounds: int) -> dict[str, Any]:
         seconds = lifetime.seconds_until_gone(list(group), GONE_BOUND_S)
         client.wait()
         client.stdout.close()
+        client.stdin.close()
         if seconds is None:
             left.append(f"{state}: {lifetime.group(bridge)}")
         else:

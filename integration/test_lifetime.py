@@ -23,7 +23,10 @@ SCRIPT = Path(lifetime.__file__)
 @contextmanager
 def client_with_bridge(state: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     client = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "client", state], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(SCRIPT), "client", state],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     bridge = None
     try:
@@ -35,6 +38,8 @@ def client_with_bridge(state: str) -> Iterator[tuple[subprocess.Popen[str], int]
         client.wait()
         assert client.stdout is not None
         client.stdout.close()
+        assert client.stdin is not None
+        client.stdin.close()
         if bridge is not None and lifetime.group(bridge):
             os.killpg(bridge, signal.SIGKILL)
 
@@ -58,3 +63,44 @@ def test_no_process_outlives_a_bridge_that_was_killed(state: str) -> None:
         left = lifetime.group(bridge)
         os.kill(bridge, signal.SIGKILL)
         assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, lifetime.group(bridge)
+
+
+SHARED_GROUP = """
+import os, signal, subprocess, sys
+bridge = subprocess.Popen(
+    [sys.executable, "-m", "dspex_bridge"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+)
+bridge.stdin.write(bytes.fromhex("00000008940001a470696e6780"))
+bridge.stdin.flush()
+assert len(bridge.stdout.read(8)) == 8
+from integration import lifetime
+left = lifetime.group(bridge.pid)
+assert bridge.pid in left, "the bridge leads a group of its own"
+assert os.getpgid(bridge.pid) != os.getpgrp()
+os.kill(bridge.pid, signal.SIGKILL)
+assert lifetime.seconds_until_gone(list(left), 5.0) is not None
+print("alive")
+"""
+
+
+def test_a_client_that_shares_its_process_group_survives_its_bridge() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SHARED_GROUP],
+        cwd=SCRIPT.parent.parent,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def test_the_end_of_stdin_ends_a_bridge_whose_lock_is_held() -> None:
+    with client_with_bridge("gil") as (client, bridge):
+        left = lifetime.group(bridge)
+        # The client closes its end and lives on.
+        assert client.stdin is not None
+        client.stdin.close()
+        assert lifetime.seconds_until_gone(list(left), GONE_S) is not None
+        assert client.poll() is None

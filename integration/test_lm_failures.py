@@ -149,13 +149,17 @@ def test_a_value_that_breaks_a_constraint_is_output_validation(pipe: Pipe) -> No
 
 def test_no_key_is_in_any_answer_or_on_stderr() -> None:
     rejection = failure(401, message="Incorrect API key provided: swordfish-and-salt")
-    with OpenAIServer(rejection) as server, Pipe("--log-level", "debug") as pipe:
+    with (
+        OpenAIServer(rejection, api_key="swordfish-and-salt") as server,
+        Pipe("--log-level", "debug") as pipe,
+    ):
         lm = {"model": "openai/m", "api_base": server.url, "api_key": "swordfish-and-salt"}
         answer = pipe.ask("configure", {"lms": {"main": lm}})
         assert answer["lms"]["main"]["api_key"] == "***"
         params = {"program": {"signature": "question -> answer"}, "inputs": {"question": "?"}}
         error = pipe.refusal("execute", params)
         assert error["data"]["kind"] == "auth"
+        assert "Incorrect API key provided: ***" in error["message"]
         assert "swordfish-and-salt" not in str(error)
         pipe.ask("shutdown")
         pipe.wait()
