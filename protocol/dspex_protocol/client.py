@@ -166,24 +166,27 @@ class Client:
         `shutdown` first lets it finish.
         """
         self._writer.close()
-        try:
-            async with asyncio.timeout(_EXIT_TIMEOUT_S):
-                with contextlib.suppress(OSError):
-                    await self._writer.wait_closed()
-                if self.process is not None:
-                    await self.process.wait()
-        except TimeoutError:
+        # A task of its own: a timeout around wait_closed() would cancel the stream's own future.
+        ended = asyncio.create_task(self._ended())
+        if not (await asyncio.wait({ended}, timeout=_EXIT_TIMEOUT_S))[0]:
             _log.warning("the bridge did not end, or did not read, when it was left: cut off")
-            self._writer.transport.abort()
-            if self.process is not None:
+            if self.process is None:
+                self._writer.transport.abort()
+            else:
                 with contextlib.suppress(ProcessLookupError):
                     self.process.kill()
-                await self.process.wait()
+            await ended
         self._receiving.cancel()
         self._end()
         # A handler may be the one that closes.
         tasks = {self._receiving, *self._handling.values()} - {asyncio.current_task()}
         await asyncio.wait(tasks, timeout=_EXIT_TIMEOUT_S)
+
+    async def _ended(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+        if self.process is not None:
+            await self.process.wait()
 
     # Requests
 
@@ -210,7 +213,7 @@ class Client:
             await self._send()
             return await answer
         finally:
-            del self._listeners[request_id]
+            self._listeners.pop(request_id, None)
             if self._connection.give_up(request_id):
                 self._connection.send_notification("cancel", {"id": request_id})
                 self._flush()
@@ -271,6 +274,14 @@ class Client:
             listener=listener,
         )
         return answer
+
+    def grant(self, request_id: int, chunks: int) -> None:
+        """Lets a streamed execute send so many more chunks, each of which names its `id`.
+
+        Its `stream.window` says how many come without.
+        """
+        self._connection.send_notification("grant", {"id": request_id, "n": chunks})
+        self._flush()
 
     async def describe(self, program: str) -> dict[str, Any]:
         answer: dict[str, Any] = await self.request("describe", {"program": program})
@@ -337,6 +348,8 @@ class Client:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Answered):
+            # Now, and not when its task runs: a chunk that comes behind it is nobody's.
+            self._listeners.pop(event.id, None)
             answer: asyncio.Future[Any] = event.waiter
             if answer.done():  # its task was cancelled just now
                 return
