@@ -163,7 +163,8 @@ class Dispatcher:
         return Call(request, method, own)
 
     def _start(self, call: Call) -> None:
-        self._calls[call.request.id] = call
+        with self._lock:
+            self._calls[call.request.id] = call
         timeout_ms = call.request.params.get("timeout_ms")
         if timeout_ms is not None:
             call._timer = self._host.timers.at(
@@ -191,8 +192,8 @@ class Dispatcher:
             self._unready.append(call)
 
     def _run(self, call: Call) -> None:
-        """A handler does what has to be in order at once, and returns either its result or a
-        coroutine for the rest."""
+        """A handler does what has to be in order at once, and returns either its result or an
+        async function for the rest."""
         if not self._is_open(call):
             return
         try:
@@ -200,24 +201,26 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the boundary
             self.end(call, self._to_wire_error(error, call.request))
             return
-        if hasattr(outcome, "send"):
-            call.task = self._host.runner.loop.create_task(self._await(call, outcome))
+        if callable(outcome):
+            call.task = self._host.runner.loop.create_task(self._finish(call, outcome))
             if not self._is_open(call):  # it ended just now, on another thread, without a task
                 call.task.cancel()
         else:
             self._answer(call, outcome)
 
-    async def _await(self, call: Call, outcome: Coroutine[Any, Any, Any]) -> None:
+    async def _finish(self, call: Call, rest: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        from asyncio import CancelledError
+
         try:
-            self._answer(call, await outcome)
-        except Exception as error:  # noqa: BLE001 - the boundary
+            self._answer(call, await rest())
+        except CancelledError:
+            # By a client or a deadline, which have answered, or by code of a program's own.
+            self.end(call, RequestCancelledError("the request was cancelled"))
+            raise
+        except BaseException as error:  # noqa: BLE001 - the boundary; no SystemExit ends the loop
             wire_error = self._to_wire_error(error, call.request)
             wire_error.data = {**wire_error.data, **call.spent}
             self.end(call, wire_error)
-        except BaseException:
-            # Cancelled: by a client or a deadline, which have answered, or by code of a program.
-            self.end(call, RequestCancelledError("the request was cancelled"))
-            raise
 
     # Going out
 
@@ -237,11 +240,13 @@ class Dispatcher:
         self._host.connection.send_error(request, self._to_wire_error(error, request))
         name = request.method if request.method in METHODS else "(unknown)"
         self._host.stats.record(name, 0.0, is_error=True)
-        self._calls.pop(request.id, None)
         self._host.flush()
 
     def _settled(self, call: Call, error: DSPexError | None) -> None:
-        self._calls.pop(call.request.id, None)
+        with self._lock:
+            # The client may have seen the answer by now, and given its id to another request.
+            if self._calls.get(call.request.id) is call:
+                del self._calls[call.request.id]
         if call._timer is not None:
             call._timer.cancel()
         self._host.stats.record(call.method.name, call.elapsed_ms, error is not None)
@@ -256,7 +261,7 @@ class Dispatcher:
     def _time_out(self, call: Call, timeout_ms: int) -> None:
         self.end(call, RequestTimeoutError(f"no result within {timeout_ms} ms"))
 
-    def _to_wire_error(self, error: Exception, request: Request) -> DSPexError:
+    def _to_wire_error(self, error: BaseException, request: Request) -> DSPexError:
         """The wire's error for an exception; nothing secret leaves in it."""
         known = error if isinstance(error, DSPexError) else self._host.translate(error)
         if known is None:

@@ -85,7 +85,7 @@ class Host:
         if threading.get_ident() != self._reader:
             self.writer.flush()
 
-    def translate(self, error: Exception) -> DSPexError | None:
+    def translate(self, error: BaseException) -> DSPexError | None:
         """The wire's error for one of DSPy's, or None for one that nobody knows."""
         return None if self.engine is None else self.engine.translate(error)
 

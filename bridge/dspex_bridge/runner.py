@@ -49,8 +49,12 @@ class Runner:
     def _run_waiting(self) -> None:
         # Cleared before the queue is emptied: whoever finds it set has queued before this.
         self._is_woken = False
-        while self._waiting:
-            self._waiting.popleft()()
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+        finally:
+            if self._waiting:  # one of them failed, which the loop reports: the others still run
+                self.loop.call_soon(self._run_waiting)
 
     def _run(self) -> None:
         import asyncio

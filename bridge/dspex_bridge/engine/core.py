@@ -97,5 +97,5 @@ class Engine:
             call_tool=call_tool,
         )
 
-    def translate(self, error: Exception) -> DSPexError | None:
+    def translate(self, error: BaseException) -> DSPexError | None:
         return errors.translate(error)

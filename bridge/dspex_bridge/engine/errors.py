@@ -33,7 +33,7 @@ _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
 _MAX_QUOTED_CHARS = 500
 
 
-def translate(error: Exception) -> DSPexError | None:
+def translate(error: BaseException) -> DSPexError | None:
     if isinstance(error, dspy_errors.LMError):
         return _lm_error(error)
     if isinstance(error, dspy_errors.AdapterParseError):

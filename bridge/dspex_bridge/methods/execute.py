@@ -14,7 +14,7 @@ from .shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
     from dspex_bridge.dispatch import Call
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["EXECUTE"]
 
 
-def _execute(host: Host, call: Call) -> Coroutine[Any, Any, dict[str, Any]]:
+def _execute(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
     """Finds the program and the LM and checks the inputs in the order of the requests."""
     params, programs = call.params, host.require_programs()
     which = params["program"]
@@ -44,7 +44,7 @@ def _execute(host: Host, call: Call) -> Coroutine[Any, Any, dict[str, Any]]:
         chunks=call.chunks,
         fields=_streamed_fields(program, stream or {}),
     )
-    return _finish(call, program, run)
+    return partial(_finish, call, program, run)
 
 
 async def _call_tool(

@@ -17,7 +17,7 @@ __all__ = ["Method"]
 class Method:
     """A name, the shape of its parameters and its handler.
 
-    The handler is a plain function. It returns the result, or a coroutine where there is
+    The handler is a plain function. It returns the result, or an async function where there is
     something to wait for: what it does before that happens in the order in which requests came.
     An inline one runs on the reader's thread, is answered even while DSPy is being imported, and
     takes microseconds; one that returns None answers by itself, later.
