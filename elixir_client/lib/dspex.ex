@@ -238,7 +238,7 @@ defmodule DSPex do
         options |> Map.new() |> Map.merge(%{program: id, inputs: inputs}) |> Config.reveal()
 
       with {:ok, result} <- request(server, "execute", params, timeout),
-           %{"outputs" => outputs} when is_map(outputs) <- result,
+           %{"outputs" => outputs} when is_map(outputs) and not is_struct(outputs) <- result,
            {:ok, outputs} <- load_outputs(signature, outputs) do
         {:ok, Prediction.new(result, outputs)}
       else
@@ -298,7 +298,7 @@ defmodule DSPex do
     with {:ok, id} <- id(program),
          {:ok, result} <- request(server, "dump", %{program: id}, @default_timeout) do
       case result do
-        %{"state" => state} when is_map(state) -> {:ok, state}
+        %{"state" => state} when is_map(state) and not is_struct(state) -> {:ok, state}
         other -> unexpected("dump", other)
       end
     end

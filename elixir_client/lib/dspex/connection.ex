@@ -628,10 +628,11 @@ defmodule DSPex.Connection do
 
   defp event({:frame, frame}, state) do
     case Message.peek(frame) do
+      {:response, nil, _outcome} -> error_to_nobody(state, frame)
       {:response, id, outcome} -> response(state, id, outcome, {:ok, frame})
       {:request, id} -> refuse(state, id, frame)
       :notification -> notification(state, frame)
-      :unknown -> unknown(state, frame)
+      :unknown -> refuse(state, nil, frame)
     end
   end
 
@@ -644,6 +645,10 @@ defmodule DSPex.Connection do
       )
 
     case Message.peek(head) do
+      {:response, nil, _outcome} ->
+        Logger.warning("DSPex: an answer of #{size} bytes to no request was skipped")
+        state
+
       {:response, id, _outcome} ->
         response(state, id, :error, {:error, error})
 
@@ -676,18 +681,18 @@ defmodule DSPex.Connection do
     end
   end
 
-  # Tools and metrics of the client's own are asked for in this way; it has none yet.
+  # Tools and metrics of the client's own are asked for in requests; it has none yet. What cannot
+  # even be read is answered too, to nobody.
   defp refuse(state, id, frame) do
-    error =
-      case Message.parse(frame) do
-        {:ok, {:request, ^id, method, _params}} ->
-          Error.new(:method_not_found, "this client has no method #{inspect(method)}")
+    case Message.parse(frame) do
+      {:ok, {:request, ^id, method, _params}} ->
+        text = "this client has no method #{inspect(method, printable_limit: 80)}"
+        respond(state, id, Error.new(:method_not_found, text))
 
-        {:error, error, _id} ->
-          error
-      end
-
-    respond(state, id, error)
+      {:error, error, _id} ->
+        Logger.warning("DSPex: a frame could not be read: #{error.message}")
+        respond(state, id, error)
+    end
   end
 
   defp respond(state, id, error) do
@@ -697,35 +702,37 @@ defmodule DSPex.Connection do
 
   defp notification(state, frame) do
     case Message.parse(frame) do
-      {:ok, {:notification, "unhealthy", params}} ->
-        Logger.warning(
-          "DSPex: Python (pid #{state.os_pid}) is unhealthy: #{text(params["reason"])}"
-        )
+      {:ok, {:notification, method, params}} ->
+        notified(method, params, state.os_pid)
+        state
 
-      {:ok, {:notification, "ready", %{"error" => error}}} ->
-        Logger.error("DSPex: Python (pid #{state.os_pid}) has no DSPy: #{text(error)}")
-
-      {:ok, {:notification, method, _params}} ->
-        Logger.debug("DSPex: notification #{inspect(method, printable_limit: 40)}")
+      # Not even a value, so nobody knows that it was meant as a notification.
+      {:error, %Error{code: :parse_error}, _id} ->
+        refuse(state, nil, frame)
 
       {:error, error, _id} ->
         Logger.warning("DSPex: a notification could not be read: #{error.message}")
+        state
     end
-
-    state
   end
 
-  # An error without an id, or nonsense. No call can be found for it.
-  defp unknown(state, frame) do
+  defp notified("unhealthy", params, os_pid),
+    do: Logger.warning("DSPex: Python (pid #{os_pid}) is unhealthy: #{text(params["reason"])}")
+
+  defp notified("ready", %{"error" => error}, os_pid),
+    do: Logger.error("DSPex: Python (pid #{os_pid}) has no DSPy: #{text(error)}")
+
+  defp notified(method, _params, _os_pid),
+    do: Logger.debug("DSPex: notification #{inspect(method, printable_limit: 40)}")
+
+  # No call can be found for it.
+  defp error_to_nobody(state, frame) do
     case Message.parse(frame) do
       {:ok, {:response, nil, {:error, error}}} ->
         Logger.warning("DSPex: Python could not read a frame: #{Exception.message(error)}")
 
-      {:ok, _other} ->
-        Logger.warning("DSPex: a message of no known kind")
-
       {:error, error, _id} ->
-        Logger.warning("DSPex: a frame could not be read: #{error.message}")
+        Logger.warning("DSPex: an answer to no request: #{error.message}")
     end
 
     state

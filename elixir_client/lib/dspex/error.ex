@@ -61,7 +61,7 @@ defmodule DSPex.Error do
   def from_wire(%{"code" => code, "message" => message} = wire)
       when is_binary(code) and is_binary(message) do
     with retryable when is_boolean(retryable) <- Map.get(wire, "retryable", false),
-         data when is_map(data) <- Map.get(wire, "data") || %{} do
+         data when is_map(data) and not is_struct(data) <- Map.get(wire, "data") || %{} do
       {:ok,
        %__MODULE__{
          code: Codes.from_wire(code),

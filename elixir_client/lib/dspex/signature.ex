@@ -107,11 +107,17 @@ defmodule DSPex.Signature do
   """
   @spec parse(String.t()) :: {:ok, t()} | {:error, Error.t()}
   def parse(text) when is_binary(text) do
-    with {:ok, {inputs, outputs}} <- TypeParser.signature(text),
+    with {:ok, {inputs, outputs}} <- TypeParser.signature(text, &check_name/3),
          {:ok, inputs} <- typed_fields(inputs),
          {:ok, outputs} <- typed_fields(outputs) do
-      distinct(%__MODULE__{inputs: inputs, outputs: outputs})
+      {:ok, %__MODULE__{inputs: inputs, outputs: outputs}}
     end
+  end
+
+  defp check_name(name, _side, names) do
+    if name in names,
+      do: {:error, "it stands twice; names are distinct over both sides"},
+      else: Field.check_name(name)
   end
 
   @doc """

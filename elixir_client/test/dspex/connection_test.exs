@@ -534,19 +534,25 @@ defmodule DSPex.ConnectionTest do
       Peer.accept(listener)
     end
 
-    test "but frames that are no message only makes a log" do
+    test "but has frames is refused frame by frame" do
       {name, peer, _listener} = ready()
 
       log =
         capture_log(fn ->
-          Peer.frame(peer, "")
-          Peer.frame(peer, <<0xC1>>)
-          Peer.message(peer, "hello")
-          Peer.message(peer, [7, 8, 9])
+          for {frame, code} <- [
+                {"", :parse_error},
+                {<<0xC1>>, :parse_error},
+                {<<0xA5, "hello">>, :invalid_request},
+                {<<0x93, 7, 8, 9>>, :invalid_request},
+                {<<0x93, 2, 0xC1>>, :parse_error}
+              ] do
+            Peer.frame(peer, frame)
+            assert {{:response, nil, {:error, %{code: ^code}}}, _peer} = Peer.next(peer)
+          end
+
           Peer.message(peer, [2, "unhealthy", %{reason: "too many leaks"}])
           Peer.message(peer, [2, "no such", %{}])
           Peer.message(peer, [2, "no params"])
-          Peer.frame(peer, <<0x93, 2, 0xC1>>)
           Peer.message(peer, [1, nil, %{code: "parse_error", message: "frame 7"}, nil])
           Peer.message(peer, [1, 5, nil, nil])
 

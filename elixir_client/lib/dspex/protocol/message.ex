@@ -25,7 +25,7 @@ defmodule DSPex.Protocol.Message do
 
   @type peeked ::
           {:request, id()}
-          | {:response, id(), :ok | :error}
+          | {:response, id() | nil, :ok | :error}
           | :notification
           | :unknown
 
@@ -51,8 +51,8 @@ defmodule DSPex.Protocol.Message do
   @spec notification(binary()) :: iodata()
   def notification(body), do: [0x93, @notification, body]
 
-  @doc "The response that refuses a request."
-  @spec error_response(id(), Error.t()) :: {:ok, iodata()} | {:error, Error.t()}
+  @doc "The response that refuses a request, or a frame of which not even the id can be read."
+  @spec error_response(id() | nil, Error.t()) :: {:ok, iodata()} | {:error, Error.t()}
   def error_response(id, %Error{} = error),
     do: Codec.encode_to_iodata([@response, id, Error.to_wire(error), nil])
 
@@ -76,8 +76,11 @@ defmodule DSPex.Protocol.Message do
     end
   end
 
+  # A struct is a value with a type of its own, such as a tensor, and no map.
+  defguardp is_plain_map(term) when is_map(term) and not is_struct(term)
+
   defp message([@request, id, method, params])
-       when id in 0..@max_id and is_binary(method) and is_map(params),
+       when id in 0..@max_id and is_binary(method) and is_plain_map(params),
        do: {:ok, {:request, id, method, params}}
 
   defp message([@response, id, nil, result]) when id in 0..@max_id,
@@ -91,7 +94,7 @@ defmodule DSPex.Protocol.Message do
     end
   end
 
-  defp message([@notification, method, params]) when is_binary(method) and is_map(params),
+  defp message([@notification, method, params]) when is_binary(method) and is_plain_map(params),
     do: {:ok, {:notification, method, params}}
 
   defp message(_other), do: invalid("a value that is no request, response or notification")
@@ -108,33 +111,32 @@ defmodule DSPex.Protocol.Message do
       :unknown
   """
   @spec peek(binary()) :: peeked()
-  def peek(<<0x94, rest::binary>>), do: peek_four(rest)
-  def peek(<<0xDC, 4::16, rest::binary>>), do: peek_four(rest)
-  def peek(<<0xDD, 4::32, rest::binary>>), do: peek_four(rest)
-  def peek(<<0x93, rest::binary>>), do: peek_three(rest)
-  def peek(<<0xDC, 3::16, rest::binary>>), do: peek_three(rest)
-  def peek(<<0xDD, 3::32, rest::binary>>), do: peek_three(rest)
+  def peek(<<0x9::4, length::4, rest::binary>>), do: peek_kind(length, rest)
+  def peek(<<0xDC, length::16, rest::binary>>), do: peek_kind(length, rest)
+  def peek(<<0xDD, length::32, rest::binary>>), do: peek_kind(length, rest)
   def peek(_other), do: :unknown
 
-  defp peek_four(bytes) do
-    with {kind, rest} when kind in [@request, @response] <- peek_integer(bytes),
-         {id, rest} when id in 0..@max_id <- peek_integer(rest) do
-      case {kind, rest} do
-        {@request, _method} -> {:request, id}
-        {@response, <<0xC0, _result::binary>>} -> {:response, id, :ok}
-        {@response, _error} -> {:response, id, :error}
-      end
-    else
-      _other -> :unknown
-    end
-  end
+  # Not of the right length alone: of what is no good for its length it is still told whose it is.
+  defp peek_kind(0, _bytes), do: :unknown
 
-  defp peek_three(bytes) do
+  defp peek_kind(length, bytes) do
     case peek_integer(bytes) do
+      {@request, rest} when length >= 2 -> peek_request(peek_integer(rest))
+      {@response, rest} -> peek_response(peek_integer(rest))
       {@notification, _rest} -> :notification
       _other -> :unknown
     end
   end
+
+  defp peek_request({id, _method}) when id in 0..@max_id, do: {:request, id}
+  defp peek_request(_other), do: :unknown
+
+  defp peek_response({id, <<0xC0, _result::binary>>}) when id in 0..@max_id,
+    do: {:response, id, :ok}
+
+  defp peek_response({id, _error}) when id in 0..@max_id, do: {:response, id, :error}
+  # To nobody: the id is nil, or nonsense.
+  defp peek_response(_other), do: {:response, nil, :error}
 
   # The shortest form is usual, but any is good MessagePack.
   defp peek_integer(<<number, rest::binary>>) when number < 0x80, do: {number, rest}

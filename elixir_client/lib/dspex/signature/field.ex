@@ -89,8 +89,10 @@ defmodule DSPex.Signature.Field do
   defp default({:ok, value}), do: {:value, value}
   defp default(:error), do: :none
 
-  defp check_name(name)
-       when (is_atom(name) and name not in [nil, true, false]) or is_binary(name) do
+  @doc "Whether a field may have this name; if not, why."
+  @spec check_name(term()) :: :ok | {:error, String.t()}
+  def check_name(name)
+      when (is_atom(name) and name not in [nil, true, false]) or is_binary(name) do
     text = to_string(name)
 
     cond do
@@ -111,7 +113,7 @@ defmodule DSPex.Signature.Field do
     end
   end
 
-  defp check_name(_other), do: {:error, "a name is an atom"}
+  def check_name(_other), do: {:error, "a name is an atom"}
 
   defp check_type({:json_schema, schema}) when is_map(schema), do: :ok
   defp check_type(type), do: TypeConverter.check(type)
@@ -122,11 +124,16 @@ defmodule DSPex.Signature.Field do
     %{"name" => to_string(field.name), "type" => type_to_wire(field.type)}
     |> put("description", field.description)
     |> put_default(field)
-    |> put("constraints", if(field.constraints != %{}, do: field.constraints))
+    |> put("constraints", constraints_to_wire(field.constraints))
   end
 
   defp type_to_wire({:json_schema, schema}), do: schema
   defp type_to_wire(type), do: TypeConverter.to_wire(type)
+
+  defp constraints_to_wire(none) when none == %{}, do: nil
+
+  defp constraints_to_wire(constraints),
+    do: Map.new(constraints, fn {name, value} -> {Atom.to_string(name), value} end)
 
   defp put(map, _key, nil), do: map
   defp put(map, key, value), do: Map.put(map, key, value)

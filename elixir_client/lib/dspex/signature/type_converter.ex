@@ -17,8 +17,8 @@ defmodule DSPex.Signature.TypeConverter do
   | `{:set, t}` | `set[t]` | `MapSet` |
   | `{:tuple, [t, u]}` | `tuple[t, u]` | tuple |
   | `{:dict, k, v}` | `dict[k, v]` | map with keys of that type |
-  | `{:optional, t}` | `Optional[t]` | `nil` or of type `t` |
-  | `{:union, [t, u]}` | `Union[t, u]` | of one of the types |
+  | `{:optional, t}` | `t \| None` | `nil` or of type `t` |
+  | `{:union, [t, u]}` | `t \| u` | of one of the types |
   | `{:one_of, [:a, "b", 1]}` | `Literal["a", "b", 1]` | one of these strings, integers, booleans, atoms |
   | `:embedding`, `{:embedding, 768}` | `embedding`, `embedding[768]` | list of floats |
   | `:probability`, `:confidence_score` | the same | float from 0 to 1 |
@@ -75,6 +75,12 @@ defmodule DSPex.Signature.TypeConverter do
   # What travels as the key of a map, that is as text, and can be read from it.
   @keys [:string, :integer, :float, :boolean, :date, :time, :datetime, :decimal]
 
+  @unhashable [:map, :embedding, :reasoning_chain, :tensor] ++
+                [:image, :audio, :file, :history, :code, :tool_calls]
+
+  # An order of magnitude above the largest embedding models.
+  @max_dimensions 65_536
+
   @int64 -0x8000_0000_0000_0000..0x7FFF_FFFF_FFFF_FFFF
 
   @doc "The type of a wire type that is a name alone."
@@ -99,7 +105,15 @@ defmodule DSPex.Signature.TypeConverter do
   @spec check(term()) :: :ok | {:error, String.t()}
   def check(type) when type in @plain, do: :ok
   def check({:list, type}), do: check(type)
-  def check({:set, type}), do: check(type)
+
+  def check({:set, type}) do
+    with :ok <- check(type) do
+      if wrong = unhashable(type),
+        do: {:error, "a set cannot hold #{to_wire(wrong)}; use a list"},
+        else: :ok
+    end
+  end
+
   def check({:optional, type}), do: check(type)
   def check({:tuple, [_ | _] = types}), do: check_all(types)
   def check({:union, [_, _ | _] = types}), do: check_all(types)
@@ -107,20 +121,33 @@ defmodule DSPex.Signature.TypeConverter do
   def check({:tuple, _none}), do: {:error, "{:tuple, [t, u]} takes a list of types"}
 
   def check({:dict, key, value}) do
-    if key in @keys or match?({:one_of, _}, key),
-      do: check_all([key, value]),
-      else: {:error, "a dict's keys are of a type that has a text, not #{shown(key)}"}
+    with :ok <- check_all([key, value]) do
+      if key?(key), do: :ok, else: {:error, "#{to_wire(key)} cannot be the key of a dict"}
+    end
   end
 
   def check({:one_of, values}), do: check_values(values)
-  def check({:embedding, size}) when is_integer(size) and size > 0, do: :ok
-  def check({:embedding, _size}), do: {:error, "{:embedding, size} takes an integer from 1"}
+  def check({:embedding, size}) when is_integer(size) and size in 1..@max_dimensions, do: :ok
+
+  def check({:embedding, _size}),
+    do: {:error, "{:embedding, size} takes an integer from 1 to #{@max_dimensions}"}
 
   def check(other) do
     hint = if is_atom(other), do: Options.did_you_mean(other, @plain), else: ""
     known = Enum.map_join(@plain, ", ", &inspect/1) <> ", " <> Enum.join(@composite, ", ")
     {:error, "unknown type #{shown(other)}#{hint}; the types are #{known}"}
   end
+
+  defp key?({:one_of, values}), do: nil not in values
+  defp key?(type), do: type in @keys
+
+  # What in the type of a set's items Python cannot hash.
+  defp unhashable({:union, types}), do: Enum.find_value(types, &unhashable/1)
+  defp unhashable({:tuple, types}), do: Enum.find_value(types, &unhashable/1)
+  defp unhashable({:optional, type}), do: unhashable(type)
+  defp unhashable({:one_of, _values}), do: nil
+  defp unhashable(type) when is_tuple(type) or type in @unhashable, do: type
+  defp unhashable(_type), do: nil
 
   defp check_all(types) do
     Enum.find_value(types, :ok, fn type -> with :ok <- check(type), do: nil end)
@@ -150,18 +177,20 @@ defmodule DSPex.Signature.TypeConverter do
   The type as the wire has it.
 
       iex> DSPex.Signature.TypeConverter.to_wire({:dict, :string, {:optional, {:list, :float}}})
-      "dict[str, Optional[list[float]]]"
+      "dict[str, list[float] | None]"
 
       iex> DSPex.Signature.TypeConverter.to_wire({:one_of, [:low, "so \\"so\\"", 3, true]})
       ~S|Literal["low", "so \\"so\\"", 3, True]|
   """
   @spec to_wire(type()) :: String.t()
   for {type, name} <- @names, do: def(to_wire(unquote(type)), do: unquote(name))
+  def to_wire({:list, :any}), do: "list"
+  def to_wire({:dict, :string, :any}), do: "dict"
   def to_wire({:list, type}), do: "list[#{to_wire(type)}]"
   def to_wire({:set, type}), do: "set[#{to_wire(type)}]"
-  def to_wire({:optional, type}), do: "Optional[#{to_wire(type)}]"
+  def to_wire({:optional, type}), do: "#{to_wire(type)} | None"
   def to_wire({:tuple, types}), do: "tuple[#{Enum.map_join(types, ", ", &to_wire/1)}]"
-  def to_wire({:union, types}), do: "Union[#{Enum.map_join(types, ", ", &to_wire/1)}]"
+  def to_wire({:union, types}), do: Enum.map_join(types, " | ", &to_wire/1)
   def to_wire({:dict, key, value}), do: "dict[#{to_wire(key)}, #{to_wire(value)}]"
   def to_wire({:embedding, size}), do: "embedding[#{size}]"
   def to_wire({:one_of, values}), do: "Literal[#{Enum.map_join(values, ", ", &literal/1)}]"
@@ -189,9 +218,11 @@ defmodule DSPex.Signature.TypeConverter do
   defp escape(?\n), do: "\\n"
   defp escape(?\r), do: "\\r"
   defp escape(?\t), do: "\\t"
+  defp escape(?\b), do: "\\b"
+  defp escape(?\f), do: "\\f"
 
   defp escape(c) when c < 0x20 or c in 0x7F..0x9F,
-    do: "\\x" <> (c |> Integer.to_string(16) |> String.pad_leading(2, "0"))
+    do: "\\x" <> Base.encode16(<<c>>, case: :lower)
 
   defp escape(c), do: <<c::utf8>>
 

@@ -9,14 +9,26 @@ defmodule DSPex.Signature.TypeParser do
   #     member    = name | name "[" type ("," type)* "]" | "Literal" "[" value ("," value)* "]"
   #               | "embedding" "[" integer "]" | "None"
   #
-  # Text becomes Elixir types (see `DSPex.Signature.TypeConverter`), and never atoms of its own.
-  # Positions in errors count characters from 0.
+  # Text becomes Elixir types (see `DSPex.Signature.TypeConverter`), and never atoms of its own. The
+  # error is the first in reading order; its position counts characters from 0.
 
   alias DSPex.{Error, Options}
   alias DSPex.Signature.TypeConverter
 
   # Deeper brackets than anybody writes; it keeps a parse of hostile text small.
   @max_depth 32
+
+  # A person's types have some tens of characters, a generated Literal may have hundreds of members.
+  @max_type_length 10_000
+  @max_signature_length 100_000
+
+  # On each side: every field is a section of the prompt.
+  @max_fields 256
+
+  # An order of magnitude above the largest embedding models.
+  @max_dimensions 65_536
+
+  @int64 -0x8000_0000_0000_0000..0x7FFF_FFFF_FFFF_FFFF
 
   @spellings %{
     "string" => "str",
@@ -32,59 +44,86 @@ defmodule DSPex.Signature.TypeParser do
   @doc "The type that a text describes."
   @spec type(String.t()) :: {:ok, TypeConverter.type()} | error()
   def type(text) do
-    run(text, fn tokens ->
+    run(text, @max_type_length, fn tokens ->
       {type, tokens} = alternatives(tokens, 0)
       expect_end(tokens, "the end of the type")
       type
     end)
   end
 
-  @doc "The inputs and outputs of a string signature, as pairs of name and type."
-  @spec signature(String.t()) ::
+  @doc """
+  The inputs and outputs of a string signature, as pairs of name and type. `check_name` is given each
+  name, its side and the names before it, and says what is wrong with it.
+  """
+  @spec signature(
+          String.t(),
+          (String.t(), String.t(), [String.t()] -> :ok | {:error, String.t()})
+        ) ::
           {:ok, {[{String.t(), TypeConverter.type()}], [{String.t(), TypeConverter.type()}]}}
           | error()
-  def signature(text) do
-    run(text, fn tokens ->
-      {inputs, tokens} = fields(tokens, "input")
+  def signature(text, check_name) do
+    run(text, @max_signature_length, fn tokens ->
+      {inputs, tokens} = fields(tokens, "input", [], [], check_name)
       tokens = expect(tokens, :arrow, "\",\" or \"->\"")
-      {outputs, tokens} = fields(tokens, "output")
+      names = Enum.map(inputs, &elem(&1, 0))
+      {outputs, tokens} = fields(tokens, "output", [], names, check_name)
       expect_end(tokens, "\",\" or the end of the signature")
       {inputs, outputs}
     end)
   end
 
-  defp run(text, parse) do
-    if String.valid?(text),
-      do: {:ok, text |> tokens(0, []) |> parse.()},
-      else: {:error, Error.new(:signature_error, "a signature is valid UTF-8")}
+  defp run(text, limit, parse) do
+    cond do
+      not String.valid?(text) ->
+        {:error, Error.new(:signature_error, "a signature is valid UTF-8")}
+
+      String.length(text) > limit ->
+        refused("it has more than #{limit} characters", limit)
+
+      true ->
+        {:ok, text |> tokens(0, []) |> parse.()}
+    end
   catch
-    {__MODULE__, message, position} ->
-      text = "#{message} (at character #{position})"
-      {:error, Error.new(:signature_error, text, data: %{"position" => position})}
+    {__MODULE__, message, position} -> refused(message, position)
+  end
+
+  defp refused(message, position) do
+    text = "#{message} (at character #{position})"
+    {:error, Error.new(:signature_error, text, data: %{"position" => position})}
   end
 
   # --- fields ---
 
-  defp fields(tokens, side) do
-    {field, tokens} = field(tokens, side)
+  defp fields(tokens, side, done, names, check_name) do
+    {{name, _type} = field, tokens} = field(tokens, side, names, check_name)
 
     case tokens do
+      [{:comma, _, _} | tokens] when length(done) < @max_fields - 1 ->
+        fields(tokens, side, [field | done], [name | names], check_name)
+
       [{:comma, _, _} | tokens] ->
-        {fields, tokens} = fields(tokens, side)
-        {[field | fields], tokens}
+        fail(tokens, "a signature has at most #{@max_fields} #{side}s")
 
       tokens ->
-        {[field], tokens}
+        {Enum.reverse(done, [field]), tokens}
     end
   end
 
-  defp field([{:name, name, _}, {:colon, _, _} | tokens], _side) do
-    {type, tokens} = alternatives(tokens, 0)
-    {{name, type}, tokens}
+  defp field([{:name, name, _} | rest] = tokens, side, names, check_name) do
+    with {:error, message} <- check_name.(name, side, names),
+         do: fail(tokens, "field #{inspect(name)}: #{message}")
+
+    case rest do
+      [{:colon, _, _} | rest] ->
+        {type, rest} = alternatives(rest, 0)
+        {{name, type}, rest}
+
+      rest ->
+        {{name, :string}, rest}
+    end
   end
 
-  defp field([{:name, name, _} | tokens], _side), do: {{name, :string}, tokens}
-  defp field(tokens, side), do: expected(tokens, "the name of an #{side}")
+  defp field(tokens, side, _names, _check_name), do: expected(tokens, "the name of an #{side}")
 
   # --- types ---
 
@@ -132,7 +171,7 @@ defmodule DSPex.Signature.TypeParser do
   end
 
   defp generic(_name, _inner, tokens, depth) when depth > @max_depth,
-    do: fail(tokens, "a type nests at most #{@max_depth} brackets")
+    do: fail(tl(tokens), "a type nests at most #{@max_depth} brackets")
 
   defp generic("list", inner, _tokens, depth) do
     {type, rest} = alternatives(inner, depth)
@@ -141,7 +180,7 @@ defmodule DSPex.Signature.TypeParser do
 
   defp generic("set", inner, _tokens, depth) do
     {type, rest} = alternatives(inner, depth)
-    {{:set, type}, close(rest)}
+    {checked({:set, type}, inner), close(rest)}
   end
 
   defp generic("Optional", inner, _tokens, depth) do
@@ -154,17 +193,18 @@ defmodule DSPex.Signature.TypeParser do
     {{:tuple, types}, close(rest)}
   end
 
-  defp generic("Union", inner, tokens, depth) do
+  defp generic("Union", inner, _tokens, depth) do
     {types, rest} = union_members(inner, depth)
 
     case flat_union(types) do
-      :none -> fail(tokens, "None stands only beside another type, as in \"str | None\"")
+      :none -> fail(inner, "None stands only beside another type, as in \"str | None\"")
       type -> {type, close(rest)}
     end
   end
 
   defp generic("dict", inner, _tokens, depth) do
     {key, rest} = alternatives(inner, depth)
+    checked({:dict, key, :any}, inner)
     rest = expect(rest, :comma, "\",\" and the type of the values")
     {value, rest} = alternatives(rest, depth)
     {dict(key, value), close(rest)}
@@ -175,17 +215,34 @@ defmodule DSPex.Signature.TypeParser do
     {{:one_of, Enum.uniq(values)}, close(rest)}
   end
 
-  defp generic("embedding", [{:integer, size, _} | rest], _tokens, _depth) when size > 0,
-    do: {{:embedding, size}, close(rest)}
+  defp generic("embedding", inner, _tokens, _depth) do
+    case inner do
+      [{:integer, digits, _} | rest] ->
+        size =
+          number(
+            digits,
+            inner,
+            1..@max_dimensions,
+            "an embedding has 1 to #{@max_dimensions} dimensions"
+          )
 
-  defp generic("embedding", inner, _tokens, _depth),
-    do: expected(inner, "a number of dimensions, as in embedding[768]")
+        {{:embedding, size}, close(rest)}
+
+      inner ->
+        expected(inner, "a number of dimensions, as in embedding[768]")
+    end
+  end
 
   defp generic(name, _inner, tokens, _depth) do
     case TypeConverter.from_name(name) do
       {:ok, _type} -> fail(tl(tokens), "#{name} takes nothing in brackets")
       :error -> fail(tokens, unknown(name))
     end
+  end
+
+  defp checked(type, tokens) do
+    with {:error, message} <- TypeConverter.check(type), do: fail(tokens, message)
+    type
   end
 
   defp dict(:string, :any), do: :map
@@ -217,14 +274,36 @@ defmodule DSPex.Signature.TypeParser do
   end
 
   defp literal([{:string, text, _} | rest]), do: {text, rest}
-  defp literal([{:integer, number, _} | rest]), do: {number, rest}
-  defp literal([{:minus, _, _}, {:integer, number, _} | rest]), do: {-number, rest}
+
+  defp literal([{:integer, digits, _} | rest] = tokens),
+    do: {literal_integer(digits, tokens), rest}
+
+  defp literal([{:minus, _, _}, {:integer, digits, _} = integer | rest] = tokens) do
+    if leading_zero?(digits), do: fail([integer], "an integer has no leading zero")
+    {literal_integer("-" <> digits, tokens), rest}
+  end
+
+  defp literal([{:minus, _, _} | tokens]), do: expected(tokens, "an integer after \"-\"")
   defp literal([{:name, "True", _} | rest]), do: {true, rest}
   defp literal([{:name, "False", _} | rest]), do: {false, rest}
   defp literal([{:name, "None", _} | rest]), do: {nil, rest}
 
   defp literal(tokens),
     do: expected(tokens, "a string in quotes, an integer, True, False or None")
+
+  defp literal_integer(digits, tokens) do
+    if leading_zero?(digits), do: fail(tokens, "an integer has no leading zero")
+    number(digits, tokens, @int64, "an integer in a Literal has at most 64 bits, signed")
+  end
+
+  defp leading_zero?(digits), do: String.starts_with?(digits, "0") and digits != "0"
+
+  # By length first: a number of thousands of digits is slow to read.
+  defp number(digits, tokens, range, message) do
+    if byte_size(digits) > 20 or leading_zero?(digits) or String.to_integer(digits) not in range,
+      do: fail(tokens, message),
+      else: String.to_integer(digits)
+  end
 
   # Unions have no unions in them, nothing twice, and None as {:optional, type}.
   defp flat_union(members) do
@@ -261,18 +340,19 @@ defmodule DSPex.Signature.TypeParser do
   defp expect_end([{:end, _, _}], _what), do: :ok
   defp expect_end(tokens, what), do: expected(tokens, what)
 
+  # What could not be read is only wrong once it is come to.
+  defp expected([{:bad, message, position}], _what), do: throw({__MODULE__, message, position})
+
   defp expected([{:end, _, position}], what),
     do: throw({__MODULE__, "expected #{what}, found the end of the text", position})
 
   defp expected([{:string, _text, position} | _], what),
     do: throw({__MODULE__, "expected #{what}, found a string", position})
 
-  defp expected([{kind, value, position} | _], what),
-    do: throw({__MODULE__, "expected #{what}, found #{shown(kind, value)}", position})
+  defp expected([{_kind, value, position} | _], what),
+    do: throw({__MODULE__, "expected #{what}, found #{inspect(value)}", position})
 
-  defp shown(_kind, value) when is_binary(value), do: inspect(value)
-  defp shown(_kind, value), do: inspect(to_string(value))
-
+  defp fail([{:bad, message, position}], _message), do: throw({__MODULE__, message, position})
   defp fail([{_, _, position} | _], message), do: throw({__MODULE__, message, position})
 
   @punctuation %{
@@ -303,20 +383,18 @@ defmodule DSPex.Signature.TypeParser do
 
   defp tokens(<<c, _::binary>> = text, at, done) when is_digit(c) do
     {digits, rest} = take(text, &is_digit/1)
-
-    if byte_size(digits) > 19,
-      do: throw({__MODULE__, "an integer in a type has at most 64 bits", at})
-
-    tokens(rest, at + byte_size(digits), [{:integer, String.to_integer(digits), at} | done])
+    tokens(rest, at + byte_size(digits), [{:integer, digits, at} | done])
   end
 
   defp tokens(<<quote, rest::binary>>, at, done) when quote in '"\'' do
-    {text, rest, next} = string(rest, quote, at, at + 1, [])
-    tokens(rest, next, [{:string, text, at} | done])
+    case string(rest, quote, at, at + 1, []) do
+      {:ok, text, rest, next} -> tokens(rest, next, [{:string, text, at} | done])
+      {:bad, _message, _at} = bad -> Enum.reverse([bad | done])
+    end
   end
 
-  defp tokens(<<c::utf8, _::binary>>, at, _done),
-    do: throw({__MODULE__, "unexpected character #{inspect(<<c::utf8>>)}", at})
+  defp tokens(<<c::utf8, _::binary>>, at, done),
+    do: Enum.reverse([{:bad, "unexpected character #{inspect(<<c::utf8>>)}", at} | done])
 
   defp take(text, take?) do
     size = count(text, take?, 0)
@@ -343,7 +421,7 @@ defmodule DSPex.Signature.TypeParser do
   @hex_digits %{?x => 2, ?u => 4, ?U => 8}
 
   defp string(<<quote, rest::binary>>, quote, _start, at, done),
-    do: {done |> Enum.reverse() |> IO.iodata_to_binary(), rest, at + 1}
+    do: {:ok, done |> Enum.reverse() |> IO.iodata_to_binary(), rest, at + 1}
 
   defp string(<<?\\, c, rest::binary>>, quote, start, at, done) when is_map_key(@escapes, c),
     do: string(rest, quote, start, at + 2, [Map.fetch!(@escapes, c) | done])
@@ -352,27 +430,29 @@ defmodule DSPex.Signature.TypeParser do
     size = Map.fetch!(@hex_digits, c)
 
     with <<digits::binary-size(size), rest::binary>> <- rest,
-         {code, ""} when code in 0..0xD7FF or code in 0xE000..0x10FFFF <-
-           Integer.parse(digits, 16) do
+         {:ok, code} <- hex(digits) do
       string(rest, quote, start, at + 2 + size, [<<code::utf8>> | done])
     else
-      _bad ->
-        throw({__MODULE__, "\\#{<<c>>} takes #{size} hexadecimal digits of a character", at})
+      _bad -> {:bad, "\\#{<<c>>} takes #{size} hexadecimal digits of a character", at}
     end
   end
 
-  defp string(<<?\\, _::binary>>, _quote, _start, at, _done) do
-    throw(
-      {__MODULE__, "unknown escape; known are \\\\ \\' \\\" \\b \\f \\n \\r \\t \\x \\u \\U", at}
-    )
-  end
+  defp string(<<?\\, _::binary>>, _quote, _start, at, _done),
+    do: {:bad, "unknown escape; known are \\\\ \\' \\\" \\b \\f \\n \\r \\t \\x \\u \\U", at}
 
   defp string(<<c, _::binary>>, _quote, _start, at, _done) when c < 0x20,
-    do: throw({__MODULE__, "a string holds no control character; write an escape", at})
+    do: {:bad, "a string holds no control character; write an escape", at}
 
   defp string(<<c::utf8, rest::binary>>, quote, start, at, done),
     do: string(rest, quote, start, at + 1, [<<c::utf8>> | done])
 
   defp string(<<>>, quote, start, _at, _done),
-    do: throw({__MODULE__, "this string has no closing #{<<quote>>}", start})
+    do: {:bad, "this string has no closing #{<<quote>>}", start}
+
+  defp hex(digits) do
+    # Integer.parse/2 would take a sign too.
+    with true <- digits =~ ~r/\A[0-9A-Fa-f]+\z/,
+         code when code in 0..0xD7FF or code in 0xE000..0x10FFFF <- String.to_integer(digits, 16),
+         do: {:ok, code}
+  end
 end

@@ -103,17 +103,7 @@ defmodule DSPex.Protocol.FramingTest do
     assert decoder.state == {:skip, 4_000_000_000 - 101 - 50_000_000}
   end
 
-  test "a frame that comes byte by byte costs memory of its own size and linear time" do
-    one = fn size ->
-      bytes = [<<size::32>> | List.duplicate("x", size)]
-      {microseconds, _} = :timer.tc(fn -> feed_all(bytes, size) end)
-      microseconds
-    end
-
-    # Twenty times the bytes in far less than twenty times twenty of the time.
-    one.(10_000)
-    assert one.(400_000) < 100 * max(one.(20_000), 1000)
-
+  test "a frame that comes byte by byte costs little more memory than its own bytes" do
     {[], decoder} = Framing.feed(Framing.new(1_000_000), <<1_000_000::32>>)
 
     decoder =

@@ -51,7 +51,7 @@ defmodule DSPex.Protocol.MessageTest do
     wire = %{code: "parse_error", message: "bad frame", retryable: false, data: %{}}
     frame = encode!([1, nil, wire, nil])
     assert {:ok, {:response, nil, {:error, %{code: :parse_error}}}} = Message.parse(frame)
-    assert Message.peek(frame) == :unknown
+    assert Message.peek(frame) == {:response, nil, :error}
   end
 
   @wire_error %{"code" => "timeout", "message" => "late", "retryable" => true, "data" => %{}}
@@ -63,8 +63,8 @@ defmodule DSPex.Protocol.MessageTest do
           {%{}, nil},
           {[], nil},
           {[0], nil},
-          {[0, 5, "m"], nil},
-          {[0, 5, "m", %{}, nil], nil},
+          {[0, 5, "m"], 5},
+          {[0, 5, "m", %{}, nil], 5},
           {[0, 5, "m", nil], 5},
           {[0, 5, "m", []], 5},
           {[0, 5, 6, %{}], 5},
