@@ -20,9 +20,10 @@ usage: dspex COMMAND [OPTION ...]
 DSPy programs for Elixir, and for any other language, over a port.
 
 commands:
-  bridge   serve DSPy programs on stdin and stdout, for a program that spawned it
-  run      run one program once and print its outputs
-  doctor   check what DSPex needs on this machine and say what to do about it
+  bridge       serve DSPy programs on stdin and stdout, for a program that spawned it
+  run          run one program once and print its outputs
+  doctor       check what DSPex needs on this machine and say what to do about it
+  conformance  check that a bridge, or a client, keeps to the protocol
 
 dspex COMMAND --help tells more of each.
 """
@@ -51,6 +52,10 @@ def main() -> NoReturn:
         from .doctor import main as doctor
 
         sys.exit(doctor(arguments[1:]))
+    if command == "conformance":
+        from .conformance import main as conformance
+
+        sys.exit(conformance(arguments[1:]))
     if command in ("-h", "--help", "help"):
         sys.stdout.write(_USAGE)
         sys.exit(0)

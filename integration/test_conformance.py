@@ -1,0 +1,268 @@
+"""`dspex conformance`: our bridge and our client pass it, and what breaks a rule does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dspex_bridge.conformance.player import play
+from dspex_bridge.conformance.sessions import Session, load_sessions
+
+from integration.conformance_driver import Driver
+from integration.pipe import BRIDGE
+
+CONFORMANCE = (sys.executable, "-m", "dspex_bridge.conformance")
+SERVE = (*CONFORMANCE, "--serve")
+TIMEOUT_S = 60.0
+SESSIONS = load_sessions()
+
+
+def conformance(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CONFORMANCE, *arguments], capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def bridge_that(*lines: str) -> tuple[str, ...]:
+    """A bridge in which one thing is broken: Python lines that run before it does."""
+    serve = "from dspex_bridge.cli import bridge; import sys; bridge(sys.argv[1:])"
+    return (sys.executable, "-c", "\n".join([*lines, serve]))
+
+
+# Sessions against bridges
+
+
+@pytest.mark.parametrize("session", SESSIONS, ids=[session.name for session in SESSIONS])
+def test_the_bridge_passes_the_session(session: Session) -> None:
+    assert play(session, BRIDGE, TIMEOUT_S) is None
+
+
+# What is broken -> the session that has to notice, what it has to say, and the patch.
+BREAKS = {
+    "a second answer": (
+        "split_frames",
+        "step 3: [1]: expected 2, got 1",
+        "from dspex_protocol.connection import Connection as C",
+        "send = C._send_answer",
+        "def twice(self, request, data):\n    self._queue(data); return send(self, request, data)",
+        "C._send_answer = twice",
+    ),
+    "no answer to a bad frame": (
+        "bad_frames",
+        "step 2: nothing came",
+        "from dspex_protocol.connection import Connection as C, Refused",
+        "C._answer_bad_frame = lambda self, request_id, error: Refused(request_id, error)",
+    ),
+    "an id that is not recovered": (
+        "bad_frames",
+        "step 6: [1]: expected 10, got null",
+        "from dspex_protocol import connection",
+        "connection.recover_id = lambda head, kind: None",
+    ),
+    "a limit that is ignored": (
+        "frame_limit_option",
+        "step 6: [2]: expected a map",
+        "from dspex_protocol.framing import FrameReader as F",
+        "init = F.__init__",
+        "F.__init__ = lambda self, limit: init(self, 2**31)",
+        "from dspex_protocol.connection import Connection as C",
+        "C.max_frame_bytes = property(lambda self: 5000)",
+    ),
+    "a client's limit that is ignored": (
+        "client_limit",
+        "step 8: [2]: expected a map",
+        "from dspex_protocol.connection import Connection as C",
+        "C.peer_max_frame_bytes = property(lambda self: 2**31, lambda self, limit: None)",
+    ),
+    "an unknown notification that is answered": (
+        "never_answered",
+        "step 6: the message: expected a list of 4",
+        "from dspex_bridge.dispatch import Dispatcher as D",
+        "D.notification = lambda self, _: self._host.connection.send_notification('what', {})",
+    ),
+    "a cancel that is ignored": (
+        "cancel",
+        "step 6: [1]: expected 5, got 6",
+        "from dspex_bridge.dispatch import Dispatcher as D",
+        "D.notification = lambda self, notification: None",
+    ),
+    "a deadline that is ignored": (
+        "cancel",
+        "step 9: [2]: expected a map",
+        "from dspex_bridge.dispatch import Dispatcher as D",
+        "D._time_out = lambda self, call, timeout_ms: None",
+    ),
+    "a window that is ignored": (
+        "stream",
+        "step 4: the number of chunks: expected max 2",
+        "from dspex_bridge import streams",
+        "send = streams.ChunkStream._send_pending",
+        "streams.ChunkStream._send_pending = lambda self, limited: send(self, limited=False)",
+    ),
+    "a grant that is ignored": (
+        "stream",
+        "step 6: the number of chunks: expected min 3, got 2",
+        "from dspex_bridge.dispatch import Call",
+        "Call.grant = lambda self, credit: None",
+    ),
+    "chunks of which one is lost": (
+        "stream",
+        "step 4: the chunks of 'answer', joined",
+        "from dspex_bridge import streams",
+        "put = streams.ChunkStream.put",
+        "def lossy(self, field, text, done=False):\n    put(self, field, text[1:], done=done)",
+        "streams.ChunkStream.put = lossy",
+    ),
+    "a limit of requests in flight that is ignored": (
+        "overloaded",
+        "step 8: [1]: expected 5, got 6",
+        "from dspex_bridge.host import Host",
+        "Host.max_in_flight = property(lambda self: 1 if self.dispatcher.in_flight == 0 else 99)",
+    ),
+    "a shutdown that does not wait": (
+        "shutdown_drains",
+        "step 7: [2]: expected null",
+        "from dspex_bridge.dispatch import Dispatcher as D",
+        "shut = D.shut_down",
+        "D.shut_down = lambda self, drain_ms, finish: shut(self, 0, finish)",
+    ),
+    "a shutdown that does not cut off": (
+        "shutdown_cuts_off",
+        "step 4: [2]: expected a map",
+        "from dspex_bridge.dispatch import Dispatcher as D",
+        "D._cut_off = lambda self: None",
+    ),
+    "a process that stays": (
+        "shutdown_cuts_off",
+        "step 6: nothing came",
+        "from dspex_bridge.host import Host",
+        "Host.leave = lambda self: self.writer.flush()",
+    ),
+    "something printed on the wire": (
+        "no_handshake",
+        "step 2: its stdout holds what is no frame",
+        "import os; os.write(1, b'Loading...')",
+    ),
+    "an id in flight that is taken": (
+        "duplicate_id",
+        "step 5: [1]: expected null, got 7",
+        "from dspex_protocol.connection import Connection as C",
+        "def open(self, request):\n    self._incoming[request.id] = request\n    return request",
+        "C._open = open",
+    ),
+    "unknown parameters that are let through": (
+        "parameters",
+        "step 4: [2]: expected a map",
+        "from dspex_bridge.methods import METHODS",
+        "METHODS['ping'].check = lambda value, where: None",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_bridge_that_breaks_the_rule_fails_the_session(broken: str) -> None:
+    name, said, *lines = BREAKS[broken]
+    session = next(session for session in SESSIONS if session.name == name)
+    # The one break that is noticed by silence is in an answer that needs no DSPy.
+    problem = play(session, bridge_that(*lines), timeout_s=5.0 if "nothing" in said else TIMEOUT_S)
+    assert problem is not None
+    assert problem.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("cat",), "expected 1, got 0"),
+        (("true",), "closed its std"),
+        (("sleep", "100"), "nothing came within 1.0 s\n"),
+        (("sh", "-c", "echo hello; sleep 100"), "within 1.0 s but the beginning of a frame"),
+        (("sh", "-c", "printf '\\000\\000\\000\\001\\301'; sleep 100"), "a frame of its"),
+        (("sh", "-c", "printf '\\000\\000'"), "in the middle of a frame"),
+    ],
+)
+def test_what_is_no_bridge_fails_and_the_account_says_why(
+    command: tuple[str, ...], said: str
+) -> None:
+    session = next(session for session in SESSIONS if session.name == "no_handshake")
+    problem = play(session, command, timeout_s=1.0)
+    assert problem is not None
+    assert said in problem
+
+
+# The command
+
+
+def test_the_command_runs_named_sessions_and_counts_them() -> None:
+    done = conformance("version", "overloaded", "--no-options", "--", *BRIDGE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("ok        version: ")
+    assert lines[1] == "left out  overloaded: needs --max-in-flight 1"
+    assert lines[2] == "1 passed, 0 failed, 1 left out"
+
+
+def test_the_command_says_what_was_expected_and_exits_with_1() -> None:
+    done = conformance("version", "--timeout", "5", "--", "cat")
+    assert done.returncode == 1
+    assert "FAILED    version" in done.stdout
+    assert "step 2: [0]: expected 1, got 0" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 passed, 1 failed"
+
+
+def test_the_command_lists_the_sessions() -> None:
+    done = conformance("--list")
+    assert done.returncode == 0
+    listed = [line.split()[0] for line in done.stdout.splitlines()]
+    assert listed == [session.name for session in SESSIONS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "which bridge after a --"),
+        (("--",), "no COMMAND after the --"),
+        (("no_such", "--", "cat"), "no session no_such"),
+        (("version", "--", "/no/such/command"), "cannot be started"),
+        (("--timeout", "0", "--", "cat"), "a number of seconds over 0"),
+    ],
+)
+def test_wrong_usage_is_explained_with_exit_status_2(arguments: tuple[str, ...], said: str) -> None:
+    done = conformance(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+# Cases for clients
+
+
+def test_the_python_client_passes_every_case() -> None:
+    driver = Driver(SERVE)
+    status = asyncio.run(driver.run())
+    failed = {name: verdict for name, verdict in driver.verdicts.items() if not verdict["ok"]}
+    assert failed == {}
+    assert len(driver.verdicts) == 30
+    assert status == 0
+
+
+def test_a_client_that_reports_nonsense_fails_and_the_report_says_so(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    driver = Driver((*SERVE, "--report", str(report)))
+    outcome = driver._outcome
+
+    async def wrong(case: dict[str, object], call: dict[str, object]) -> dict[str, object]:
+        told = await outcome(case, call)
+        return {"outputs": {"n": 0}} if case["case"] in ("twice", "dies") else told
+
+    driver._outcome = wrong  # type: ignore[method-assign]
+    status = asyncio.run(driver.run())
+    assert {name for name, verdict in driver.verdicts.items() if not verdict["ok"]} == {
+        "twice",
+        "dies",
+    }
+    lines = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
+    assert {line["case"] for line in lines if not line["ok"]} == {"twice", "dies"}
+    assert status == 0, "the last bridge saw nothing wrong"
