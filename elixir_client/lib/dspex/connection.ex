@@ -722,6 +722,8 @@ defmodule DSPex.Connection do
   defp notified("ready", %{"error" => error}, os_pid),
     do: Logger.error("DSPex: Python (pid #{os_pid}) has no DSPy: #{text(error)}")
 
+  defp notified("ready", _params, _os_pid), do: :ok
+
   defp notified(method, _params, _os_pid),
     do: Logger.debug("DSPex: notification #{inspect(method, printable_limit: 40)}")
 
