@@ -1,81 +1,37 @@
-# Mails that somebody has sorted by hand: the program learns from them what is meant.
-products = ["Lumo 3 espresso machine", "Lumo Mini", "Grano coffee grinder", "Cleaning tablets"]
+# What the support team answered before: demonstrations for the prompt, and all that demo/knn knows.
+shop = ["kettle", "toaster", "coffee mill", "scales"]
 
-[
+for {subject, body, category, urgency, phrases, reply} <- [
+      {"Where is my parcel?",
+       "I ordered the scales ten days ago and the tracking page has not moved since Monday. " <>
+         "Could you find out where the parcel is?", :delivery, 0.5,
+       ["ordered ten days ago", "tracking has not moved"],
+       "I am sorry that your parcel is late; I have asked the carrier where it is."},
+      {"Toaster sparks",
+       "The toaster that I bought last month gives off sparks and a burnt smell when I push the " <>
+         "lever down. I have unplugged it. I need a replacement or my money back.", :defect, 0.95,
+       ["gives off sparks", "unplugged it", "replacement or my money back"],
+       "Please leave it unplugged: a replacement is on its way to you today."},
+      {"Charged twice",
+       "My card was charged twice for order 28113. Please refund one of the two payments.",
+       :billing, 0.6, ["charged twice", "refund one of the two payments"],
+       "You are right that we charged you twice, and the second payment is refunded."},
+      {"Which burrs?",
+       "Does the coffee mill have steel or ceramic burrs, and can I buy them on their own?",
+       :question, 0.1, ["steel or ceramic burrs", "buy them on their own"],
+       "The mill has steel burrs, and we sell them on their own."},
+      {"Thank you!",
+       "The kettle arrived a day early and is just what I hoped for. Your packing was lovely.",
+       :praise, 0.05, ["arrived a day early", "just what I hoped for"],
+       "Thank you for writing, that made our morning!"},
+      {"Mill stopped working",
+       "After three weeks the coffee mill does not start any more, it only hums. How can I send " <>
+         "it back for repair?", :defect, 0.6,
+       ["does not start any more", "send it back for repair"],
+       "I am sorry about the mill; here is a label to send it back free of charge."}
+    ] do
   %{
-    inputs: %{
-      subject: "Charged twice for order 88120",
-      body:
-        "Good morning, my card was charged twice for the same Grano grinder on Monday. " <>
-          "Please refund one of the two payments of 149 euros and send me a corrected invoice.",
-      products: products
-    },
-    outputs: %{
-      category: :billing,
-      urgency: 0.5,
-      phrases: ["charged twice", "refund one of the two payments", "corrected invoice"],
-      summary: "A customer was charged twice for a grinder and asks for a refund."
-    }
-  },
-  %{
-    inputs: %{
-      subject: "Sparks from the machine",
-      body:
-        "When I switched on the espresso machine this morning there were sparks near the plug and " <>
-          "a smell of burning. I have unplugged it and will not use it. It leaks as well. Somebody " <>
-          "should look at this today; I expect a replacement.",
-      products: products
-    },
-    outputs: %{
-      category: :defect,
-      urgency: 0.95,
-      phrases: ["sparks near the plug", "smell of burning", "expect a replacement"],
-      summary: "A machine that sparks and smells of burning is unplugged and should be replaced."
-    }
-  },
-  %{
-    inputs: %{
-      subject: "Grinder is stuck",
-      body:
-        "The grinder that came last week makes a humming noise but the burrs do not turn. I have " <>
-          "cleaned it twice. Can it be repaired under warranty? There is no hurry, I have another.",
-      products: products
-    },
-    outputs: %{
-      category: :defect,
-      urgency: 0.4,
-      phrases: ["burrs do not turn", "repaired under warranty", "no hurry"],
-      summary: "A new grinder no longer turns and should be repaired under warranty."
-    }
-  },
-  %{
-    inputs: %{
-      subject: "Where is my parcel?",
-      body:
-        "I ordered cleaning tablets ten days ago, and the tracking page has said that the courier " <>
-          "has the parcel since Tuesday. When will it be delivered?",
-      products: products
-    },
-    outputs: %{
-      category: :delivery,
-      urgency: 0.3,
-      phrases: ["ordered ten days ago", "courier has the parcel", "when will it be delivered"],
-      summary: "A parcel with cleaning tablets is late and its customer asks where it is."
-    }
-  },
-  %{
-    inputs: %{
-      subject: "Which grinder goes with the Lumo Mini?",
-      body:
-        "I own a Lumo Mini and am thinking of buying a grinder. Is the Grano fine enough for " <>
-          "espresso, and does it fit under a shelf of 38 centimetres?",
-      products: products
-    },
-    outputs: %{
-      category: :question,
-      urgency: 0.1,
-      phrases: ["thinking of buying a grinder", "fine enough for espresso", "fit under a shelf"],
-      summary: "The owner of a Lumo Mini asks whether the Grano grinder suits it."
-    }
+    inputs: %{subject: subject, body: body, products: shop},
+    outputs: %{category: category, urgency: urgency, phrases: phrases, reply: reply}
   }
-]
+end
