@@ -8,16 +8,30 @@ defmodule DSPex.Test.Bridge do
 
   def start(options \\ []) do
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
-    ExUnit.Callbacks.start_supervised!({DSPex, [name: name] ++ command() ++ options})
+    options = Keyword.put_new_lazy(options, :command, &command/0)
+    ExUnit.Callbacks.start_supervised!({DSPex, [name: name] ++ options})
     name
   end
 
-  defp command do
+  @doc "The command of the bridge."
+  def command do
     cond do
-      System.get_env("DSPEX_BRIDGE", "") != "" -> []
-      File.exists?(@checkout) -> [command: [@checkout, "bridge"]]
-      true -> flunk("no bridge: set DSPEX_BRIDGE, or make #{@checkout} with scripts/setup")
+      System.get_env("DSPEX_BRIDGE", "") != "" ->
+        {:ok, {executable, args}} = DSPex.Command.find(nil)
+        [executable | args]
+
+      File.exists?(@checkout) ->
+        [@checkout, "bridge"]
+
+      true ->
+        flunk("no bridge: set DSPEX_BRIDGE, or make #{@checkout} with scripts/setup")
     end
+  end
+
+  @doc "The bridge's own test of clients: a bridge that is as bad as one may be."
+  def conformance_command do
+    [executable | _args] = command()
+    [executable |> Path.dirname() |> Path.join("dspex"), "conformance", "--serve"]
   end
 
   def os_pid(name), do: :sys.get_state(Module.concat(name, "Connection")).os_pid

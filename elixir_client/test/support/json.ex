@@ -4,7 +4,9 @@ defmodule DSPex.Test.JSON do
 
   @vectors Path.expand("../../../protocol/vectors", __DIR__)
 
-  def vectors(name), do: @vectors |> Path.join(name) |> File.read!() |> decode()
+  def vectors(name), do: @vectors |> Path.join(name) |> read()
+
+  def read(path), do: path |> File.read!() |> decode()
 
   defp decode(text) do
     # Looked up, because a compiler would miss the one that is not here.
