@@ -124,14 +124,23 @@ class Dispatcher:
 
     def notification(self, notification: Notification) -> None:
         if notification.method == "cancel":
-            request_id = notification.params.get("id")
-            call = self._calls.get(request_id) if type(request_id) is int else None
-            if call is not None:
-                self.end(call, RequestCancelledError("the client cancelled the request"))
+            self._cancel(notification.params.get("id"))
         elif notification.method == "grant":
             self._grant(notification.params)
         else:
-            self._host.log.warning(f"unknown notification {notification.method!r} ignored")
+            name = params.quoted(notification.method)
+            self._host.log.warning(f"unknown notification {name} ignored")
+
+    def _cancel(self, request_id: Any) -> None:
+        """Ends a request; one that has been answered, or never came, is ignored."""
+        cancelled = RequestCancelledError("the client cancelled the request")
+        call = self._calls.get(request_id) if type(request_id) is int else None
+        shutdown = None if self._draining is None else self._draining.request
+        if call is not None:
+            self.end(call, cancelled)
+        elif shutdown is not None and shutdown.id == request_id:
+            # Its request ends here; the shutdown goes on, because there is no way back from it.
+            self._host.connection.send_error(shutdown, cancelled)
 
     def _grant(self, credit: dict[str, Any]) -> None:
         """More credit for a stream; for one that has ended, or was none, it is ignored."""
@@ -144,7 +153,7 @@ class Dispatcher:
         method = METHODS.get(request.method)
         if method is None:
             raise MethodNotFoundError(
-                f"there is no method {request.method!r}."
+                f"there is no method {params.quoted(request.method)}."
                 f"{params.suggest(request.method, METHODS)} Valid: {', '.join(METHODS)}."
             )
         if self._draining is not None:
@@ -276,15 +285,21 @@ class Dispatcher:
 
     # Shutdown
 
-    def shut_down(self, drain_ms: int, finish: Callable[[dict[str, int]], None]) -> None:
+    def shut_down(
+        self,
+        drain_ms: int,
+        finish: Callable[[dict[str, int]], None],
+        request: Request | None = None,
+    ) -> None:
         """Refuses what is new; calls `finish` with `{completed, cancelled}` once all is answered.
 
-        What is not done after `drain_ms` is answered with `shutting_down`.
+        What is not done after `drain_ms` is answered with `shutting_down`. `request` is the one
+        that asked for it, if any did.
         """
         with self._lock:
             if self._draining is not None:
                 return
-            self._draining = _Draining(finish)
+            self._draining = _Draining(finish, request)
         self._host.timers.at(time.monotonic() + drain_ms / 1000, self._cut_off)
         self._finish_drain_if_empty()
 
@@ -302,8 +317,9 @@ class Dispatcher:
 
 
 class _Draining:
-    def __init__(self, finish: Callable[[dict[str, int]], None]) -> None:
+    def __init__(self, finish: Callable[[dict[str, int]], None], request: Request | None) -> None:
         self.finish = finish
+        self.request = request
         self.completed = 0
         self.cancelled = 0
         self.is_finished = False

@@ -32,6 +32,9 @@ _GREETING_MS = 5
 # Reads of 1 MiB cost 10 µs more a message than these: the buffer is allocated for each.
 _READ_BYTES = 64 * 1024
 
+# Of the reason why DSPy cannot be imported: enough to act on, and less than any frame's limit.
+_MAX_REASON_CHARS = 500
+
 # A reply beside a busy Python thread takes as long as that thread may keep the interpreter: 5 ms
 # by default.
 _SWITCH_INTERVAL_S = 0.0001
@@ -119,9 +122,9 @@ def _load(host: Host) -> None:
             "import_ms": round((time.monotonic() - started) * 1000, 3),
         }
     except Exception as error:  # noqa: BLE001 - told to the client
+        reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
         host.unavailable = UnavailableError(
-            f"DSPy could not be imported ({type(error).__name__}: {error}); "
-            "install it with: pip install dspex"
+            f"DSPy could not be imported ({reason}); install it with: pip install dspex"
         )
         host.log.error(str(host.unavailable))
         ready = {"error": host.unavailable.to_wire()}

@@ -27,10 +27,14 @@ __all__ = [
     "name",
     "number",
     "one_of",
+    "quoted",
     "record",
     "suggest",
     "text",
 ]
+
+# A client's integers have 64 bits, and so has nearly everything that they are handed on to.
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
 # Names of programs and LMs stand in logs and errors.
 MAX_NAME_CHARS = 256
@@ -66,20 +70,30 @@ def mapping(value: Any, where: str) -> None:
 
 
 def integer(minimum: int | None = None, maximum: int | None = None) -> Check:
+    """An integer of 64 bits, signed."""
     expected = "an integer" + _range(minimum, maximum)
 
     def check(value: Any, where: str) -> None:
-        if type(value) is not int or not _within(value, minimum, maximum):
+        if (
+            type(value) is not int
+            or not _MIN_INTEGER <= value <= _MAX_INTEGER
+            or not _within(value, minimum, maximum)
+        ):
             raise _wrong(where, expected, value)
 
     return check
 
 
 def number(minimum: float | None = None, maximum: float | None = None) -> Check:
+    """An integer or a float, finite and within what an integer may be."""
     expected = "a number" + _range(minimum, maximum)
 
     def check(value: Any, where: str) -> None:
-        if type(value) not in (int, float) or not _within(value, minimum, maximum):
+        if (
+            type(value) not in (int, float)
+            or not _MIN_INTEGER <= value <= _MAX_INTEGER
+            or not _within(value, minimum, maximum)
+        ):
             raise _wrong(where, expected, value)
 
     return check
@@ -90,7 +104,7 @@ def one_of(*names: str) -> Check:
         if value not in names:
             text(value, where)
             raise InvalidParamsError(
-                f"{where} is unknown: {value!r}.{suggest(value, names)} "
+                f"{where} is unknown: {quoted(value)}.{suggest(value, names)} "
                 f"Valid: {', '.join(names) or 'none'}.",
                 data={"param": where.rpartition(": ")[2]},
             )
@@ -111,9 +125,16 @@ def array(item: Check, maximum: int | None = None) -> Check:
 
 
 def map_of(item: Check) -> Check:
+    """A map from names to what `item` takes."""
+
     def check(value: Any, where: str) -> None:
         mapping(value, where)
         for key, element in value.items():
+            if not 0 < len(key) <= MAX_NAME_CHARS:
+                raise InvalidParamsError(
+                    f"{where}: names have 1 to {MAX_NAME_CHARS} characters, got {len(key)}.",
+                    data={"param": where.rpartition(": ")[2]},
+                )
             item(element, f"{where}.{key}")
 
     return check
@@ -146,9 +167,9 @@ def record(
         for key in value:
             if key not in required and key not in optional:
                 raise InvalidParamsError(
-                    f"{where}: unknown parameter {key!r}.{suggest(key, known)} "
+                    f"{where}: unknown parameter {quoted(key)}.{suggest(key, known)} "
                     f"Valid: {', '.join(known) or 'none'}.",
-                    data={"param": key},
+                    data={"param": key[:MAX_NAME_CHARS]},
                 )
         for key, item in required.items():
             if key not in value:
@@ -163,10 +184,17 @@ def record(
     return check
 
 
+def quoted(word: str) -> str:
+    """A name in an error: a client's frame may be one long name, the answer must not be."""
+    return repr(word) if len(word) <= MAX_NAME_CHARS else f"{word[:MAX_NAME_CHARS]!r}…"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the closest known name, or nothing where none is close."""
     from difflib import get_close_matches
 
+    if len(word) > MAX_NAME_CHARS:
+        return ""  # and comparing it would take seconds
     close = get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -201,7 +229,9 @@ _KINDS = {
 
 def _wrong(where: str, expected: str, value: Any) -> InvalidParamsError:
     got = _KINDS.get(type(value), type(value).__name__)
-    if type(value) in (bool, int, float):
+    if type(value) is int and not _MIN_INTEGER <= value <= _MAX_INTEGER:
+        got = "an integer beyond 64 bits"  # which may have more digits than Python prints
+    elif type(value) in (bool, int, float):
         got = f"{got} ({value})"
     return InvalidParamsError(
         f"{where} must be {expected}, got {got}.", data={"param": where.rpartition(": ")[2]}

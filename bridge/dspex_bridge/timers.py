@@ -15,6 +15,10 @@ __all__ = ["Timer", "Timers"]
 # Cancelled timers stay in the heap until they are due, or until they are most of it.
 _COMPACT_FROM = 1024
 
+# Python waits for no time that the system cannot count: a deadline in a million years is waited
+# for an hour at a time.
+_LONGEST_WAIT_S = 3600.0
+
 
 class Timer:
     """One pending call. Cancelling one that has run, or twice, does nothing."""
@@ -80,7 +84,8 @@ class Timers:
         while True:
             with self._changed:
                 while not self._heap or self._heap[0].when > (now := time.monotonic()):
-                    self._changed.wait(self._heap[0].when - now if self._heap else None)
+                    left = self._heap[0].when - now if self._heap else _LONGEST_WAIT_S
+                    self._changed.wait(min(left, _LONGEST_WAIT_S))
                 timer = heapq.heappop(self._heap)
                 if timer.is_cancelled:
                     self._cancelled = max(0, self._cancelled - 1)

@@ -62,6 +62,9 @@ MAX_TYPE_DEPTH = 32
 # An order of magnitude above the largest embedding models.
 MAX_EMBEDDING_DIMENSIONS = 65_536
 
+# A longer name is nobody's misspelling, and comparing one of a frame's length takes seconds.
+_MAX_MISSPELT_CHARS = 256
+
 # The integers that every MessagePack and JSON reader of the vectors can hold.
 MIN_LITERAL_INTEGER = -(2**63)
 MAX_LITERAL_INTEGER = 2**63 - 1
@@ -238,6 +241,8 @@ def parse_type(text: str) -> Type:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`, did you mean 'x'?` where a known name is close in spelling or begins so, else empty."""
+    if len(name) > _MAX_MISSPELT_CHARS:
+        return ""
     wanted = name.lower()
     folded = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(wanted, folded, n=1, cutoff=0.6)

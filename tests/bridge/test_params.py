@@ -60,6 +60,11 @@ def test_what_fits_passes(value: dict[str, Any]) -> None:
             "timeout",
         ),
         (
+            {"program": "p", "timeout": 10**5000},
+            "execute: timeout must be an integer of at least 1, got an integer beyond 64 bits.",
+            "timeout",
+        ),
+        (
             {"program": "p", "timeout": True},
             "execute: timeout must be an integer of at least 1, got a boolean (True).",
             "timeout",
@@ -95,6 +100,11 @@ def test_what_fits_passes(value: dict[str, Any]) -> None:
             "ratio",
         ),
         (
+            {"program": "p", "ratio": float("nan")},
+            "execute: ratio must be a number from 0 to 1, got a float (nan).",
+            "ratio",
+        ),
+        (
             {"program": "p", "lm": ["main"]},
             "execute: lm must be a name or a map, got a list.",
             "lm",
@@ -107,6 +117,15 @@ def test_what_does_not_fit_is_named_with_what_was_expected(
     error = refusal(value)
     assert str(error) == message
     assert error.data["param"] == param
+
+
+def test_a_name_as_long_as_a_frame_is_cut_and_compared_with_nothing() -> None:
+    long = "program" * 2_000_000
+    for value in ({"program": "p", long: 1}, {"program": "p", "level": long}):
+        error = refusal(value)
+        assert len(str(error)) < 1000
+        assert len(error.data["param"]) < 1000
+        assert "Did you mean" not in str(error)
 
 
 def test_the_value_of_a_string_is_not_quoted_since_it_may_be_a_secret() -> None:

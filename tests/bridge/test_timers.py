@@ -33,6 +33,16 @@ def test_an_earlier_timer_is_not_held_up_by_a_later_one_that_was_set_first() -> 
     assert done.wait(BOUND_S)
 
 
+def test_a_timer_that_is_never_due_holds_up_no_other() -> None:
+    timers, first, second = Timers(), threading.Event(), threading.Event()
+    timers.at(time.monotonic() + 2.0**63, lambda: None)
+    timers.at(time.monotonic() + 0.01, first.set)
+    assert first.wait(BOUND_S)
+    # The thread waits for the far one now, and must live to see an earlier one.
+    timers.at(time.monotonic() + 0.01, second.set)
+    assert second.wait(BOUND_S)
+
+
 def test_a_cancelled_timer_does_not_run() -> None:
     timers, ran, done = Timers(), [], threading.Event()
     now = time.monotonic()

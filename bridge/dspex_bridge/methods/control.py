@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from dspex_protocol.errors import UnsupportedVersionError
+from dspex_protocol.errors import RequestTimeoutError, UnsupportedVersionError
 
 from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
 from dspex_bridge.logs import LEVELS
@@ -66,11 +66,22 @@ def _initialize(host: Host, call: Call) -> dict[str, Any]:
 
 
 def _emit_log(host: Host, level: str, logger: str, message: str, request: int | None) -> None:
-    event: dict[str, Any] = {"level": level, "logger": logger, "message": message}
+    # Cut rather than refused, and never raising: whoever logs may be the reader. A character has
+    # at most 4 bytes, and there are two texts.
+    room = host.connection.peer_max_frame_bytes // 10
+    event: dict[str, Any] = {
+        "level": level,
+        "logger": _sendable(logger[:room]),
+        "message": _sendable(message[:room]),
+    }
     if request is not None:
         event["request"] = request
     host.connection.send_notification("log", event)
     host.flush()
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _ping(_host: Host, call: Call) -> dict[str, Any]:
@@ -107,12 +118,21 @@ def _memory_bytes() -> int:
 
 def _shutdown(host: Host, call: Call) -> None:
     drain_ms = call.params.get("drain_ms")
+    drain_ms = DEFAULT_DRAIN_MS if drain_ms is None else drain_ms
+    timeout_ms = call.request.params.get("timeout_ms")
 
     def finish(counts: dict[str, int]) -> None:
-        host.connection.send_result(call.request, counts)
+        if timeout_ms is not None and call.elapsed_ms >= timeout_ms:
+            late = RequestTimeoutError(f"not all was done within {timeout_ms} ms")
+            host.connection.send_error(call.request, late)
+        else:
+            host.connection.send_result(call.request, counts)
         host.leave()
 
-    host.dispatcher.shut_down(DEFAULT_DRAIN_MS if drain_ms is None else drain_ms, finish)
+    # There is no way back from a shutdown: its deadline ends the wait, and so the process.
+    if timeout_ms is not None:
+        drain_ms = min(drain_ms, timeout_ms)
+    host.dispatcher.shut_down(drain_ms, finish, call.request)
 
 
 INITIALIZE = Method(
