@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from .patterns import matcher
-from .schemas import Schema, alternatives, resolve
+from .schemas import DECIMAL, UNKNOWN, Schema, alternatives, resolve
 
 __all__ = ["MISSING", "Missing", "conform"]
 
@@ -79,7 +79,7 @@ class _Check:
                 return self._array(value, schema, depth)
             case "object":
                 return self._object(value, schema, depth)
-        return value
+        return MISSING if schema == UNKNOWN and value is None else value
 
     def _union(self, value: Any, options: list[Schema], depth: int) -> Any | Missing:
         found = [self.value(value, option, depth + 1) for option in options]
@@ -130,7 +130,7 @@ def _one_of(value: Any, options: list[Any]) -> Any | Missing:
             return option
     if isinstance(value, str):
         for option in options:
-            if str(option) == value.strip():
+            if str(option).strip() == value.strip():
                 return option
     return MISSING
 
@@ -165,6 +165,7 @@ def _boolean(value: Any) -> Any | Missing:
 
 
 def _number(value: Any, schema: Schema, kind: str) -> Any | Missing:
+    given = value
     if isinstance(value, str):
         text = value.strip()
         if _INTEGER.fullmatch(text):
@@ -185,7 +186,10 @@ def _number(value: Any, schema: Schema, kind: str) -> Any | Missing:
         and ("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
         and (not step or _is_multiple(value, step))
     )
-    return value if within else MISSING
+    if not within:
+        return MISSING
+    # A float would lose digits of a decimal that came as text.
+    return given.strip() if schema.get("format") == DECIMAL and isinstance(given, str) else value
 
 
 def _is_multiple(value: float, step: float) -> bool:

@@ -12,10 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, ClassVar, Final
+from xml.sax.saxutils import quoteattr
 
 from .conform import MISSING, Missing, conform
 from .fields import Field, Note, parse_xml
-from .schemas import allows_null, alternatives, resolve
+from .schemas import DECIMAL, allows_null, alternatives, resolve
 
 __all__ = ["FORMS", "ChatForm", "Form", "JsonForm", "XmlForm", "bounded"]
 
@@ -26,7 +27,11 @@ _PLACEHOLDERS: Final = frozenset(
         "Not supplied for this conversation history message.",
     }
 )
-_HEADER: Final = re.compile(r"\[\[ ## (\w+) ## \]\]")
+# A header at the beginning of a line, in all the ways in which lines end for the Chat adapter.
+_FORGED: Final = re.compile(
+    r"(^|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029])"
+    r"([^\S\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]*)\[\[ ## (\w+) ## \]\]"
+)
 _HEADER_LINE: Final = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\][ \t]*", re.MULTILINE)
 # Formats whose values DSPy takes as text though it looks for JSON in them first.
 _PLAIN_FORMATS: Final = frozenset({"date", "date-time", "time", "duration", "uuid"})
@@ -86,6 +91,8 @@ def _read_text(text: str, field: Field) -> Any | Missing:
         return None
     if field.verbatim:
         return conform(text, field.schema)
+    if field.schema.get("format") == DECIMAL:
+        return conform(text, field.schema)  # a float in between would lose digits
     value: Any = text
     try:
         value = json.loads(stripped)
@@ -153,8 +160,8 @@ class ChatForm(Form):
             value = values[field.name]
             if value is None and field.verbatim and not field.is_literal:
                 continue  # DSPy would read the word "None"; a field left out it reads as None
-            # A header inside a value would end it.
-            text = _HEADER.sub(r"\1", _write_text(value, field))
+            # A header inside a value would end it: it loses its brackets.
+            text = _FORGED.sub(r"\1\2\3", _write_text(value, field))
             parts.append(f"[[ ## {field.name} ## ]]\n{text}")
         return "\n\n".join([*parts, "[[ ## completed ## ]]"])
 
@@ -291,12 +298,13 @@ def _escaped(text: str) -> str:
     return _NOT_XML.sub("", escaped)
 
 
-_TAG: Final = re.compile(r"[^\W\d][\w.-]*")
+# Other keys stand in the attribute of an `entry` element.
+_TAG: Final = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 def _element(tag: str, value: Any, key: str | None = None) -> str:
     """A value as the XML adapter nests it."""
-    attribute = "" if key is None else ' key="{}"'.format(_escaped(key).replace('"', "&quot;"))
+    attribute = "" if key is None else f" key={quoteattr(_NOT_XML.sub('', key))}"
     if isinstance(value, list):
         inner = "".join(_element("item", item) for item in value)
     elif isinstance(value, dict):
@@ -311,13 +319,15 @@ def _element(tag: str, value: Any, key: str | None = None) -> str:
 
 def _value(element: ET.Element, field: Field, schema: Any) -> Any:
     """The value that an element holds, guided by the schema where it has one."""
+    children = list(element)
+    if not children and not (element.text or "").strip() and allows_null(schema, field.schema):
+        return None
     schema, _references = resolve(schema, field.schema)
     for option in alternatives(schema) or ():
         resolved, _references = resolve(option, field.schema)
         if resolved.get("type") != "null":
             schema = resolved
             break
-    children = list(element)
     if schema.get("type") == "array" or (
         "type" not in schema and children and all(child.tag == "item" for child in children)
     ):

@@ -38,9 +38,7 @@ def similarities(examples: Sequence[Mapping[str, str]], inputs: Mapping[str, str
             totals[index] += weight * close
             weights[index] += weight
     return [
-        # Rounded, so that equal examples stay equal whatever the order of their words.
-        round(total / weight, 9) if weight else 0.0
-        for total, weight in zip(totals, weights, strict=True)
+        total / weight if weight else 0.0 for total, weight in zip(totals, weights, strict=True)
     ]
 
 

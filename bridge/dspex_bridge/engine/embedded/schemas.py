@@ -13,6 +13,7 @@ from typing import Any, Final
 
 __all__ = [
     "BOUNDS",
+    "DECIMAL",
     "UNKNOWN",
     "Schema",
     "TypeExpression",
@@ -35,6 +36,9 @@ Schema = dict[str, Any]
 UNKNOWN: Final[Schema] = {"x-unknown": True}
 """A type that the prompt does not tell (the leaves of a nested XML structure)."""
 
+DECIMAL: Final = "decimal"
+"""The format of numbers that may be written as text."""
+
 # Reference chains and type expressions nest a few levels in real signatures; a hostile one must
 # not exhaust the interpreter's stack.
 MAX_DEPTH: Final = 64
@@ -52,7 +56,7 @@ _SIMPLE: Final[dict[str, Schema]] = {
     "time": {"type": "string", "format": "time"},
     "timedelta": {"type": "string", "format": "duration"},
     "UUID": {"type": "string", "format": "uuid"},
-    "Decimal": {"type": "number"},
+    "Decimal": {"type": "number", "format": DECIMAL},
     "bytes": {"type": "string", "format": "binary"},
     "list": {"type": "array"},
     "set": {"type": "array", "uniqueItems": True},
@@ -135,12 +139,12 @@ class _Reader:
         start = end = self.at + 1
         while True:
             end = self._text.index(quote, end)
-            follows = self._text[end + 1 : end + 2]
-            if self._text[end - 1] != "\\" and follows in (",", "]"):
-                break
+            option = self._text[start:end]
+            may_be_escaped = option.endswith("\\") and '"' in option
+            if not may_be_escaped and self._text[end + 1 : end + 2] in (",", "]"):
+                self.at = end + 1
+                return option.replace("\\'", "'") if '"' in option else option
             end += 1
-        self.at = end + 1
-        return self._text[start:end].replace("\\'", "'")
 
 
 def from_expression(expression: TypeExpression) -> Schema:
@@ -178,7 +182,7 @@ def noted(note: str) -> Schema | None:
         schema, _end = json.JSONDecoder().raw_decode(note, len(_SCHEMA_NOTE))
     except (ValueError, RecursionError):
         return None
-    return schema if isinstance(schema, dict) else None
+    return sound(schema) if isinstance(schema, dict) else None
 
 
 def enumerated(note: str) -> Schema | None:
@@ -315,7 +319,22 @@ def sound(schema: Any, depth: int = 0) -> Schema:
             checked[key] = value if isinstance(value, bool) else sound(value, depth + 1)
         elif key not in _IS_RIGHT or _IS_RIGHT[key](value):
             checked[key] = value
-    return checked
+    return _with_decimals(checked)
+
+
+def _with_decimals(schema: Schema) -> Schema:
+    """The schema with one option in the place of a number and a text behind it.
+
+    That is how pydantic describes a Decimal; a union of float and str becomes one, too.
+    """
+    options = list(schema.get("anyOf", ()))
+    kinds = [option.get("type") for option in options]
+    for index in range(len(kinds) - 1):
+        if kinds[index : index + 2] == ["number", "string"]:
+            options[index : index + 2] = [{**options[index], "format": DECIMAL}]
+            rest = {key: value for key, value in schema.items() if key != "anyOf"}
+            return {**rest, **options[0]} if len(options) == 1 else {**rest, "anyOf": options}
+    return schema
 
 
 def resolve(schema: Any, root: Schema) -> tuple[Schema, tuple[str, ...]]:

@@ -1,8 +1,9 @@
 """Words, terms and TF-IDF vectors: what the embedded models know of text.
 
-A *word* is a run of letters and digits (an apostrophe may join two runs; each ideograph, kana
-and hangul syllable is a word of its own). A *term* is a word folded to lower case and stripped
-of its commonest English endings; stop words are no terms, unless there is nothing else.
+A *word* is a run of letters and digits (an apostrophe may join two, and so may the point or comma
+inside a number; each ideograph, kana and hangul syllable is a word of its own). A *term* is a word
+folded to lower case and stripped of its commonest English endings; stop words are no terms, unless
+there is nothing else.
 """
 
 import math
@@ -17,7 +18,8 @@ Vector = dict[str, float]
 
 # Scripts that are written without spaces between words.
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['\u2019][^\W_{_UNSPACED}]+)*")
+_RUN = rf"[^\W_{_UNSPACED}]+"
+_WORD = re.compile(rf"[{_UNSPACED}]|{_RUN}(?:(?:['\u2019]|(?<=\d)[.,](?=\d)){_RUN})*")
 
 # English function words. "no", "not" and "never" are left out: they turn a sentence round.
 STOP_WORDS = frozenset(
@@ -53,7 +55,11 @@ def stem(word: str) -> str:
         word = word[:-1]
     for ending, instead, least in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= least:
-            return word.removesuffix(ending) + instead
+            word = word.removesuffix(ending) + instead
+            # "shipped" and "shipping" go with "ship", but "called" with "call".
+            if ending in ("ing", "ed") and word[-1] == word[-2] and word[-1] not in "lsz":
+                word = word[:-1]
+            break
     return word
 
 
