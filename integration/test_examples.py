@@ -104,9 +104,8 @@ def test_an_example_keeps_to_the_protocol(language: str, tmp_path: Path) -> None
     assert len(chunks) > 1
     text = "".join(chunk["text"] for chunk in chunks)
     assert text == responses[stream][3]["outputs"]["summary"]
-    if language != "python":  # whose client has no grant
-        assert requests[stream][3]["stream"]["window"] == 1
-        assert grants == [[2, "grant", {"id": stream, "n": 1}]] * len(chunks)
+    assert requests[stream][3]["stream"]["window"] == 1
+    assert grants == [[2, "grant", {"id": stream, "n": 1}]] * len(chunks)
 
 
 @pytest.mark.parametrize("language", COMMANDS)

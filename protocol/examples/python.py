@@ -14,10 +14,11 @@ LETTER = "The database has been down since nine and nobody can log in. It is urg
 
 
 class Stream:
-    """The text of a streamed field."""
+    """The text of a streamed field, which has to grant each chunk."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Client) -> None:
         self.text = ""
+        self._client = client
         self._attempt = 0
 
     def hear(self, notification: Notification) -> None:
@@ -25,6 +26,7 @@ class Stream:
         if chunk["attempt"] != self._attempt:  # a retry begins again
             self.text, self._attempt = "", chunk["attempt"]
         self.text += chunk["text"]
+        self._client.grant(chunk["id"], 1)
 
 
 async def main() -> None:
@@ -41,11 +43,10 @@ async def main() -> None:
         outputs = result["outputs"]
         print(f"answer: {outputs['summary']} (urgent: {str(outputs['urgent']).lower()})")
 
-        stream = Stream()
-        await client.execute(
-            "triage", {"letter": LETTER}, stream={"fields": ["summary"]}, listener=stream.hear
-        )
-        print(f"streamed: {stream.text}")
+        heard = Stream(client)
+        stream = {"fields": ["summary"], "window": 1}
+        await client.execute("triage", {"letter": LETTER}, stream=stream, listener=heard.hear)
+        print(f"streamed: {heard.text}")
 
         try:
             await client.execute("triage", {"leter": "Hello"})

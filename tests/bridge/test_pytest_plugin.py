@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from dspex_bridge.testing.bridge import _ClientElsewhere
+from dspex_protocol.client import Client
 
 from integration.lifetime import group, seconds_until_gone
 
@@ -451,12 +454,35 @@ def test_the_client_serves_any_loop(pytester: pytest.Pytester) -> None:
 
             asyncio.run(asyncio.wait_for(main(), 60))
 
+        @pytest.mark.parametrize("chunks", [0, 1])
+        def test_a_stream_goes_on_by_its_grants(dspex_client, dspex, dspex_script, chunks):
+            dspex_script.always({"answer": "word " * 5000})
+            heard = []
+
+            def hear(notification):
+                heard.append(notification.params)
+                if chunks:
+                    dspex_client.grant(notification.params["id"], chunks)
+
+            answer = dspex.execute(QA, {"question": "?"}, stream={"window": 1}, listener=hear)
+            text = "".join(chunk["text"] for chunk in heard)
+            assert text == answer["outputs"]["answer"]
+            assert (len(heard) > 2) == bool(chunks), "without a grant: the first and the rest"
+
         def test_it_can_be_closed(dspex_client, dspex):
             asyncio.run(dspex_client.close())
             assert not dspex.is_alive
         """,
     )
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=5)
+
+
+def test_the_client_of_the_fixtures_has_all_that_a_client_has() -> None:
+    for name, method in vars(Client).items():
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        own = [used for used in method.__code__.co_names if used.startswith("_")]
+        assert not own or name in vars(_ClientElsewhere), f"{name} uses {own}, which it has not"
 
 
 def test_a_tool_that_fails_or_is_missing_is_told_to_the_program(

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
 
 __all__ = ["Background"]
@@ -40,6 +40,10 @@ class Background:
         """Starts it on the loop; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Calls it on the loop, soon."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
     def run(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Its result. Cancels it and raises TimeoutError where it takes longer."""
         future = self.submit(work)
@@ -53,7 +57,7 @@ class Background:
             future.cancel()
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self.call(self._stop.set)
         self._thread.join(_STOP_S)
         if self._thread.is_alive():
             raise RuntimeError(f"the loop of the dspex fixtures did not end within {_STOP_S:g} s")

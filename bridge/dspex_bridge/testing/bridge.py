@@ -311,6 +311,9 @@ class _ClientElsewhere(Client):
     async def initialize(self, *, log_level: str | None = None) -> dict[str, Any]:
         return await self._there(self._client.initialize(log_level=log_level))
 
+    def grant(self, request_id: int, chunks: int) -> None:
+        self._bridge.background.call(self._client.grant, request_id, chunks)
+
     async def close(self) -> None:
         await self._there(self._client.close())
 
