@@ -13,7 +13,8 @@ from dspex_bridge.conformance.player import play
 from dspex_bridge.conformance.sessions import Session, load_sessions
 
 from integration.conformance_driver import Driver
-from integration.pipe import BRIDGE
+from integration.pipe import BRIDGE, Pipe
+from tests.protocol.spec_page import code, headings, table
 
 CONFORMANCE = (sys.executable, "-m", "dspex_bridge.conformance")
 SERVE = (*CONFORMANCE, "--serve")
@@ -181,7 +182,7 @@ def test_a_bridge_that_breaks_the_rule_fails_the_session(broken: str) -> None:
         (("sleep", "100"), "nothing came within 1.0 s\n"),
         (("sh", "-c", "echo hello; sleep 100"), "within 1.0 s but the beginning of a frame"),
         (("sh", "-c", "printf '\\000\\000\\000\\001\\301'; sleep 100"), "a frame of its"),
-        (("sh", "-c", "printf '\\000\\000'"), "in the middle of a frame"),
+        (("sh", "-c", "printf '\\000\\000'; head -c 1 > /dev/null"), "in the middle of a frame"),
     ],
 )
 def test_what_is_no_bridge_fails_and_the_account_says_why(
@@ -191,6 +192,43 @@ def test_what_is_no_bridge_fails_and_the_account_says_why(
     problem = play(session, command, timeout_s=1.0)
     assert problem is not None
     assert said in problem
+
+
+# The specification
+
+
+def test_every_result_has_the_keys_that_the_specification_lists() -> None:
+    with Pipe() as pipe:
+        results = {
+            "initialize": pipe.ask("initialize", {"protocol_version": 1}),
+            "ping": pipe.ask("ping"),
+            "configure": pipe.ask("configure", {"lms": {"main": {"model": "demo/knn"}}}),
+            "create": pipe.ask("create", {"signature": "q -> a", "program": "p"}),
+            "execute": pipe.ask("execute", {"program": "p", "inputs": {"q": "?"}}),
+            "describe": pipe.ask("describe", {"program": "p"}),
+            "list": pipe.ask("list"),
+            "dump": pipe.ask("dump", {"program": "p"}),
+            "stats": pipe.ask("stats"),
+            "delete": pipe.ask("delete", {"program": "p"}),
+        }
+        results["load"] = pipe.ask("load", {"state": results["dump"]["state"]})
+        results["shutdown"] = pipe.ask("shutdown")
+    for method in headings("7. Methods"):
+        told = [code(row[0]) for row in table("result", method).rows]
+        assert sorted(told) == sorted(results[method]), method
+    (listed,) = results["list"]["programs"]
+    inner = {
+        ("initialize", "server"): results["initialize"]["server"],
+        ("initialize", "limits"): results["initialize"]["limits"],
+        ("execute", "usage"): results["execute"]["usage"],
+        ("describe", "counters"): results["describe"]["counters"],
+        ("list", "programs"): listed,
+        ("stats", "requests"): results["stats"]["requests"]["execute"],
+        ("stats", "lms"): results["stats"]["lms"]["main"],
+    }
+    for (method, key), found in inner.items():
+        cell = next(row[2] for row in table("result", method).rows if code(row[0]) == key)
+        assert f"{{{', '.join(found)}}}" in cell, f"{method}: {key}"
 
 
 # The command

@@ -1,0 +1,398 @@
+"""protocol/SPEC.md says what the code does, all of it and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dspex_bridge.conformance.literals import from_json, is_same
+from dspex_bridge.dispatch import _COMMON
+from dspex_bridge.engine import errors as engine_errors
+from dspex_bridge.engine import lms
+from dspex_bridge.engine.modules import _MODULES
+from dspex_bridge.host import DEFAULT_MAX_IN_FLIGHT
+from dspex_bridge.methods import METHODS, control
+from dspex_bridge.params import MAX_NAME_CHARS, MAX_TOOLS, Check
+from dspex_bridge.programs import bundles, converters, signatures, spec, wire_values
+from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW
+from dspex_bridge.writer import BACKLOG_HIGH
+from dspex_protocol import codec, constraints, framing, tensor, types
+from dspex_protocol import signatures as wire_signatures
+from dspex_protocol.codec import decode, encode
+from dspex_protocol.errors import ERRORS, InputValidationError, InvalidParamsError
+from dspex_protocol.framing import FrameReader, frame
+from dspex_protocol.messages import Notification, Request, Response, parse_message
+from dspex_protocol.signatures import parse_signature
+
+from tests.protocol.spec_page import TEXT, code, codes, examples, headings, table, tables
+
+SOURCE = Path(__file__).parents[2] / "bridge" / "dspex_bridge"
+
+# Parameters that let a check get as far as the ones beside them.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "initialize": {"protocol_version": 1},
+    "create": {"signature": "q -> a"},
+    "execute": {"program": "p", "inputs": {}},
+    "load": {"state": {}},
+    "describe": {"program": "p"},
+    "delete": {"program": "p"},
+    "dump": {"program": "p"},
+}
+
+LATER = "12. What is reserved"
+
+
+def known(check: Check, value: dict[str, Any], *path: str | int) -> list[str]:
+    """The parameters that a check takes, as it lists them itself when it is given another."""
+    place: Any = value
+    for step in path:
+        place = place[step]
+    place["no such"] = 1
+    with pytest.raises(InvalidParamsError, match="unknown parameter 'no such'") as refusal:
+        check(value, "m")
+    listed = re.fullmatch(r".*Valid: (.*)\.", str(refusal.value))
+    assert listed is not None
+    return [] if listed[1] == "none" else listed[1].split(", ")
+
+
+def is_required(check: Check, method: str, name: str) -> bool:
+    """Whether a method is refused without the parameter, and with nil for it."""
+    params = REQUIRED.get(method, {})
+    answers = []
+    for given in ({k: v for k, v in params.items() if k != name}, {**params, name: None}):
+        try:
+            check(given, method)
+        except InvalidParamsError as error:
+            answers.append(bool(error.data["param"] == name))
+        else:
+            answers.append(False)
+    assert answers[0] == answers[1], f"{method}: {name}"
+    return answers[0]
+
+
+def rows_of(*words: str) -> list[str]:
+    return [code(row[0]) for row in table(*words).rows]
+
+
+def required_of(*words: str) -> list[str]:
+    return [code(row[0]) for row in table(*words).rows if row[2].startswith("required")]
+
+
+# Examples
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: str(example.literal)[:40])
+def test_the_bytes_of_an_example_are_its_message(example: Any) -> None:
+    message = from_json(example.literal)
+    (payload,) = FrameReader().feed(example.frame)
+    assert isinstance(payload, bytes)
+    assert is_same(decode(payload), message)
+    assert frame(encode(message)) == example.frame
+    assert isinstance(parse_message(message), Request | Response | Notification)
+
+
+def test_every_kind_of_message_has_an_example() -> None:
+    messages = [parse_message(from_json(example.literal)) for example in examples()]
+    assert any(isinstance(m, Request) and m.method in METHODS for m in messages)
+    assert any(isinstance(m, Response) and m.error is None for m in messages)
+    assert any(isinstance(m, Response) and m.error is not None and m.id for m in messages)
+    assert any(isinstance(m, Response) and m.id is None for m in messages)
+    shown = {m.method for m in messages if isinstance(m, Notification)}
+    assert shown == {
+        code(row[0])
+        for found in tables()
+        for row in found.rows
+        if "notification" in found.header[0]
+    }
+    asked = {m.method for m in messages if isinstance(m, Request)} - set(METHODS)
+    assert asked == {*headings("9. Requests of the bridge"), *rows_of("reserved callback")}
+
+
+@pytest.mark.parametrize("row", table("value").rows, ids=lambda row: row[1])
+def test_the_bytes_of_a_value_are_that_value(row: tuple[str, str, str]) -> None:
+    value, data = from_json(json.loads(code(row[0]))), bytes.fromhex(code(row[1]))
+    assert is_same(decode(data), value)
+    assert (encode(value) == data) is not row[2].startswith("read only")
+
+
+# Errors
+
+
+def test_every_error_code_is_there_with_whether_it_is_retryable() -> None:
+    told = {code(row[0]): row[1] for row in table("code").rows}
+    assert list(told) == list(ERRORS)
+    words = {name: "yes" if error.retryable else "no" for name, error in ERRORS.items()}
+    assert told == {**words, "lm_error": "by kind"}
+
+
+def test_every_kind_of_lm_error_is_there() -> None:
+    told = {code(row[0]): row[1] == "yes" for row in table("kind of `lm_error`").rows}
+    assert told == {
+        "content_filter": False,  # which is a bad_request with a reason
+        **{kind: again for _, kind, again in engine_errors._KINDS},
+    }
+
+
+def test_every_type_of_a_validation_error_is_there() -> None:
+    told = [name for row in table("validation type").rows for name in codes(row[0])]
+    assert sorted(told) == sorted([*converters.ERROR_TYPES, "unreadable"])
+
+
+def test_every_key_of_a_validation_error_is_there() -> None:
+    converter = converters.InputConverter(parse_signature("a -> b"))
+    with pytest.raises(InputValidationError) as refusal:
+        converter.convert({})
+    assert rows_of("validation key") == list(refusal.value.data["errors"][0])
+
+
+def test_every_key_of_an_error_is_there() -> None:
+    assert rows_of("error key") == list(ERRORS["timeout"]("late").to_wire())
+
+
+# Methods
+
+
+def test_every_method_is_there_in_the_order_of_initialize() -> None:
+    told = headings("7. Methods")
+    assert sorted(told) == sorted(METHODS), f"move it between sections 7 and {LATER}"
+    assert not set(METHODS) & set(rows_of("reserved method"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_parameters_of_a_method_are_those_that_it_takes(name: str) -> None:
+    check = METHODS[name].check
+    params = known(check, dict(REQUIRED.get(name, {})))
+    if not params:
+        assert all(t.header[0] != "parameter" or name not in t.section for t in tables())
+        return
+    told = rows_of("parameter", name)
+    assert sorted(told) == sorted(params), f"section 7, {name}, or still in {LATER}"
+    needed = [param for param in params if is_required(check, name, param)]
+    assert sorted(required_of("parameter", name)) == sorted(needed)
+
+
+def test_what_every_request_may_carry_is_there() -> None:
+    assert rows_of("common parameter") == list(_COMMON)
+
+
+def test_the_methods_that_are_answered_as_they_are_read_are_named() -> None:
+    inline = [name for name, method in METHODS.items() if method.is_inline]
+    assert sorted(inline) == ["initialize", "ping", "shutdown", "stats"]
+    assert "`initialize`, `ping`, `stats` and `shutdown` take effect as" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "value", "path"),
+    [
+        ("key of an LM", "configure", {"lms": {"a": {}}}, ("lms", "a")),
+        ("key of `config`", "create", {"signature": "q -> a", "config": {}}, ("config",)),
+        ("key of `stream`", "execute", {"program": "p", "inputs": {}, "stream": {}}, ("stream",)),
+        ("key of a tool", "create", {"signature": "q -> a", "tools": [{}]}, ("tools", 0)),
+    ],
+)
+def test_the_keys_of_a_shape_are_those_that_it_takes(
+    words: str, method: str, value: dict[str, Any], path: tuple[str | int, ...]
+) -> None:
+    assert rows_of(words) == known(METHODS[method].check, value, *path)
+
+
+def test_the_keys_of_a_signature_a_field_and_a_state_are_those_that_are_read() -> None:
+    assert rows_of("key of a signature") == list(wire_signatures._SIGNATURE_KEYS)
+    assert rows_of("key of a field") == list(wire_signatures._FIELD_KEYS)
+    state = known(bundles._STATE, {})
+    assert sorted(rows_of("key of a state")) == sorted(state)
+    written = bundles.dump(spec.ProgramSpec(parse_signature("a -> b")))
+    assert sorted(rows_of("key of a state")) == sorted(written)
+    assert sorted(rows_of("tag")) == sorted([*bundles._TAGS, "$map"])
+
+
+def test_every_module_is_there_with_its_options_and_its_own_outputs() -> None:
+    told = {code(row[0]): row for row in table("module").rows}
+    assert list(told) == list(_MODULES)
+    for name, module in _MODULES.items():
+        _, options, tools, outputs = told[name]
+        assert codes(options) == known(module.options, {})
+        assert tools == ("yes" if module.has_tools else "no")
+        assert codes(outputs) == list(spec.EXTRA_OUTPUTS.get(name, ()))
+
+
+def test_what_is_reserved_is_not_there_yet() -> None:
+    """Where this fails, something was built: describe it in its section, and take it from 12."""
+    for row in table("reserved parameter").rows:
+        for place in row[1].split(", "):
+            if place == "an LM":
+                there = known(METHODS["configure"].check, {"lms": {"a": {}}}, "lms", "a")
+            else:
+                there = known(METHODS[code(place)].check, dict(REQUIRED.get(code(place), {})))
+            assert not set(codes(row[0])) & set(there)
+
+
+def test_the_options_of_the_command_line_are_those_that_it_takes() -> None:
+    source = (SOURCE / "cli.py").read_text(encoding="utf-8")
+    assert rows_of("option of `dspex bridge`") == re.findall(r'^ {8}"(--[a-z-]+)",$', source, re.M)
+
+
+# Notifications and callbacks
+
+
+def sources() -> str:
+    return "\n".join(path.read_text("utf-8") for path in SOURCE.rglob("*.py"))
+
+
+def test_every_notification_of_the_bridge_is_there() -> None:
+    sent = set(re.findall(r'connection\.send_notification\(\s*"(\w+)"', sources()))
+    assert set(rows_of("notification", "From the bridge")) == sent
+    assert not sent & set(rows_of("reserved notification"))
+
+
+def test_every_notification_to_the_bridge_is_there() -> None:
+    source = (SOURCE / "dispatch.py").read_text(encoding="utf-8")
+    read = re.findall(r'notification\.method == "(\w+)"', source)
+    assert rows_of("notification", "To the bridge") == read
+
+
+def test_the_parameters_of_call_tool_are_those_that_are_sent() -> None:
+    source = (SOURCE / "methods" / "execute.py").read_text(encoding="utf-8")
+    start = source.index("async def _call_tool")
+    sent = re.findall(r'^ {8}"(\w+)":', source[start : source.index("callbacks.request")], re.M)
+    assert rows_of("callback parameter", "call_tool") == sent
+
+
+def test_every_request_of_the_bridge_is_there() -> None:
+    sent = set(re.findall(r'callbacks\.request\("(\w+)"', sources()))
+    assert set(headings("9. Requests of the bridge")) == sent
+    assert not sent & set(rows_of("reserved callback"))
+
+
+# Types
+
+
+def schema_rows() -> list[Any]:
+    return [(code(row[0]), code(row[2])) for row in table("type").rows if row[2]]
+
+
+@pytest.mark.parametrize(("text", "schema"), schema_rows())
+def test_a_type_has_the_schema_that_the_page_says(text: str, schema: str) -> None:
+    made = signatures.input_schema(parse_signature(f"x: {text} -> y"))
+    assert made["properties"]["x"] == json.loads(schema)
+
+
+def test_every_name_of_a_type_is_there() -> None:
+    start = TEXT.index("### The grammar of types")
+    words = re.findall(r"`([^`\n]*)`", TEXT[start : TEXT.index("### Constraints")])
+    names = {name for word in words for name in re.findall(r"[A-Za-z_]+", word)}
+    assert set(types.TYPE_NAMES) <= names
+
+
+def test_every_constraint_is_there_with_the_types_that_take_it() -> None:
+    rows = table("constraint").rows
+    assert sorted(code(row[0]) for row in rows) == sorted(constraints.CONSTRAINTS)
+    previous: set[str] = set()
+    for row in rows:
+        name, of = code(row[0]), set(codes(row[1]))
+        if row[1] == "the same":
+            of = previous
+        if row[1] == "`str` and the numbers":
+            of = {"str"} | taking("min")
+        assert of == taking(name), name
+        previous = of
+    assert [name for row in rows if code(row[0]) == "format" for name in codes(row[2])] == list(
+        constraints.FORMATS
+    )
+
+
+def taking(constraint: str) -> set[str]:
+    """The types, by their bare names, that take a constraint."""
+    bare = {"set": "set[str]", "tuple": "tuple[str]", "Literal": 'Literal["a"]'}
+    names = [*types.SCALARS, "list", "dict", "embedding", *bare]
+    return {
+        name
+        for name in names
+        if constraint in constraints.constraints_of(types.parse_type(bare.get(name, name)))
+    }
+
+
+def test_every_reserved_name_is_there() -> None:
+    start = TEXT.index("Some are reserved")
+    named = codes(TEXT[start : TEXT.index("\n\n", start)])
+    assert sorted(named) == sorted(
+        [*wire_signatures.RESERVED_NAMES, *wire_signatures.RESERVED_PREFIXES]
+    )
+
+
+def test_every_dtype_is_there_with_its_size() -> None:
+    told = {name: int(row[1]) for row in table("dtype").rows for name in codes(row[0])}
+    assert told == {name: size for name, (size, _) in tensor.DTYPES.items()}
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (framing.DEFAULT_MAX_FRAME_BYTES, "16 MiB\n({:,} bytes)"),
+        (framing.SMALLEST_MAX_FRAME_BYTES, "never less than {:,}"),
+        (framing.HEAD_BYTES, "its first {} bytes"),
+        (BACKLOG_HIGH // 2**20, "more than\n  {} MiB"),
+        (control.DEFAULT_DRAIN_MS, "| `drain_ms` | integer, 0 or more | {:,} |"),
+        (MAX_NAME_CHARS, "a string of 1 to {} characters"),
+        (converters.MAX_ERRORS, "a list of at most {}"),
+        (wire_values.MAX_GOT_LENGTH, "in at most {} characters"),
+        (codec.MAX_BIGINT_BYTES, "takes more than {:,}"),
+        (codec.MAX_DECIMAL_CHARS, "ASCII, at most {:,} characters"),
+        (codec.MAX_DEPTH_WRITTEN, "{} levels of arrays"),
+        (tensor.MAX_DIMENSIONS, "at most {} of them"),
+        (wire_signatures.MAX_FIELDS, "| required; 1 to {} |"),
+        (wire_signatures.MAX_NAME_LENGTH, "at most {} characters"),
+        (wire_signatures.MAX_DEFAULT_DEPTH, "nested at most {} deep"),
+        (wire_signatures.MAX_SIGNATURE_LENGTH, "A string has at most {:,} characters"),
+        (types.MAX_TYPE_LENGTH, "A type has at most {:,} characters"),
+        (types.MAX_TYPE_DEPTH, "and {} brackets"),
+        (types.MAX_EMBEDDING_DIMENSIONS, "1 to {:,} |"),
+        (constraints.MAX_PATTERN_LENGTH, "at most {:,} characters |"),
+        (lms.DEFAULT_RETRIES, "| {}; of failures"),
+        (lms.DEFAULT_TIMEOUT_MS, "| {:,}; for one call"),
+        (MAX_TOOLS, "at most {} tools"),
+        (DEFAULT_WINDOW, "| {}; how many chunks"),
+        (MAX_WINDOW, "integer, 1 to {}"),
+        (DEFAULT_MAX_CHARS, "at most {:,} characters (fewer"),
+        (DEFAULT_MAX_IN_FLIGHT, "| {} | requests at work"),
+        (bundles.FORMAT_VERSION, "| `format_version` | integer | {} |"),
+    ],
+)
+def test_a_number_of_the_page_is_the_number_of_the_code(number: int, sentence: str) -> None:
+    assert sentence.format(number) in TEXT
+
+
+# The page itself
+
+
+def test_every_link_leads_somewhere() -> None:
+    anchors = {
+        re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", TEXT, re.M)
+    }
+    folder = Path(__file__).parents[2] / "protocol"
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        elif not target.startswith("https:"):
+            assert (folder / target).exists(), target
+
+
+def test_no_table_is_without_a_check() -> None:
+    checked = {"code", "kind of `lm_error`", "validation type", "validation key", "error key"}
+    checked |= {"parameter", "common parameter", "result", "value", "notification", "type"}
+    checked |= {"key of an LM", "key of `config`", "key of `stream`", "key of a tool", "module"}
+    checked |= {"key of a signature", "key of a field", "key of a state", "tag", "constraint"}
+    checked |= {"option of `dspex bridge`", "callback parameter"}
+    checked |= {"reserved parameter", "reserved method", "reserved notification", "dtype"}
+    checked |= {"reserved callback"}
+    # What vectors, sessions and the tests of the converters hold the code to.
+    prose = {"kind", "what came", "to"}
+    unchecked = [t.header for t in tables() if t.header[0] not in checked | prose]
+    assert unchecked == []
