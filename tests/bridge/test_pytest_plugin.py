@@ -22,6 +22,9 @@ GUIDE = ROOT / "bridge" / "PYTEST.md"
 # Far above what any of these takes.
 BOUND_S = 100
 
+# Hypothesis takes most of the time that a pytest takes to start.
+OPTIONS = ("-W", "error", "-p", "no:hypothesispytest")
+
 # A warning of DSPy's: the answer is cut off after three tokens.
 CUT_OFF = """
     dspex.execute({"signature": "question -> answer, why"}, {"question": "A pipe?"},
@@ -31,7 +34,7 @@ CUT_OFF = """
 
 def run(pytester: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
     pytester.makepyfile(source)
-    return pytester.runpytest_subprocess("-W", "error", *options, timeout=BOUND_S)
+    return pytester.runpytest_subprocess(*OPTIONS, *options, timeout=BOUND_S)
 
 
 def test_the_guide_runs_as_it_stands(pytester: pytest.Pytester) -> None:
@@ -47,7 +50,7 @@ def test_the_guide_runs_as_it_stands(pytester: pytest.Pytester) -> None:
         "    assert limits['max_in_flight'] == 8\n"
     )
     tests = sum(source.count("def test_") for _, source in blocks) + 1
-    result = pytester.runpytest_subprocess("-W", "error", timeout=BOUND_S)
+    result = pytester.runpytest_subprocess(*OPTIONS, timeout=BOUND_S)
     result.assert_outcomes(passed=tests)
 
 
@@ -292,8 +295,9 @@ def test_a_silent_bridge_fails_its_test_within_a_bound_and_is_replaced(
 
         pids = []
 
-        def test_stops(dspex, monkeypatch):
+        def test_stops(monkeypatch, dspex):
             monkeypatch.setattr(bridge, "_GRACE_S", 0.5)
+            monkeypatch.setattr(bridge, "_RESET_S", 0.5)
             pids.append(dspex.pid)
             os.kill(dspex.pid, signal.SIGSTOP)
             with pytest.raises(TimeoutError, match="did not answer ping within .* of 100 ms"):
