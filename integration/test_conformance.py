@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from dspex_bridge.conformance.player import play
@@ -16,6 +18,7 @@ from integration.conformance_driver import Driver
 from integration.pipe import BRIDGE, Pipe
 from tests.protocol.spec_page import code, headings, table
 
+ROOT = Path(__file__).parents[1]
 CONFORMANCE = (sys.executable, "-m", "dspex_bridge.conformance")
 SERVE = (*CONFORMANCE, "--serve")
 TIMEOUT_S = 60.0
@@ -272,6 +275,26 @@ def test_wrong_usage_is_explained_with_exit_status_2(arguments: tuple[str, ...],
     done = conformance(*arguments)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_the_command_works_from_a_wheel(tmp_path: Path) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
+    with ZipFile(wheel) as packed:
+        packed.extractall(tmp_path / "site")
+    done = subprocess.run(
+        [*CONFORMANCE, "version", "--", sys.executable, "-m", "dspex_bridge"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {path.name for path in (tmp_path / "site/dspex_protocol/vectors").rglob("*.json")}
+    assert names == {path.name for path in (ROOT / "protocol/vectors").rglob("*.json")}
 
 
 # Cases for clients

@@ -155,7 +155,7 @@ def test_every_key_of_an_error_is_there() -> None:
 # Methods
 
 
-def test_every_method_is_there_in_the_order_of_initialize() -> None:
+def test_every_method_is_there() -> None:
     told = headings("7. Methods")
     assert sorted(told) == sorted(METHODS), f"move it between sections 7 and {LATER}"
     assert not set(METHODS) & set(rows_of("reserved method"))
