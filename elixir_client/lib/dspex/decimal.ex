@@ -11,7 +11,8 @@ defmodule DSPex.Decimal do
       :error
   """
 
-  @compile {:no_warn_undefined, Decimal}
+  # The application's, if it has one. Called through this, because it is no dependency of ours.
+  @library Decimal
 
   @type t :: %__MODULE__{text: String.t()}
 
@@ -33,14 +34,26 @@ defmodule DSPex.Decimal do
   @spec best(String.t()) :: {:ok, t() | struct()} | :error
   def best(text) when is_binary(text) do
     with {:ok, decimal} <- new(text) do
-      with true <- Code.ensure_loaded?(Decimal),
-           {number, ""} <- Decimal.parse(text) do
+      library = @library
+
+      with true <- Code.ensure_loaded?(library),
+           {number, ""} <- library.parse(text) do
         {:ok, number}
       else
         _none_or_signaling_nan -> {:ok, decimal}
       end
     end
   end
+
+  @doc "The text of either kind of decimal; `:error` for anything else."
+  @spec text(term()) :: {:ok, String.t()} | :error
+  def text(%__MODULE__{text: text}) when is_binary(text),
+    do: with({:ok, _} <- new(text), do: {:ok, text})
+
+  def text(%{__struct__: library} = decimal) when library == @library,
+    do: {:ok, library.to_string(decimal)}
+
+  def text(_other), do: :error
 
   defp number?(<<sign, rest::binary>>) when sign in '+-', do: unsigned?(rest)
   defp number?(text), do: unsigned?(text)

@@ -141,6 +141,28 @@ defmodule DSPex.ConnectionTest do
       assert {calls, ids} == {%{}, %{}}
     end
 
+    test "leave nothing behind in the connection" do
+      {name, peer, _listener} = ready()
+      test = self()
+
+      # It lives on, so that nothing is cleaned up for its death.
+      spawn_link(fn ->
+        for n <- 1..100, do: {:ok, ^n} = DSPex.ping(name, payload: n)
+        send(test, :done)
+        receive do: (:never -> :ok)
+      end)
+
+      Enum.reduce(1..100, peer, fn _, peer ->
+        {id, params, peer} = Peer.request(peer, "ping")
+        Peer.respond(peer, id, params)
+      end)
+
+      assert_receive :done, @patience_ms
+      assert %{calls: calls, ids: ids, outbox: %{bytes: 0}} = state(name)
+      assert {calls, ids} == {%{}, %{}}
+      assert Process.info(connection(name), :monitors) == {:monitors, []}
+    end
+
     test "with an error are given as they are" do
       {name, peer, _listener} = ready()
       task = async(fn -> DSPex.execute(name, "qa", %{}) end)
@@ -233,6 +255,39 @@ defmodule DSPex.ConnectionTest do
       send(caller, :report)
       assert_receive {:mailbox, {:messages, []}}, @patience_ms
       assert state(name).calls == %{}
+    end
+
+    test "that passes while the answer is on its way leaves the mailbox empty" do
+      {name, peer, _listener} = ready()
+      test = self()
+      connection = connection(name)
+
+      caller =
+        spawn_link(fn ->
+          send(test, {:answer, DSPex.execute(name, "qa", %{}, timeout: 20)})
+
+          receive do
+            :report -> send(test, {:mailbox, Process.info(self(), :messages)})
+          end
+        end)
+
+      {id, _params, peer} = Peer.request(peer, "execute")
+
+      # The answer stands before the caller's farewell in the connection's mailbox.
+      :ok = :sys.suspend(connection)
+      Peer.respond(peer, id, %{outputs: %{late: true}})
+
+      Peer.eventually(fn ->
+        Process.info(connection, :message_queue_len) == {:message_queue_len, 1}
+      end)
+
+      assert_receive {:answer, {:error, %Error{code: :timeout}}}, @patience_ms
+      :ok = :sys.resume(connection)
+
+      # Once this is answered, the connection has been through its mailbox.
+      assert state(name).calls == %{}
+      send(caller, :report)
+      assert_receive {:mailbox, {:messages, []}}, @patience_ms
     end
 
     test "that passes before Python is ready takes the request back" do
@@ -470,7 +525,8 @@ defmodule DSPex.ConnectionTest do
 
     test "within the time is killed" do
       {name, listener} = start(start_timeout: 1500)
-      peer = Peer.accept(listener)
+      # Standing still, it does not hear that its stdin has ended.
+      peer = listener |> Peer.accept() |> Peer.signal("STOP")
       assert {:error, %Error{code: :start_failed, message: message}} = DSPex.ping(name)
       assert message =~ "Python was not ready within 1500 ms"
       Peer.wait_gone(peer)
@@ -484,7 +540,7 @@ defmodule DSPex.ConnectionTest do
       on_exit(fn -> File.rm(path) end)
       start_supervised!({DSPex, name: name, command: [path]})
       assert {:error, %Error{code: :start_failed, message: message}} = DSPex.ping(name)
-      assert message =~ "it ended before it was ready: exit status"
+      assert message =~ "it ended before it was ready"
     end
   end
 
@@ -523,6 +579,23 @@ defmodule DSPex.ConnectionTest do
       Peer.respond(peer, id, %{outputs: %{}})
       assert {:error, %Error{code: :connection_lost, message: message}} = await(call)
       assert message =~ "something else than the bridge wrote to its stdout"
+      Peer.accept(listener)
+    end
+
+    test "has the Python killed that wrote it" do
+      {name, peer, listener} = ready()
+      assert_ready(name)
+      :ok = :sys.suspend(connection(name))
+      Peer.raw(peer, "Traceback (most recent call last):\n")
+
+      Peer.eventually(fn ->
+        Process.info(connection(name), :message_queue_len) != {:message_queue_len, 0}
+      end)
+
+      # Standing still, it does not hear that its stdin has ended.
+      Peer.signal(peer, "STOP")
+      :ok = :sys.resume(connection(name))
+      Peer.wait_gone(peer)
       Peer.accept(listener)
     end
 
@@ -663,7 +736,13 @@ defmodule DSPex.ConnectionTest do
 
       # Nobody reads the refusals, of which each is longer than its request.
       Peer.raw(peer, String.duplicate(frame, 50_000))
-      assert %Peer{} = Peer.accept(listener)
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+
+      # What it asked last is not answered to the next one.
+      call = async(fn -> DSPex.ping(name) end)
+      {id, _params, peer} = Peer.request(peer, "ping")
+      Peer.respond(peer, id, %{payload: 1})
+      assert await(call) == {:ok, 1}
     end
   end
 
@@ -749,6 +828,17 @@ defmodule DSPex.ConnectionTest do
       refute everything(name) =~ @key
       Peer.respond(peer, id, %{outputs: %{}, program: "qa"})
       assert {:ok, _prediction} = await(waiting)
+    end
+
+    test "are not even near a status or crash report, which only count requests" do
+      {name, listener} = start()
+      Peer.accept(listener)
+      _waiting = async(fn -> DSPex.ping(name, payload: 1) end)
+      assert_calls(name, 2)
+
+      status = inspect(:sys.get_status(connection(name)), limit: :infinity)
+      assert status =~ "calls: 2"
+      refute status =~ "DSPex.Connection.Outbox"
     end
 
     test "are in no crash report" do

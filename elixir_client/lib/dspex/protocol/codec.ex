@@ -22,9 +22,6 @@ defmodule DSPex.Protocol.Codec do
 
   alias DSPex.{Binary, Error, Tensor}
 
-  # Used where the application has it, and no dependency.
-  @compile {:no_warn_undefined, Decimal}
-
   # Containers inside one another, the outermost counted. The protocol wants 512 accepted and more
   # than 1,024 refused; 1,024 is also where Python's msgpack stops.
   @max_depth 1024
@@ -33,6 +30,9 @@ defmodule DSPex.Protocol.Codec do
   # cutting is cheaper than copying and little is at stake; where it is more, a text is copied
   # unless it is most of those bytes itself.
   @cut_freely 4096
+
+  # Up to this size the BEAM makes no sub-binary but copies by itself.
+  @heap_binary 64
 
   @int64_min -0x8000_0000_0000_0000
   @uint64_max 0xFFFF_FFFF_FFFF_FFFF
@@ -317,15 +317,7 @@ defmodule DSPex.Protocol.Codec do
     end
   end
 
-  # Checking a short text by copying it costs no more than copying it alone.
-  defp checked(text, copy) when byte_size(text) < copy do
-    case :unicode.characters_to_binary(text, :utf8) do
-      copied when is_binary(copied) -> copied
-      _invalid -> :error
-    end
-  end
-
-  defp checked(text, _copy), do: if(utf8?(text), do: text, else: :error)
+  defp checked(text, copy), do: if(utf8?(text), do: kept(text, copy), else: :error)
 
   defp ext(<<rest::bits>>, type, data, acc, left, stack, depth, copy) do
     case ext_value(type, data, copy) do
@@ -334,7 +326,9 @@ defmodule DSPex.Protocol.Codec do
     end
   end
 
-  defp kept(data, copy) when byte_size(data) < copy, do: :binary.copy(data)
+  defp kept(data, copy) when byte_size(data) > @heap_binary and byte_size(data) < copy,
+    do: :binary.copy(data)
+
   defp kept(data, _copy), do: data
 
   # Both are native code, the first three times faster than the second, and either far faster than
@@ -646,14 +640,12 @@ defmodule DSPex.Protocol.Codec do
     end
   end
 
-  defp write_struct(%DSPex.Decimal{text: text}) do
-    if is_binary(text) and match?({:ok, _}, DSPex.Decimal.new(text)),
-      do: write_ext(@ext_decimal, text),
-      else: no_form("a DSPex.Decimal whose text is no decimal number")
+  defp write_struct(%module{} = decimal) when module in [Decimal, DSPex.Decimal] do
+    case DSPex.Decimal.text(decimal) do
+      {:ok, text} -> write_ext(@ext_decimal, text)
+      :error -> no_form("a DSPex.Decimal whose text is no decimal number")
+    end
   end
-
-  defp write_struct(%{__struct__: Decimal} = decimal),
-    do: write_ext(@ext_decimal, Decimal.to_string(decimal))
 
   defp write_struct(struct),
     do: no_form("#{kind(struct)} has no form on the wire; convert it, for instance to a map")

@@ -284,7 +284,14 @@ defmodule DSPex.Signature.TypeConverter do
   defp dump_key(_type, %module{} = key) when module in [Date, Time, NaiveDateTime],
     do: module.to_iso8601(key)
 
-  defp dump_key(:decimal, %_module{} = key), do: to_string(key)
+  defp dump_key(:decimal, %module{} = key) when module in [Decimal, DSPex.Decimal] do
+    case DSPex.Decimal.text(key) do
+      {:ok, text} -> text
+      # The codec refuses it, and says where it stands.
+      :error -> key
+    end
+  end
+
   defp dump_key(_type, key), do: key
 
   # --- values from the wire ---

@@ -31,6 +31,7 @@ defmodule DSPex.Signature.TypeConverterTest do
     {{:dict, :time, :integer}, %{~T[12:00:00] => 1}, %{"12:00:00" => 1}},
     {{:dict, :datetime, :integer}, %{~U[2024-02-29 12:00:00Z] => 1},
      %{"2024-02-29T12:00:00Z" => 1}},
+    {{:dict, :decimal, :integer}, %{%DSPex.Decimal{text: "1.50"} => 1}, %{"1.50" => 1}},
     {{:optional, :binary}, nil, nil},
     {{:optional, :binary}, "a", %Binary{data: "a"}},
     {{:union, [:string, :binary]}, "a", "a"},
