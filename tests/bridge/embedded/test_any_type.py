@@ -178,7 +178,7 @@ def check(ask: Any, adapter: str, types: st.SearchStrategy[Typed], data: st.Data
 
 thorough = functools.partial(
     settings,
-    max_examples=100,
+    max_examples=80,
     deadline=None,  # the first example imports half of DSPy
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -36,6 +36,10 @@ from dspex_bridge.engine.embedded.conform import MISSING, conform
         ({"type": "string", "format": "date"}, "2024-W01-1", MISSING),
         ({"type": "string", "format": "duration"}, "P1DT2H", "P1DT2H"),
         ({"type": "string", "format": "duration"}, "0", MISSING),
+        ({"type": "string", "format": "ipv4"}, "256.1.1.1", MISSING),
+        ({"type": "string", "format": "ipv6"}, "::1", "::1"),
+        ({"type": "string", "format": "hostname"}, "-a", MISSING),
+        ({"type": "string", "format": "made-up"}, "anything", "anything"),
         ({"type": "null"}, None, None),
         ({"type": "null"}, "", MISSING),
         ({"const": 1}, True, MISSING),
@@ -79,6 +83,15 @@ def test_a_union_of_itself_ends_without_a_value() -> None:
     reference = {"$ref": "#/$defs/A"}
     schema = {"$defs": {"A": {"anyOf": [reference] * 3}}, **reference}
     assert conform(1, schema) is MISSING
+
+
+def test_values_nested_beyond_measure_are_refused() -> None:
+    value: Any = 1
+    for _level in range(500):
+        value = [value]
+    nested = {"$defs": {"L": {"type": "array", "items": {"$ref": "#/$defs/L"}}}}
+    assert conform(value, {}) is MISSING
+    assert conform(value, {**nested, "$ref": "#/$defs/L"}) is MISSING
 
 
 def test_references_are_followed_into_the_root() -> None:

@@ -242,7 +242,7 @@ def test_a_text_without_full_stops_is_cut() -> None:
     assert answer.endswith("word")
 
 
-SIZE = 30_000
+SIZE = 20_000
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,16 @@ import dspy
 import pydantic
 import pytest
 from dspex_bridge.engine.embedded import MODEL, AsyncKnnEngine, KnnEngine
+from dspex_bridge.engine.embedded.fields import Note, make_field
+from dspex_bridge.engine.embedded.forms import ChatForm
 from dspex_bridge.engine.embedded.knn import INLINE_LIMIT, UNREADABLE, count_tokens
 from dspy.lm15 import Config, FunctionTool, Message, Request, UnsupportedFeatureError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 Ask = Callable[..., dspy.Prediction]
+
+SCHEMA_NOTE = 'must adhere to the JSON schema: {"anyOf": [{"type": "integer"}, {"type": "string"}]}'
 
 TEXT = "The invoice of 5 March 2024 names Ada Lovelace, 36 and active. It costs 12.50 in total."
 
@@ -267,6 +273,8 @@ def test_inputs_that_imitate_an_adapter_do_not_break_the_answer(
         (int | str, "He said {a}, [b"),
         (bytes, b"12"),
         (Any, "None of {these}"),
+        (Any, "none"),
+        (Any, {"a": [1, None]}),
         (Literal["a b", "c"] | None, "a b"),
         # It strips an answer, and reads it line by line where a line may end in many ways.
         (Literal[" padded ", "b"], " padded "),
@@ -289,6 +297,29 @@ def test_values_that_are_hard_to_write_come_back_unchanged(
         value = [item.strip() for item in value]  # as DSPy does with the text of every element
     demos = [dspy.Example(text="other", value=value), dspy.Example(text=TEXT, value=value)]
     assert ask(signature(declared), adapter, {"text": TEXT}, demos).value == value
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=30)
+    | st.text("abTFnNset (){}[]'\"-+.,:#/\\1_\u2028", max_size=12)
+)
+def test_dspy_reads_a_guarded_string_as_that_string(value: str) -> None:
+    declared: Any = int | str
+    field = make_field("value", None, "", Note(SCHEMA_NOTE), None)
+    value = value.strip()
+    assert not field.verbatim
+    written = ChatForm().answer({"value": value}, [field])
+    kinds = {"value": (declared, dspy.OutputField())}
+    assert dspy.ChatAdapter().parse(dspy.Signature(kinds), written) == {"value": value}
+
+
+def test_a_demonstration_nested_beyond_measure_is_passed_over(ask: Ask, adapter: str) -> None:
+    deep: Any = "x"
+    for _level in range(100):
+        deep = [deep]
+    demos = [dspy.Example(text="blue", value=deep), dspy.Example(text="grey", value=["shallow"])]
+    assert ask(signature(list), adapter, {"text": "blue"}, demos).value == ["shallow"]
 
 
 def test_a_value_cannot_forge_the_field_behind_it(ask: Ask, adapter: str) -> None:

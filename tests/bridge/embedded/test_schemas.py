@@ -183,6 +183,28 @@ def test_constraints_are_read_as_dspy_writes_them() -> None:
         "greater than or equal to: 0, less than: 1.5, minimum length: 3, "
         "a multiple of the given number: 5, allow 'inf', '-inf', 'nan' values: False"
     ) == {"minimum": 0, "exclusiveMaximum": 1.5, "minLength": 3, "multipleOf": 5}
+    assert stated_constraints("minimum length: 1.5, maximum length: -2, less than: 1e99999") == {}
+
+
+def test_constraints_are_read_as_the_bridge_writes_them() -> None:
+    assert stated_constraints("at least 2, at most 9.5, a multiple of 0.5") == {
+        "minimum": 2,
+        "maximum": 9.5,
+        "multipleOf": 0.5,
+    }
+    assert stated_constraints("at least 2 long, at most 9 long, in the format uuid") == {
+        "minLength": 2,
+        "maxLength": 9,
+        "format": "uuid",
+    }
+    assert stated_constraints("exactly 3 numbers, no item twice") == {
+        "minLength": 3,
+        "maxLength": 3,
+        "uniqueItems": True,
+    }
+    assert stated_constraints(
+        "matching the regular expression ^a{1, 2}, b$, at least 1 long, one of: a, b; at most c"
+    ) == {"pattern": "^a{1, 2}, b$", "minLength": 1, "enum": ["a, b", "at most c"]}
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable
 from datetime import date, datetime, time
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 from uuid import UUID
 
 from .patterns import matcher
-from .schemas import DECIMAL, UNKNOWN, Schema, alternatives, resolve
+from .schemas import DECIMAL, MAX_DEPTH, UNKNOWN, Schema, alternatives, resolve
 
 __all__ = ["MISSING", "Missing", "conform"]
 
@@ -29,7 +30,6 @@ MISSING: Final = Missing.MISSING
 
 # A union of references to itself would be walked for ever, and a small one exponentially long.
 MAX_STEPS: Final = 100_000
-MAX_DEPTH: Final = 100
 
 _INTEGER: Final = re.compile(r"[-+]?\d{1,4000}")  # Python refuses to read longer ones
 _NUMBER: Final = re.compile(r"[-+]?(?:\d{1,400}\.?\d{0,400}|\.\d{1,400})(?:[eE][-+]?\d{1,3})?")
@@ -39,6 +39,11 @@ _FORMATS: Final[dict[str, tuple[re.Pattern[str], Callable[[str], object]]]] = {
     "date": (re.compile(r"\d{4}-\d\d-\d\d"), date.fromisoformat),
     "date-time": (re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d\S*)?"), datetime.fromisoformat),
     "time": (re.compile(r"\d\d:\d\d\S*"), time.fromisoformat),
+    "email": (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), str),
+    "hostname": (re.compile(r"(?!-)[A-Za-z\d-]{1,63}(?:\.[A-Za-z\d][A-Za-z\d-]{0,62}){0,8}"), str),
+    "ipv4": (re.compile(r"[\d.]{7,15}"), IPv4Address),
+    "ipv6": (re.compile(r"[\da-fA-F:.]{2,45}"), IPv6Address),
+    "uri": (re.compile(r"[A-Za-z][A-Za-z\d+.-]{0,30}:\S{1,5000}"), str),
     "duration": (re.compile(r"[-+]?P[\dYMWDTHS.]+"), str),
     "uuid": (re.compile(r"[\da-fA-F-]{32,36}"), UUID),
 }
@@ -79,7 +84,9 @@ class _Check:
                 return self._array(value, schema, depth)
             case "object":
                 return self._object(value, schema, depth)
-        return MISSING if schema == UNKNOWN and value is None else value
+        if schema == UNKNOWN and value is None:
+            return MISSING
+        return value if _is_shallow(value) else MISSING
 
     def _union(self, value: Any, options: list[Schema], depth: int) -> Any | Missing:
         found = [self.value(value, option, depth + 1) for option in options]
@@ -122,6 +129,21 @@ class _Check:
                 if found[key] is MISSING:
                     return MISSING
         return found
+
+
+def _is_shallow(value: Any) -> bool:
+    """Whether lists and maps of any type nest no deeper than is handled."""
+    level = [value]
+    for _depth in range(MAX_DEPTH):
+        level = [
+            part
+            for node in level
+            if isinstance(node, list | dict)
+            for part in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _one_of(value: Any, options: list[Any]) -> Any | Missing:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .conform import MISSING, conform
 from .patterns import sample
-from .schemas import BOUNDS, UNKNOWN, Schema, alternatives, resolve
+from .schemas import BOUNDS, MAX_DEPTH, UNKNOWN, Schema, alternatives, resolve
 from .source import shortened
 
 __all__ = [
@@ -29,9 +29,6 @@ __all__ = [
 MAX_VALUES: Final = 10_000
 # Characters that are added to reach a least length or number: these, too, multiply when nested.
 MAX_PADDING: Final = 100_000
-# Levels of a value; the schemas of real signatures have a few.
-MAX_DEPTH: Final = 64
-
 UNKNOWN_VALUE: Final = "0"
 """The only text that is a str, an int, a float, a bool, a date and a datetime to pydantic."""
 
@@ -42,6 +39,7 @@ FORMATS: Final[dict[str, str]] = {
     "duration": "PT0S",
     "uuid": "00000000-0000-0000-0000-000000000000",
     "email": "nobody@example.org",
+    "hostname": "example.org",
     "uri": "https://example.org/",
     "ipv4": "192.0.2.0",
     "ipv6": "2001:db8::",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .schemas import (
+    MAX_DEPTH,
     UNKNOWN,
     Schema,
     TypeExpression,
@@ -58,7 +59,8 @@ def make_field(
 ) -> Field:
     """The field of that name. `expression` is None where the prompt's could not be read;
     `response` is the field's part of the request's response format."""
-    description, _mark, constraints = description.partition("\nConstraints: ")
+    before, mark, after = description.rpartition("\nConstraints: ")
+    description, constraints = (before, after) if mark else (description, "")
     schema = _schema(expression, note, response)
     is_untold = schema == UNKNOWN and note.skeleton is None
     if is_untold:  # a class of DSPy's own that takes text (Code, for one)
@@ -136,9 +138,15 @@ def _scalar(expressed: Schema) -> Schema:
 
 
 def parse_xml(text: str) -> ET.Element | None:
-    """The element that a text is; None where it is not well formed."""
+    """The element that a text is; None where it is not well formed, or nested beyond measure."""
     try:
         # No document type, and so no entity, can stand inside an element: nothing to expand.
-        return ET.fromstring(text)  # noqa: S314
+        element = ET.fromstring(text)  # noqa: S314
     except ET.ParseError:
         return None
+    level = [element]
+    for _depth in range(MAX_DEPTH):
+        level = [child for parent in level for child in parent]
+        if not level:
+            return element
+    return None

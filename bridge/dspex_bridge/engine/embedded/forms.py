@@ -33,7 +33,13 @@ _FORGED: Final = re.compile(
     r"([^\S\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]*)\[\[ ## (\w+) ## \]\]"
 )
 _HEADER_LINE: Final = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\][ \t]*", re.MULTILINE)
-# Formats whose values DSPy takes as text though it looks for JSON in them first.
+# A line of text in which DSPy finds neither JSON (also broken JSON, which it repairs) nor Python.
+_PLAIN: Final = re.compile(
+    r"(?!(?:true|false|null|none|nan|infinity)\b)[^\W\d_]"
+    r"[^{}\[\]()\"'`#/\\\x00-\x1f\x7f-\x9f\u2028\u2029]*",
+    re.IGNORECASE,
+)
+# Formats whose values are as plain, though they begin with a digit.
 _PLAIN_FORMATS: Final = frozenset({"date", "date-time", "time", "duration", "uuid"})
 _NOT_XML: Final = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Line ends to Python's splitlines, by which the Chat adapter reads, but none to JSON.
@@ -113,11 +119,9 @@ def _guarded(value: str, field: Field) -> str:
         return f'"{value}"' if field.is_literal and value != value.strip() else value
     schema, _references = resolve(field.schema, field.schema)
     options = [resolve(option, field.schema)[0] for option in alternatives(schema) or (schema,)]
-    if all(
-        option.get("format") in _PLAIN_FORMATS or option == {"type": "null"} for option in options
-    ):
-        return value
-    return _dumps(value)
+    kinds = [option.get("format") for option in options if option.get("type") != "null"]
+    is_plain = all(kind in _PLAIN_FORMATS for kind in kinds) or _PLAIN.fullmatch(value)
+    return value if is_plain else _dumps(value).translate(_LINE_ENDS)
 
 
 def _write_text(value: Any, field: Field) -> str:

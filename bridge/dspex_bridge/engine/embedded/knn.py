@@ -11,10 +11,12 @@ back into fields, demonstrations and inputs, and answers in the form that the ad
 It is for a first run and for tests, where it makes typed programs, demonstrations, optimizers
 and errors of one's own work without a provider. What it does not know: what words mean, any
 instruction (a task's objective is not read), conversation history, images, tools, and the
-optimizers' own prompts, which are signatures like any other to it. Under the XML adapter a prompt
-does not tell the types inside a model: such a leaf is answered with "0", which most types can
-read, but a Literal, an enumeration or a bounded number inside a model cannot; the same holds
-under the Chat adapter for an enumeration whose values are not text.
+optimizers' own prompts, which are signatures like any other to it. It answers every type that a
+prompt tells so that the adapter can read it. Two the prompts do not tell: the types inside a model
+under the XML adapter (without demonstrations each is answered with "0", which text, numbers,
+booleans, dates and datetimes can be read from, but no Literal, enumeration, map, tuple, time or
+number that must be above 0), and, under the Chat and XML adapters, the values of an enumeration
+that are not text.
 
 The same request has the same answer in every process: there is no randomness, no clock and no
 dependence on hashing. Temperature, seeds, penalties and reasoning effort therefore change

@@ -14,6 +14,7 @@ from typing import Any, Final
 __all__ = [
     "BOUNDS",
     "DECIMAL",
+    "MAX_DEPTH",
     "UNKNOWN",
     "Schema",
     "TypeExpression",
@@ -39,9 +40,9 @@ UNKNOWN: Final[Schema] = {"x-unknown": True}
 DECIMAL: Final = "decimal"
 """The format of numbers that may be written as text."""
 
-# Reference chains and type expressions nest a few levels in real signatures; a hostile one must
-# not exhaust the interpreter's stack.
 MAX_DEPTH: Final = 64
+"""How deep references, type expressions, schemas and values may nest. Those of real signatures do
+so by a few levels; hostile ones must not exhaust the interpreter's stack."""
 
 _SIMPLE: Final[dict[str, Schema]] = {
     "str": {"type": "string"},
@@ -204,18 +205,27 @@ def skeleton(element: Any) -> Schema:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-_STATED: Final = {
-    "greater than": "exclusiveMinimum",
-    "greater than or equal to": "minimum",
-    "less than": "exclusiveMaximum",
-    "less than or equal to": "maximum",
-    "minimum length": "minLength",
-    "maximum length": "maxLength",
-    "a multiple of the given number": "multipleOf",
-}
-_NUMBER: Final = r"[-+]?\d{1,15}(?:\.\d{1,15})?(?:[eE][-+]?\d{1,3})?"
-_STATEMENT: Final = re.compile(
-    rf"({'|'.join(sorted(_STATED, key=len, reverse=True))}): ({_NUMBER})"
+_NUMBER: Final = r"([-+]?\d{1,15}(?:\.\d{1,15})?(?:[eE][-+]?\d{1,2})?)"
+# The clauses of a line of constraints, in DSPy's words and in the bridge's own, and the keyword
+# of each; what a clause says of a length holds for items where there are items.
+_CLAUSES: Final = tuple(
+    (re.compile(rf"(?:{clause})", re.DOTALL), keyword)
+    for clause, keyword in (
+        (rf"(?:minimum length: |at least ){_NUMBER}(?: long| items)", "minLength"),
+        (rf"(?:maximum length: |at most ){_NUMBER}(?: long| items)", "maxLength"),
+        (rf"minimum length: {_NUMBER}", "minLength"),
+        (rf"maximum length: {_NUMBER}", "maxLength"),
+        (rf"exactly {_NUMBER} numbers", "length"),
+        (rf"(?:greater than or equal to: |at least ){_NUMBER}", "minimum"),
+        (rf"(?:less than or equal to: |at most ){_NUMBER}", "maximum"),
+        (rf"greater than: {_NUMBER}", "exclusiveMinimum"),
+        (rf"less than: {_NUMBER}", "exclusiveMaximum"),
+        (rf"a multiple of (?:the given number: )?{_NUMBER}", "multipleOf"),
+        (r"no (item) twice", "uniqueItems"),
+        (r"in the format (.*)", "format"),
+        (r"matching the regular expression (.*)", "pattern"),
+        (r"one of: (.*)", "enum"),
+    )
 )
 _RANGE: Final = re.compile(
     r"(?<![\w.])(-?\d{1,15}(?:\.\d{1,15})?)\s?(?:to|and|-|\u2013|\.\.|\.\.\.)\s?"
@@ -224,8 +234,32 @@ _RANGE: Final = re.compile(
 
 
 def stated_constraints(line: str) -> Schema:
-    """The keywords of a `Constraints:` line as DSPy writes it."""
-    return {_STATED[name]: _as_number(number) for name, number in _STATEMENT.findall(line)}
+    """The keywords that the text behind `Constraints:` stands for; the rest is passed over."""
+    found: list[tuple[str, str]] = []
+    for piece in line.split(", "):
+        matches = ((clause.fullmatch(piece), keyword) for clause, keyword in _CLAUSES)
+        begun = next(((match[1], keyword) for match, keyword in matches if match), None)
+        if begun is not None:
+            found.append(begun)
+        elif found and found[-1][1] in ("pattern", "enum"):  # they may hold a comma themselves
+            found[-1] = (f"{found[-1][0]}, {piece}", found[-1][1])
+    stated: Schema = {}
+    for text, keyword in found:
+        stated |= _keyword(keyword, text)
+    return sound(stated)
+
+
+def _keyword(keyword: str, text: str) -> Schema:
+    match keyword:
+        case "format" | "pattern":
+            return {keyword: text}
+        case "enum":
+            return {"enum": text.split("; ")}
+        case "uniqueItems":
+            return {"uniqueItems": True}
+        case "length":
+            return {"minLength": _as_number(text), "maxLength": _as_number(text)}
+    return {keyword: _as_number(text)}
 
 
 def described_range(description: str) -> Schema:
@@ -257,12 +291,14 @@ def constrain(schema: Schema, keywords: Schema, *, gently: bool = False) -> Sche
         options = [constrain(option, keywords, gently=gently) for option in schema["anyOf"]]
         return {**schema, "anyOf": options}
     match schema.get("type"):
-        case "integer" | "number" if not gently or not any(key in schema for key in BOUNDS):
-            names = {key: key for key in (*BOUNDS, "multipleOf")}
+        case "integer" | "number" as kind if not gently or not schema.keys() & BOUNDS:
+            names = {key: key for key in (*BOUNDS, "multipleOf", "enum")}
+            keywords = {**keywords, "enum": _numeric(keywords.get("enum", []), kind)}
+            keywords = {key: value for key, value in keywords.items() if value != []}
         case "string":
-            names = {key: key for key in ("minLength", "maxLength")}
+            names = {key: key for key in ("minLength", "maxLength", "format", "pattern", "enum")}
         case "array":
-            names = {"minLength": "minItems", "maxLength": "maxItems"}
+            names = {"minLength": "minItems", "maxLength": "maxItems", "uniqueItems": "uniqueItems"}
         case "object":
             names = {"minLength": "minProperties", "maxLength": "maxProperties"}
         case _:
@@ -272,6 +308,12 @@ def constrain(schema: Schema, keywords: Schema, *, gently: bool = False) -> Sche
 
 # What Python can still divide as a float; also refuses NaN and the infinities.
 _LARGEST: Final = 1e300
+
+
+def _numeric(options: list[str], kind: str) -> list[int | float]:
+    """The options of a number, which a prompt lists as text."""
+    found = [_as_number(option) for option in options if re.fullmatch(_NUMBER, option)]
+    return [option for option in found if kind == "number" or isinstance(option, int)]
 
 
 def _is_number(value: Any) -> bool:
