@@ -15,7 +15,7 @@ from dspex_protocol.framing import FrameReader, Oversized, frame
 
 __all__ = ["BRIDGE", "Pipe", "Silent"]
 
-BRIDGE = (sys.executable, "-m", "dspex_bridge")
+BRIDGE = (sys.executable, "-P", "-m", "dspex_bridge")
 
 # Far above what anything here takes, so that a slow machine does not fail a test.
 BOUND_S = 60.0

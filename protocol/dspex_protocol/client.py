@@ -93,7 +93,7 @@ class Client:
         command cannot be started, ConnectionLostError where it ends before it has answered.
         """
         process = await asyncio.create_subprocess_exec(
-            *(command or (sys.executable, "-m", "dspex_bridge")),
+            *(command or (sys.executable, "-P", "-m", "dspex_bridge")),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
@@ -344,7 +344,8 @@ class Client:
         for event in self._connection.receive_eof():
             self._handle(event)
         for task in self._handling.values():
-            task.cancel()
+            if not task.cancelling():  # a second cancel would cut off what the first one cleans up
+                task.cancel()
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Answered):

@@ -26,6 +26,7 @@ class _Handler(logging.Handler):
 def join(log: Log) -> None:
     """Every library's log records go to `log`, once; so do warnings."""
     handler = _Handler(log)
+    handler.setFormatter(logging.Formatter("%(message)s"))
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     # DSPy writes to stderr by a handler of its own and does not propagate.
