@@ -13,6 +13,7 @@ defmodule DSPex.Decimal do
 
   # The application's, if it has one. Called through this, because it is no dependency of ours.
   @library Decimal
+  @compile {:no_warn_undefined, @library}
 
   @type t :: %__MODULE__{text: String.t()}
 
@@ -55,7 +56,7 @@ defmodule DSPex.Decimal do
 
   def text(_other), do: :error
 
-  defp number?(<<sign, rest::binary>>) when sign in '+-', do: unsigned?(rest)
+  defp number?(<<sign, rest::binary>>) when sign in ~c"+-", do: unsigned?(rest)
   defp number?(text), do: unsigned?(text)
 
   defp unsigned?("Infinity"), do: true
@@ -73,10 +74,10 @@ defmodule DSPex.Decimal do
 
   defp exponent?(""), do: true
 
-  defp exponent?(<<e, sign, rest::binary>>) when e in 'eE' and sign in '+-',
+  defp exponent?(<<e, sign, rest::binary>>) when e in ~c"eE" and sign in ~c"+-",
     do: digits_only?(rest)
 
-  defp exponent?(<<e, rest::binary>>) when e in 'eE', do: digits_only?(rest)
+  defp exponent?(<<e, rest::binary>>) when e in ~c"eE", do: digits_only?(rest)
   defp exponent?(_other), do: false
 
   defp digits_only?(text) do

@@ -8,10 +8,10 @@ defmodule DSPex.Journal do
 
   alias DSPex.{Config, Signature}
 
-  @type body :: (() -> binary())
+  @type body :: (... -> binary())
 
   @type entry ::
-          {:configure, (() -> map())}
+          {:configure, Config.t()}
           | {:put, program :: String.t(), body(), Signature.t() | nil}
           | {:delete, program :: String.t()}
 

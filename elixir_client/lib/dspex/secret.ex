@@ -3,7 +3,7 @@ defmodule DSPex.Secret do
   # A value that no inspect shows: not in a log, a crash report, a supervisor's child specification
   # or `:sys.get_state/1`. A function holds it, because of a function only the name is ever printed.
 
-  @opaque t(value) :: %__MODULE__{reveal: (() -> value)}
+  @opaque t(value) :: %__MODULE__{reveal: (... -> value)}
   @type t :: t(term())
 
   @enforce_keys [:reveal]

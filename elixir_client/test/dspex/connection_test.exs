@@ -357,7 +357,8 @@ defmodule DSPex.ConnectionTest do
 
       more =
         async(fn ->
-          DSPex.configure(name, lms: [other: [model: "m2", api_key: "sk-two"]], default_lm: :other)
+          lms = [other: [model: "m2", api_key: "sk-two"]]
+          DSPex.configure(name, lms: lms, default_lm: :other)
         end)
 
       {id, _params, peer} = Peer.request(peer, "configure")

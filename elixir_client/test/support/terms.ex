@@ -36,7 +36,7 @@ defmodule DSPex.Test.Terms do
   end
 
   defp text(length) do
-    alphabet = Enum.random(['abc xyz', 'äöüß', '日本語', [0x1F600, ?a, 0x10FFFF, 0]])
+    alphabet = Enum.random([~c"abc xyz", ~c"äöüß", ~c"日本語", [0x1F600, ?a, 0x10FFFF, 0]])
     for _ <- 1..length//1, into: "", do: <<Enum.random(alphabet)::utf8>>
   end
 

@@ -15,7 +15,7 @@ defmodule DSPex.Connection.Outbox do
         }
 
   # Opaque to inspect: a request can have a key in it.
-  @type body :: (() -> binary())
+  @type body :: (... -> binary())
 
   @spec new(pos_integer()) :: t()
   def new(limit), do: %__MODULE__{limit: limit}
@@ -32,7 +32,7 @@ defmodule DSPex.Connection.Outbox do
   end
 
   @doc "Adds a control message, which has a function for what is to be written."
-  @spec put_control(t(), (() -> iodata()), pos_integer()) :: {:ok, t()} | :full
+  @spec put_control(t(), (... -> iodata()), pos_integer()) :: {:ok, t()} | :full
   def put_control(outbox, message, size) do
     # Twice the room of requests: a cancel is wanted most when the requests are many. A peer that
     # fills this too asks and never reads.
@@ -58,7 +58,7 @@ defmodule DSPex.Connection.Outbox do
 
   @doc "Takes what is to be written next. Without `:requests` only control messages are."
   @spec next(t(), :requests | :control) ::
-          {{:control, (() -> iodata())} | {:request, non_neg_integer(), body(), pos_integer()},
+          {{:control, (... -> iodata())} | {:request, non_neg_integer(), body(), pos_integer()},
            t()}
           | :none
   def next(outbox, which) do

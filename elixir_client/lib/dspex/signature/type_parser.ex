@@ -368,7 +368,7 @@ defmodule DSPex.Signature.TypeParser do
   defguardp is_digit(c) when c in ?0..?9
 
   defp tokens(<<>>, at, done), do: Enum.reverse([{:end, "", at} | done])
-  defp tokens(<<c, rest::binary>>, at, done) when c in ' \t\r\n', do: tokens(rest, at + 1, done)
+  defp tokens(<<c, rest::binary>>, at, done) when c in ~c" \t\r\n", do: tokens(rest, at + 1, done)
   defp tokens("->" <> rest, at, done), do: tokens(rest, at + 2, [{:arrow, "->", at} | done])
 
   defp tokens(<<c, rest::binary>>, at, done) when is_map_key(@punctuation, c) do
@@ -386,7 +386,7 @@ defmodule DSPex.Signature.TypeParser do
     tokens(rest, at + byte_size(digits), [{:integer, digits, at} | done])
   end
 
-  defp tokens(<<quote, rest::binary>>, at, done) when quote in '"\'' do
+  defp tokens(<<quote, rest::binary>>, at, done) when quote in [?", ?'] do
     case string(rest, quote, at, at + 1, []) do
       {:ok, text, rest, next} -> tokens(rest, next, [{:string, text, at} | done])
       {:bad, _message, _at} = bad -> Enum.reverse([bad | done])
