@@ -244,12 +244,10 @@ def _checked_map(value: dict[Any, Any]) -> dict[str, Any]:
 
 def _extension(code: int, data: bytes) -> Any:
     if code == EXT_BIGINT:
-        if len(data) > MAX_BIGINT_BYTES:
-            raise ValueError(f"an integer of {len(data)} bytes: at most {MAX_BIGINT_BYTES}")
         value = int.from_bytes(data, "big", signed=True)
         if _INT64_MIN <= value <= _UINT64_MAX:
             raise ValueError("an integer of 64 bits or less came as a big one")
-        if _bigint_bytes(value) != data:
+        if _bigint_bytes(value) != data:  # which refuses what is over the limit, too
             raise ValueError("a big integer is not in its shortest form")
         return value
     if code == EXT_TENSOR:

@@ -338,6 +338,5 @@ class Connection:
         return frame(payload)
 
     def _queue(self, data: bytes) -> None:
-        if not self._closed:
-            self._out.append(data)
-            self._out_bytes += len(data)
+        self._out.append(data)
+        self._out_bytes += len(data)

@@ -672,6 +672,8 @@ class Handler:
         self.begun = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.may_end = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.cleaned_up = False
         self.calls = 0
 
     async def __call__(self, _: dict[str, Any]) -> Any:
@@ -681,7 +683,11 @@ class Handler:
             await asyncio.Event().wait()
         finally:
             self.cancelled.set()
-            await self.may_end.wait()
+            try:
+                await self.may_end.wait()
+                self.cleaned_up = True
+            finally:
+                self.ended.set()
 
 
 @bounded
@@ -698,6 +704,25 @@ async def test_a_callback_that_the_bridge_cancels_is_answered_at_once_and_its_ha
         assert (answered.id, answered.error.code) == (request_id, "cancelled")
         await handler.cancelled.wait()
         handler.may_end.set()
+
+
+@bounded
+async def test_a_handler_that_was_cancelled_may_clean_up_whatever_the_bridge_cancels_again() -> (
+    None
+):
+    handler = Handler()
+    async with connected(handlers={"call_tool": handler}) as (client, peer):
+        request_id = peer.ask("call_tool")
+        await handler.begun.wait()
+        peer.tell("cancel", id=request_id)
+        await peer.answered()
+        await handler.cancelled.wait()
+        peer.tell("cancel", id=request_id)
+        await round_trip(client, peer)
+        assert not handler.ended.is_set()
+        handler.may_end.set()
+        await handler.ended.wait()
+        assert handler.cleaned_up
 
 
 @bounded
@@ -825,6 +850,21 @@ async def test_a_client_that_is_closed_leaves_the_bridge_and_its_own_requests() 
         with pytest.raises(ConnectionLostError):
             await client.ping()
         await client.close()
+
+
+@bounded
+async def test_a_client_is_closed_when_its_handlers_have_ended() -> None:
+    handler = Handler()
+    async with connected(handlers={"call_tool": handler}) as (client, peer):
+        peer.ask("call_tool")
+        await handler.begun.wait()
+        closing = started(client.close())
+        await handler.cancelled.wait()
+        assert await peer.is_left()
+        assert not closing.done()
+        handler.may_end.set()
+        await closing
+        assert handler.cleaned_up
 
 
 @bounded

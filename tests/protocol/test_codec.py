@@ -163,30 +163,23 @@ def test_an_accepted_vector_is_written_as_its_bytes(entry: dict[str, Any]) -> No
 
 
 @named("accepted")
-def test_an_accepted_vector_cut_at_any_byte_is_refused(entry: dict[str, Any]) -> None:
+def test_an_accepted_vector_cut_at_any_byte_or_with_one_more_is_refused(
+    entry: dict[str, Any],
+) -> None:
     data = wire_bytes(entry)
-    cuts = range(len(data))
+    cuts = [*range(len(data))]
     if len(data) > 600:  # of what is long, both ends
-        cuts = [*range(300), *range(len(data) - 300, len(data))]  # type: ignore[assignment]
+        cuts = [*cuts[:300], *cuts[-300:]]
     for cut in cuts:
         refusal(data[:cut])
-
-
-@named("accepted")
-def test_an_accepted_vector_with_a_byte_behind_it_is_refused(entry: dict[str, Any]) -> None:
-    assert "1 bytes follow it" in refusal(wire_bytes(entry) + b"\xc0")
+    assert "1 bytes follow it" in refusal(data + b"\xc0")
 
 
 @named("refused")
-def test_a_refused_vector_is_refused(entry: dict[str, Any]) -> None:
+def test_a_refused_vector_is_refused_alone_and_inside_other_values(entry: dict[str, Any]) -> None:
     assert entry["error"] == "parse_error"
-    message = refusal(wire_bytes(entry))
-    assert len(message) < 300, "a refusal quotes what was sent"
-
-
-@named("refused")
-def test_a_refused_vector_is_refused_inside_other_values_too(entry: dict[str, Any]) -> None:
     data = wire_bytes(entry)
+    assert len(refusal(data)) < 300, "a refusal quotes what was sent"
     refusal(b"\x92\xc0" + data)
     refusal(b"\x81\xa1a" + data)
 
@@ -234,13 +227,13 @@ VALUES = st.recursive(
 )
 
 
-@settings(FIXED, max_examples=300)
+@settings(FIXED, max_examples=200)
 @given(VALUES)
 def test_a_value_is_read_as_it_was_written(value: Any) -> None:
     assert same(decode(encode(value)), value)
 
 
-@settings(FIXED, max_examples=300)
+@settings(FIXED, max_examples=200)
 @given(VALUES)
 def test_what_was_read_is_written_with_the_same_bytes(value: Any) -> None:
     data = encode(value)
@@ -262,7 +255,7 @@ def value_or_refusal(data: bytes) -> Any:
         return error
 
 
-@settings(FIXED, max_examples=300)
+@settings(FIXED, max_examples=200)
 @given(VALUES, st.data())
 def test_a_value_with_some_bytes_changed_is_a_value_or_a_parse_error(
     value: Any, data: st.DataObject
@@ -295,7 +288,7 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(FIXED, max_examples=300)
+@settings(FIXED, max_examples=200)
 @given(ANYTHING)
 def test_whatever_a_program_hands_over_is_written_or_an_encode_error(value: Any) -> None:
     try:
@@ -631,7 +624,7 @@ def test_an_id_is_looked_for_in_any_bytes(head: bytes) -> None:
 MIB = 1024 * 1024
 
 
-def array_of(items: bytes, count: int = 1, size: int = MIB // 8) -> bytes:
+def array_of(items: bytes, count: int = 1, size: int = MIB // 16) -> bytes:
     """A frame of `size` bytes: an array of `items`, which are `count` values, again and again."""
     times = (size - 5) // len(items)
     return b"\xdd" + (times * count).to_bytes(4, "big") + items * times

@@ -154,17 +154,50 @@ ANSWERS: dict[str, Callable[[Connection, Request], bool]] = {
 }
 
 
+class OvertakenLock:
+    """The connection's lock, but whoever takes it next is overtaken by another thread first."""
+
+    def __init__(self, connection: Connection, overtake: Callable[[], object]) -> None:
+        self._lock = connection._lock
+        self._overtake: Callable[[], object] | None = overtake
+        connection._lock = self  # type: ignore[assignment]
+
+    def __enter__(self) -> None:
+        overtake, self._overtake = self._overtake, None
+        if overtake is not None:
+            run_at_once([overtake])
+        self._lock.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("other", ANSWERS.values(), ids=ANSWERS.keys())
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
-@pytest.mark.usefixtures("quick_switches")
-def test_many_threads_that_answer_one_request_send_one_answer(
-    answer: Callable[[Connection, Request], bool],
+def test_an_answer_that_is_overtaken_by_another_threads_is_not_sent(
+    answer: Callable[[Connection, Request], bool], other: Callable[[Connection, Request], bool]
 ) -> None:
-    for _ in range(50):
-        connection = Connection()
-        request = opened(connection)
-        were_first = run_at_once([lambda: answer(connection, request)] * 4)  # noqa: B023
-        assert were_first.count(True) == 1
-        assert len(sent(connection)) == 1
+    connection = Connection()
+    request = opened(connection)
+    OvertakenLock(connection, lambda: other(connection, request))
+    assert not answer(connection, request)
+    assert len(sent(connection)) == 1
+
+
+def test_a_notification_that_is_overtaken_by_the_answer_is_not_sent() -> None:
+    connection = Connection()
+    request = opened(connection)
+    OvertakenLock(connection, lambda: connection.send_result(request, {}))
+    assert not connection.send_notification("chunk", {"id": 5}, about=request)
+    assert [message[0] for message in sent(connection)] == [1]
+
+
+def test_a_request_that_is_overtaken_by_another_threads_has_an_id_of_its_own() -> None:
+    connection = Connection()
+    OvertakenLock(connection, lambda: connection.send_request("first", {}))
+    second = connection.send_request("second", {})
+    assert [message[1:3] for message in sent(connection)] == [[0, "first"], [second, "second"]]
+    assert second == 1
 
 
 @pytest.mark.usefixtures("quick_switches")
@@ -173,10 +206,9 @@ def test_a_notification_about_a_request_never_follows_its_answer_from_any_thread
         connection = Connection()
         request = opened(connection)
 
-        def notify() -> bool:
+        def notify() -> None:
             for _ in range(100):
                 connection.send_notification("chunk", {"id": 5}, about=request)  # noqa: B023
-            return True
 
         run_at_once([notify, notify, lambda: connection.send_result(request, {})])  # noqa: B023
         kinds = [message[0] for message in sent(connection)]
@@ -193,21 +225,20 @@ def quick_switches() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-def run_at_once(jobs: list[Callable[[], bool]]) -> list[bool]:
+def run_at_once(jobs: list[Callable[[], object]]) -> None:
     barrier = threading.Barrier(len(jobs))
-    results: list[bool] = []
+    done: list[object] = []
 
-    def run(job: Callable[[], bool]) -> None:
+    def run(job: Callable[[], object]) -> None:
         barrier.wait(10)
-        results.append(job())
+        done.append(job())
 
     threads = [threading.Thread(target=run, args=(job,), daemon=True) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert len(results) == len(jobs)
-    return results
+    assert len(done) == len(jobs)
 
 
 def test_a_notification_about_an_answered_request_is_dropped_and_others_are_not() -> None:
@@ -304,23 +335,36 @@ def test_an_answer_brings_back_the_waiter_that_was_handed_over_and_only_once() -
     assert connection.data_to_send() == b""
 
 
+class ImpatientLock:
+    """The connection's lock; once it is free with something queued, another thread has its turn."""
+
+    def __init__(self, connection: Connection, turn: Callable[[], object]) -> None:
+        self._connection = connection
+        self._lock = connection._lock
+        self._turn: Callable[[], object] | None = turn
+        connection._lock = self  # type: ignore[assignment]
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
+        if self._connection.queued_bytes and self._turn is not None:
+            turn, self._turn = self._turn, None
+            run_at_once([turn])
+
+
 def test_an_answer_that_another_thread_receives_at_once_finds_its_waiter() -> None:
     """What is sent may be answered before `send_request` has returned to its caller."""
     connection = Connection()
-    answered = threading.Event()
     got: list[Event] = []
 
     def peer() -> None:
-        while not connection.queued_bytes:
-            pass
         ((_, request_id, _, _),) = sent(connection)
         got.extend(connection.receive_data(wire([1, request_id, None, {}])))
-        answered.set()
 
-    thread = threading.Thread(target=peer, daemon=True)
-    thread.start()
+    ImpatientLock(connection, peer)
     connection.send_request("call_tool", {}, waiter="who waits")
-    assert answered.wait(10)
     (event,) = got
     assert isinstance(event, Answered)
     assert event.waiter == "who waits"
@@ -588,9 +632,8 @@ def test_requests_from_many_threads_have_ids_of_their_own_and_stand_whole_in_the
     connection = Connection()
     ids: list[int] = []
 
-    def send() -> bool:
+    def send() -> None:
         ids.extend([connection.send_request("ping", {"payload": "x" * 50}) for _ in range(100)])
-        return True
 
     run_at_once([send] * 4)
     assert sorted(ids) == list(range(400))

@@ -170,6 +170,29 @@ def test_what_nobody_can_be_told_is_said_to_the_log(value: Any, message: str) ->
     assert str(raised.value) == message
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "timeout"},
+        {"message": "m"},
+        {"code": 7, "message": "m"},
+        {"code": "timeout", "message": None},
+        {"code": "timeout", "message": "m", "retryable": 1},
+        {"code": "timeout", "message": "m", "retryable": None},
+        {"code": "timeout", "message": "m", "data": []},
+        {"code": "timeout", "message": "m", "data": None},
+        [],
+        "timeout",
+        False,
+        0,
+    ],
+    ids=repr,
+)
+def test_a_response_whose_error_has_another_shape_is_malformed(error: Any) -> None:
+    with pytest.raises(UnanswerableError, match="whose error is not"):
+        parse_message([1, 5, error, None])
+
+
 def test_an_id_is_an_integer_up_to_its_maximum_and_nothing_that_equals_one() -> None:
     assert parse_message([0, MAX_ID, "m", {}]).to_wire()[1] == MAX_ID
     for bad in (MAX_ID + 1, -1, True, 1.0, None, "1"):
