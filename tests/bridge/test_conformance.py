@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspex_bridge.conformance import client_cases, patterns, player, sessions
+from dspex_bridge.conformance import client_cases, literals, patterns, player, sessions
 from dspex_bridge.conformance.client_cases import CASES
 from dspex_bridge.conformance.literals import from_json, is_same, to_json
 from dspex_bridge.conformance.patterns import MismatchError, match
@@ -39,6 +39,8 @@ PAGE = Path(__file__).parents[2] / "protocol" / "CONFORMANCE.md"
         ({"$text": ["ab", 3]}, "ababab"),
         ({"$repeat": [{"$int": "1"}, 2]}, [1, 1]),
         ({"$zeros": 3}, b"\0\0\0"),
+        ({"$nested": [2, {"$int": "1"}]}, [[1]]),
+        ({"$nested_map": [2, "a", []]}, {"a": {"a": []}}),
         ({"a": [{"$bytes": ""}]}, {"a": [b""]}),
     ],
 )
@@ -82,6 +84,12 @@ def test_values_that_differ_on_the_wire_are_not_the_same(one: Any, other: Any) -
 
 def test_nan_is_the_same_as_nan() -> None:
     assert is_same([float("nan")], [float("nan")])
+
+
+def test_the_literals_are_those_of_the_vectors() -> None:
+    readme = PAGE.with_name("vectors") / "README.md"
+    told = set(re.findall(r'^\| `\{"(\$\w+)"', readme.read_text(encoding="utf-8"), re.M))
+    assert told == set(literals._TAGS)
 
 
 # Patterns
@@ -167,7 +175,7 @@ def nested(value: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("session", load_sessions(), ids=lambda session: session.name)
 def test_a_session_uses_no_word_that_nobody_knows(session: sessions.Session) -> None:
     known = {*patterns._MATCHERS, "$fill", "$int", "$float", "$bytes", "$decimal", "$timestamp"}
-    known |= {"$tensor", "$map", "$text", "$repeat", "$zeros"}
+    known |= {"$tensor", "$map", "$text", "$repeat", "$zeros", "$nested", "$nested_map"}
     for value in nested(list(session.steps)):
         tags = [key for key in value if isinstance(value, dict) and key.startswith("$")]
         assert set(tags) <= known

@@ -6,6 +6,7 @@ What JSON cannot say, or not in every language, is a map with one key that begin
     {"$decimal": text}  {"$timestamp": "2024-01-01T00:00:00Z"}  {"$tensor": [dtype, shape, base64]}
     {"$map": [[key, value], …]}, for a map whose own keys begin with `$`
     {"$text": [text, n]}, {"$repeat": [item, n]}, {"$zeros": n}: long ones, made of n equal parts
+    {"$nested": [n, value]}, {"$nested_map": [n, key, value]}: a value inside n arrays or maps
 """
 
 from __future__ import annotations
@@ -90,6 +91,22 @@ def _tensor(parts: Any) -> Tensor:
     return Tensor(dtype, tuple(shape), b64decode(data, validate=True))
 
 
+def _nested(parts: Any) -> Any:
+    depth, literal = parts
+    value = from_json(literal)
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def _nested_map(parts: Any) -> Any:
+    depth, key, literal = parts
+    value = from_json(literal)
+    for _ in range(depth):
+        value = {key: value}
+    return value
+
+
 _TAGS: dict[str, Callable[[Any], Any]] = {
     "$int": int,
     "$float": float,
@@ -101,4 +118,6 @@ _TAGS: dict[str, Callable[[Any], Any]] = {
     "$text": lambda pair: pair[0] * pair[1],
     "$repeat": lambda pair: [from_json(pair[0])] * pair[1],
     "$zeros": bytes,
+    "$nested": _nested,
+    "$nested_map": _nested_map,
 }
