@@ -15,8 +15,6 @@ __all__ = ["VOTERS", "Settled", "settle", "similarities"]
 
 # How many of the nearest demonstrations vote on an option and are averaged to a number.
 VOTERS: Final = 3
-# Equal texts have a cosine of 1 but for the last bits.
-IDENTICAL: Final = 1 - 1e-9
 _NUMBER: Final = re.compile(r"[-+]?\d{1,300}(?:\.\d{1,300})?")
 
 
@@ -38,7 +36,9 @@ def similarities(examples: Sequence[Mapping[str, str]], inputs: Mapping[str, str
             totals[index] += weight * close
             weights[index] += weight
     return [
-        total / weight if weight else 0.0 for total, weight in zip(totals, weights, strict=True)
+        # Rounded, so that the last bits, in which math libraries differ, decide nothing.
+        round(total / weight, 9) if weight else 0.0
+        for total, weight in zip(totals, weights, strict=True)
     ]
 
 
@@ -76,7 +76,8 @@ def settle(ranked: Sequence[tuple[float, Any]], schema: Schema) -> Settled:
     nearest_similarity, nearest = ranked[0]
     voters = ranked[:VOTERS]
     repeated = Settled(nearest, "repeated")
-    if nearest_similarity >= IDENTICAL or all(value == nearest for _similarity, value in voters):
+    is_agreed = all(value == nearest for _similarity, value in voters)
+    if nearest_similarity in (0, 1) or is_agreed:
         return repeated
     kind = _kind(schema)
     if kind == "option":
@@ -88,13 +89,13 @@ def settle(ranked: Sequence[tuple[float, Any]], schema: Schema) -> Settled:
         return Settled(next(v for _s, v in voters if repr(v) == winner), "voted")
     total = sum(similarity for similarity, _value in voters)
     numbers = [value for _similarity, value in voters if isinstance(value, int | float)]
-    if kind == "number" and total > 0 and len(numbers) == len(voters):
+    if kind == "number" and len(numbers) == len(voters):
+        all_whole = all(isinstance(value, int) for value in numbers)
         try:
             mean = sum(similarity * value for similarity, value in voters) / total
-        except OverflowError:  # an integer beyond the range of a float
+            averaged = conform(round(mean) if all_whole else mean, schema)
+        except OverflowError:  # integers beyond the range of a float
             return repeated
-        all_whole = all(isinstance(value, int) for value in numbers)
-        averaged = conform(round(mean) if all_whole else mean, schema)
         if averaged is not MISSING:
             return Settled(averaged, "averaged")
     return repeated
