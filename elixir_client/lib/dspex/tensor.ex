@@ -7,7 +7,7 @@ defmodule DSPex.Tensor do
   `:u8`). In Python it is a NumPy array.
   """
 
-  @sizes %{
+  @sizes [
     f16: 2,
     f32: 4,
     f64: 8,
@@ -20,8 +20,8 @@ defmodule DSPex.Tensor do
     u32: 4,
     u64: 8,
     bool: 1
-  }
-  @dtypes Map.keys(@sizes)
+  ]
+  @dtypes Keyword.keys(@sizes)
 
   @type dtype ::
           :f16 | :f32 | :f64 | :i8 | :i16 | :i32 | :i64 | :u8 | :u16 | :u32 | :u64 | :bool
