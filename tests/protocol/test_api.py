@@ -51,6 +51,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.params",
         "dspex_bridge.redaction",
         "dspex_bridge.runner",
+        "dspex_bridge.shapes",
         "dspex_bridge.stats",
         "dspex_bridge.stdio",
         "dspex_bridge.streams",

@@ -275,7 +275,6 @@ def test_a_result_that_cannot_be_sent_is_answered_with_the_error_that_says_so(
         assert error["data"] == {"size": 4103, "limit": LIMIT}
 
 
-@pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize(
     ("message", "data"),
     [
@@ -288,16 +287,17 @@ def test_a_result_that_cannot_be_sent_is_answered_with_the_error_that_says_so(
     ids=["unsendable data", "too much data", "too long", "a surrogate", "all of it"],
 )
 def test_an_error_that_cannot_be_sent_whole_is_sent_without_its_data_and_cut(
-    code: str, message: str, data: dict[str, Any]
+    message: str, data: dict[str, Any]
 ) -> None:
     connection = Connection()
     connection.peer_max_frame_bytes = SMALLEST_MAX_FRAME_BYTES
-    request = opened(connection, 2**63 - 1)
-    assert connection.send_error(request, ERRORS[code](message, data=data, retryable=True))
-    ((_, request_id, error, _),) = sent(connection)
-    assert request_id == 2**63 - 1
-    assert (error["code"], error["retryable"], error["data"]) == (code, True, {})
-    assert error["message"] == message[:500].encode("utf-8", "replace").decode()
+    for code, cls in ERRORS.items():
+        request = opened(connection, 2**63 - 1)
+        assert connection.send_error(request, cls(message, data=data, retryable=True))
+        ((_, request_id, error, _),) = sent(connection)
+        assert request_id == 2**63 - 1
+        assert (error["code"], error["retryable"], error["data"]) == (code, True, {})
+        assert error["message"] == message[:500].encode("utf-8", "replace").decode()
 
 
 def test_an_error_of_a_class_with_a_constructor_of_its_own_is_cut_too() -> None:
@@ -849,7 +849,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
 def test_any_order_of_events_keeps_every_guarantee() -> None:
     run_state_machine_as_test(
-        ConnectionMachine, settings=settings(FIXED, max_examples=150, stateful_step_count=40)
+        ConnectionMachine, settings=settings(FIXED, max_examples=80, stateful_step_count=40)
     )
 
 
