@@ -124,6 +124,9 @@ def test_method_not_found_says_what_was_probably_meant(bridge: Pipe) -> None:
         ("configure", {"lms": {"a": {"model": "openai/m", "extra": {"engine": 1}}}}, "extra"),
         ("load", {"state": {}}, "format_version"),
         ("load", {"state": {"format_version": 99}}, "newer"),
+        ("execute", {"program": "qa", "inputs": {}, "limits": {}}, "not supported by this version"),
+        ("create", {"signature": "q -> a", "variables": {}}, "not supported by this version"),
+        ("configure", {"limits": {"max_calls": 1}}, "not supported by this version"),
         ("shutdown", {"drain_ms": -1}, "drain_ms"),
         ("initialize", {}, "protocol_version"),
     ],
@@ -134,6 +137,26 @@ def test_invalid_params_names_the_parameter(
     error = bridge.refusal(method, params)
     assert error["code"] == "invalid_params"
     assert named in error["message"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"api_base": "http://127.0.0.1:1/v1"}},
+        {"config": {"api_key": "sk"}},
+        {"config": {"model": "other"}},
+        {"adapter": "nope"},
+        {"module": "nope"},
+        {"demos": [{"inputs": {}, "outputs": {}, "flags": {"answer": "x"}}]},
+    ],
+)
+def test_a_state_brings_no_address_no_key_and_nothing_unknown(
+    bridge: Pipe, change: dict[str, Any]
+) -> None:
+    state = bridge.ask("dump", {"program": "qa"})["state"]
+    error = bridge.refusal("load", {"state": {**state, **change}})
+    assert error["code"] == "invalid_params"
+    assert next(iter(change)) in error["message"]
 
 
 def test_unsupported_version_says_which_are_supported(bridge: Pipe) -> None:
@@ -243,7 +266,8 @@ def test_a_notification_that_nobody_knows_is_not_answered(bridge: Pipe) -> None:
 
 
 def test_unavailable_where_dspy_cannot_be_imported(tmp_path: Path) -> None:
-    (tmp_path / "dspy.py").write_text("raise ImportError('no such thing here')")
+    # With half a character in it, as a path under another locale may have.
+    (tmp_path / "dspy.py").write_text("raise ImportError('no such thing here \\udcff')")
     with Pipe(env={"PYTHONPATH": str(tmp_path)}) as pipe:
         assert pipe.ask("ping", {"payload": 1}) == {"payload": 1}
         error = pipe.refusal("create", {"signature": "question -> answer"})
@@ -254,3 +278,18 @@ def test_unavailable_where_dspy_cannot_be_imported(tmp_path: Path) -> None:
         assert ready[:2] == [2, "ready"]
         assert ready[2]["error"]["code"] == "unavailable"
         assert pipe.ask("stats")["programs"] == 0
+
+
+def test_unavailable_whatever_the_import_raises(tmp_path: Path) -> None:
+    (tmp_path / "dspy.py").write_text("raise SystemExit(3)")
+    with Pipe(env={"PYTHONPATH": str(tmp_path)}) as pipe:
+        assert pipe.refusal("create", {"signature": "question -> answer"})["code"] == "unavailable"
+
+
+def test_a_name_is_looked_for_among_few_programs_only() -> None:
+    with Pipe() as pipe:
+        for number in range(201):
+            pipe.request("create", {"signature": "q -> a", "program": f"program{number}"})
+        assert "Did you mean" not in pipe.refusal("describe", {"program": "program"})["message"]
+        pipe.ask("delete", {"program": "program7"})
+        assert "Did you mean" in pipe.refusal("describe", {"program": "program7x"})["message"]

@@ -169,25 +169,33 @@ def test_no_key_is_in_any_answer_or_on_stderr() -> None:
 def test_secrets_of_the_configuration_are_masked_wherever_they_stand() -> None:
     lm = {
         "model": "openai/m",
-        "api_base": "http://user:hunter22@127.0.0.1:9/v1",
+        "api_base": "http://user:hunter22@127.0.0.1:9/v1?key=querysecret",
         "api_key": "swordfish-and-salt",
         "extra": {"aws_secret_access_key": "shh-very-secret", "top_k": 5},
+        "num_retries": 0,
     }
     with Pipe() as pipe:
         answer = pipe.ask("configure", {"lms": {"masked": lm}})
+        error = pipe.refusal("execute", {"program": {"signature": "q -> a"}, "inputs": {"q": "?"}})
     shown = answer["lms"]["masked"]
     assert shown["extra"] == {"aws_secret_access_key": "***", "top_k": 5}
-    assert shown["api_base"] == "http://***@127.0.0.1:9/v1"
+    assert shown["api_base"] == "http://***@127.0.0.1:9/v1?***"
     assert shown["api_key"] == "***"
+    assert "hunter22" not in str(error)
+    assert "querysecret" not in str(error)
 
 
-def test_text_that_cannot_be_sent_is_an_error_and_the_next_call_works(pipe: Pipe) -> None:
+@pytest.mark.parametrize("params", [{}, {"stream": {}}])
+def test_text_that_cannot_be_sent_is_an_error_and_the_next_call_works(
+    pipe: Pipe, params: dict[str, Any]
+) -> None:
     lone_surrogate = Answer('{"answer": "\\ud800"}')
     with OpenAIServer(failing_once(lone_surrogate)) as server:
         configured(pipe, server)
-        error = pipe.refusal("execute", {**INPUTS, "adapter": "json"})
-        assert error["code"] in ("output_validation", "internal_error")
-        assert "surrogate" in error["message"]
+        error = pipe.refusal("execute", {**INPUTS, "adapter": "json", **params})
+        assert error["code"] == "output_validation"
+        assert error["data"]["errors"][0]["path"] == ["answer"]
+        assert error["data"]["usage"]["total_tokens"] > 0
         assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from dspex_protocol.codec import decode, encode
+from dspex_protocol.framing import FrameReader, frame
 
 from integration.openai_server import Answer, OpenAIServer, answering
-from integration.pipe import Pipe
+from integration.pipe import BRIDGE, Pipe
 
 INPUTS = {"program": "qa", "inputs": {"question": "Where?"}}
 
@@ -149,6 +153,34 @@ def test_shutdown_cuts_off_what_is_not_done_in_time(pipe: Pipe, server: OpenAISe
     assert pipe.wait() == 0
 
 
+def test_requests_behind_a_shutdown_in_the_same_write_are_answered(pipe: Pipe) -> None:
+    requests = ([0, 71, "shutdown", {}], [0, 72, "ping", {}], [0, 73, "list", {}])
+    pipe.send_bytes(b"".join(frame(encode(request)) for request in requests))
+    assert pipe.response(71)[2:] == [None, {"completed": 0, "cancelled": 0}]
+    assert pipe.response(72)[2]["code"] == "shutting_down"
+    assert pipe.response(73)[2]["code"] == "shutting_down"
+    assert pipe.wait() == 0
+
+
+def test_stdin_and_stdout_may_be_one_socket() -> None:
+    ours, its = socket.socketpair()
+    process = subprocess.Popen(
+        BRIDGE, stdin=its.fileno(), stdout=its.fileno(), start_new_session=True
+    )
+    its.close()
+    with ours:
+        ours.settimeout(60)
+        for number in range(3):
+            ours.sendall(frame(encode([0, number, "ping", {"payload": number}])))
+            reader = FrameReader()
+            frames: list[bytes] = []
+            while not frames:
+                frames = [item for item in reader.feed(ours.recv(65536)) if isinstance(item, bytes)]
+            answers = [decode(item) for item in frames]
+            assert [1, number, None, {"payload": number}] in answers
+    assert process.wait(60) == 0
+
+
 def test_cancel_still_works_while_shutting_down(pipe: Pipe, server: OpenAIServer) -> None:
     slow = hang(pipe, server)
     shutdown = pipe.request("shutdown", {"drain_ms": 60_000})
@@ -185,7 +217,6 @@ def test_the_end_of_stdin_ends_the_process_at_once(pipe: Pipe, server: OpenAISer
 def test_a_bridge_in_a_terminal_explains_itself() -> None:
     import os
     import pty
-    import subprocess
     import sys
 
     parent, child = pty.openpty()

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from .streams import ChunkStream
     from .timers import Timer
 
-__all__ = ["Call", "Dispatcher"]
+__all__ = ["Call", "Dispatcher", "describe"]
+
+# Work that has been cancelled ends at its next wait; what does not by then, hangs.
+_STUCK_AFTER_S = 1.0
 
 # What every request may carry beside its method's own parameters.
 _COMMON = {"timeout_ms": params.integer(minimum=1), "meta": params.mapping}
@@ -99,6 +102,14 @@ class Dispatcher:
         self._unready: list[Call] | None = []
         self._draining: _Draining | None = None
         self._lock = threading.Lock()
+        # Work of requests that were answered before it ended -> since when.
+        self._ending: dict[asyncio.Task[None], float] = {}
+
+    @property
+    def stuck(self) -> int:
+        """Pieces of work that go on though their requests were answered a while ago."""
+        latest = time.monotonic() - _STUCK_AFTER_S
+        return sum(since < latest for since in list(self._ending.values()))
 
     @property
     def in_flight(self) -> int:
@@ -213,7 +224,7 @@ class Dispatcher:
         if callable(outcome):
             call.task = self._host.runner.loop.create_task(self._finish(call, outcome))
             if not self._is_open(call):  # it ended just now, on another thread, without a task
-                call.task.cancel()
+                self._stop(call.task)
         else:
             self._answer(call, outcome)
 
@@ -239,10 +250,16 @@ class Dispatcher:
             self._settled(call, error)
         task = call.task
         if task is not None and not task.done():
-            self._host.runner.submit(lambda: _cancel(task))
+            self._host.runner.submit(lambda: self._stop(task))
+
+    def _stop(self, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            self._ending.setdefault(task, time.monotonic())
+            task.add_done_callback(lambda done: self._ending.pop(done, None))
+            task.cancel()
 
     def _answer(self, call: Call, result: Any) -> None:
-        if self._host.connection.send_result(call.request, result):
+        if self._host.connection.send_result(call.request, result, error_data=call.spent):
             self._settled(call, None)
 
     def _refuse(self, request: Request, error: Exception) -> None:
@@ -276,9 +293,9 @@ class Dispatcher:
         if known is None:
             import traceback
 
-            trace = "".join(traceback.format_exception(error))
-            self._host.log.error(f"{request.method} failed:\n{trace}", request.id)
-            known = InternalError(f"{type(error).__name__}: {error}")
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            self._host.log.error(f"{request.method} failed: {describe(error)}\n{trace}", request.id)
+            known = InternalError(describe(error))
         redactor = self._host.redactor
         data: Any = redactor.value(known.data)
         return type(known)(redactor.text(known.message), data=data, retryable=known.retryable)
@@ -331,5 +348,10 @@ class _Draining:
             self.completed += 1
 
 
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
+def describe(error: BaseException) -> str:
+    """An exception in words that can be sent, whatever it says of itself."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its own __str__ failed
+        text = type(error).__name__
+    return text.encode("utf-8", "replace").decode()

@@ -13,7 +13,7 @@ import time
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from dspex_protocol.client import Client
 from dspex_protocol.errors import DSPexError
@@ -77,23 +77,26 @@ def _packages() -> _Finding:
 
 
 def _bridge() -> _Finding:
-    async def try_it() -> tuple[float, float]:
+    async def try_it(log: IO[bytes]) -> tuple[float, float]:
         started = time.monotonic()
-        async with await Client.spawn(stderr=subprocess.DEVNULL) as client:
+        async with await Client.spawn(stderr=log.fileno()) as client:
             answered = time.monotonic()
             await client.configure(lms={"main": {"model": EMBEDDED_MODEL}})
             await client.execute({"signature": "question -> answer"}, {"question": "Are you well?"})
             return (answered - started) * 1000, (time.monotonic() - started) * 1000
 
     try:
-        answered_ms, executed_ms = asyncio.run(asyncio.wait_for(try_it(), _BRIDGE_TIMEOUT_S))
-    except (DSPexError, OSError, TimeoutError) as error:
-        return _Finding(
-            "bridge",
-            False,
-            f"{type(error).__name__}: {error}",
-            "see what it says on stderr: python -m dspex_bridge --log-level debug < /dev/null",
-        )
+        with tempfile.TemporaryFile() as log:
+            try:
+                timeout = asyncio.wait_for(try_it(log), _BRIDGE_TIMEOUT_S)
+                answered_ms, executed_ms = asyncio.run(timeout)
+            except (DSPexError, OSError, TimeoutError) as error:
+                log.seek(0)
+                said = log.read().decode("utf-8", "replace").strip().splitlines()[-3:]
+                advice = "its last words: " + " | ".join(said) if said else "it wrote nothing"
+                return _Finding("bridge", False, f"{type(error).__name__}: {error}", advice)
+    except OSError as error:
+        return _Finding("bridge", False, f"no temporary file: {error}", "see write access below")
     return _Finding(
         "bridge",
         True,

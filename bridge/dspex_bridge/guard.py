@@ -31,14 +31,23 @@ def start(read_fd: int, write_fd: int) -> int:
     guard's pid. Exits where the client is gone already.
     """
     client = os.getppid()
+    is_session_leader = os.getsid(0) == os.getpid()
     if os.getpgrp() != os.getpid():
         os.setsid()
+        is_session_leader = True
     bridge_pidfd = _pidfd(os.getpid())
     client_pidfd = _pidfd(client)
     if os.getppid() != client:
         os._exit(0)
     bridge = os.getpid()
     pid = os.fork()
+    if not is_session_leader:
+        # The leader of a shell's job: the others of its pipeline are in its group. The guard gets
+        # one of its own (set here and there, whoever runs first), and the bridge joins it.
+        guard = pid or os.getpid()
+        os.setpgid(guard, guard)
+        if pid:
+            os.setpgid(0, guard)
     if pid == 0:
         from signal import SIGKILL  # a slow import, which the bridge itself does not wait for
 

@@ -75,6 +75,10 @@ class Host:
         self.programs: Registry | None = None
         self.unavailable: UnavailableError | None = None
         self._reader = threading.get_ident()
+        # Held by the reader while it handles what one read brought: each request of it is
+        # answered before the process ends.
+        self.batch = threading.Lock()
+        self.is_leaving = False
 
     @property
     def max_in_flight(self) -> int:
@@ -100,10 +104,17 @@ class Host:
         return self.programs
 
     def leave(self) -> None:
-        """Sends what is queued, for as long as the client may take, and exits with status 0."""
-        self.writer.flush()
-        self.writer.wait_until_below(0, timeout=_LAST_WRITE_S)
-        self.exit_process(0)
+        """Sends what is queued, for as long as the client may take, and exits with status 0.
+
+        Within a batch of the reader's own, when that is done.
+        """
+        if threading.get_ident() == self._reader and self.batch.locked():
+            self.is_leaving = True
+            return
+        with self.batch:
+            self.writer.flush()
+            self.writer.wait_until_below(0, timeout=_LAST_WRITE_S)
+            self.exit_process(0)
 
     def _broken(self, error: OSError) -> None:
         self.log.info(f"the client closed the connection ({error.strerror})")

@@ -34,10 +34,22 @@ class Log:
         self._dropped = 0
         self._wire_from: int | None = None
         self._emit: Callable[[str, str, str, int | None], None] | None = None
+        self._level_listener: Callable[[str], None] | None = None
 
     def forward(self, level: str, emit: Callable[[str, str, str, int | None], None]) -> None:
         self._wire_from = LEVELS.index(level)
         self._emit = emit
+        self._tell_level()
+
+    def on_level(self, listener: Callable[[str], None]) -> None:
+        """Tells the lowest level that anybody listens to, now and when it changes."""
+        self._level_listener = listener
+        self._tell_level()
+
+    def _tell_level(self) -> None:
+        if self._level_listener is not None:
+            wire = len(LEVELS) - 1 if self._wire_from is None else self._wire_from
+            self._level_listener(LEVELS[min(wire, self._stderr_from)])
 
     def debug(self, message: str, request: int | None = None) -> None:
         self.write("debug", "dspex", message, request)

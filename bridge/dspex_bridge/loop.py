@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -11,14 +12,14 @@ import time
 from dspex_protocol.connection import Answered, Ignored, Refused
 from dspex_protocol.messages import Notification, Request
 
-from .dispatch import Dispatcher
+from .dispatch import Dispatcher, describe
 from .host import Host, Options
 from .methods.control import DEFAULT_DRAIN_MS
 from .writer import BACKLOG_HIGH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from dspex_protocol.connection import Event
 
@@ -46,6 +47,8 @@ def serve(wire: Wire, options: Options) -> NoReturn:
     host = Host(wire.write_fd, options, os._exit)
     host.dispatcher = Dispatcher(host)
     # A client that introduces itself at once is answered before the imports take the processor.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _shut_down(host))
     poller = select.poll()
     poller.register(wire.read_fd, select.POLLIN)
     is_greeted = bool(poller.poll(_GREETING_MS)) and _serve_once(host, wire.read_fd)
@@ -59,28 +62,33 @@ def serve(wire: Wire, options: Options) -> NoReturn:
 def _serve_once(host: Host, fd: int) -> bool:
     """Handles what one read brings; False at the end of the stream."""
     data = _read(fd)
-    for event in host.connection.receive_data(data):
-        _handle(host, event)
-    host.writer.flush()
+    with host.batch:
+        for event in host.connection.receive_data(data):
+            _handle(host, event)
+        host.writer.flush()
+    if host.is_leaving:
+        host.leave()
     if host.writer.backlog > BACKLOG_HIGH:
         host.writer.wait_until_below(BACKLOG_HIGH // 2)
     return bool(data)
 
 
 def _start(host: Host) -> None:
-    import signal
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _shut_down(host))
     host.runner.start()
     threading.Thread(target=_load, args=(host,), name="dspex-import", daemon=True).start()
 
 
 def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, _READ_BYTES)
-    except ConnectionResetError:  # a socket's way to say end of file
-        return b""
+    while True:
+        try:
+            return os.read(fd, _READ_BYTES)
+        except ConnectionResetError:  # a socket's way to say end of file
+            return b""
+        except BlockingIOError:
+            # Where stdin and stdout are one socket, neither blocks once the other does not.
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            poller.poll()
 
 
 def _handle(host: Host, event: Event) -> None:
@@ -111,6 +119,7 @@ def _load(host: Host) -> None:
     from dspex_protocol.errors import UnavailableError
 
     started = time.monotonic()
+    ready: dict[str, Any] = {}
     try:
         from .engine import Engine
         from .programs.registry import Registry
@@ -121,13 +130,16 @@ def _load(host: Host) -> None:
             **host.engine.versions(),
             "import_ms": round((time.monotonic() - started) * 1000, 3),
         }
-    except Exception as error:  # noqa: BLE001 - told to the client
-        reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
+    except BaseException as error:  # noqa: BLE001 - told to the client, whatever it is
+        reason = describe(error)[:_MAX_REASON_CHARS]
         host.unavailable = UnavailableError(
             f"DSPy could not be imported ({reason}); install it with: pip install dspex"
         )
         host.log.error(str(host.unavailable))
         ready = {"error": host.unavailable.to_wire()}
-    host.connection.send_notification("ready", ready)
-    host.flush()
-    host.runner.submit(host.dispatcher.ready)
+    try:
+        host.connection.send_notification("ready", ready)
+        host.flush()
+    finally:
+        # Whatever else: those who wait for the import are answered.
+        host.runner.submit(host.dispatcher.ready)

@@ -25,6 +25,7 @@ __all__ = [
     "map_of",
     "mapping",
     "name",
+    "not_yet",
     "number",
     "one_of",
     "quoted",
@@ -38,6 +39,9 @@ _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
 # Names of programs and LMs stand in logs and errors.
 MAX_NAME_CHARS = 256
+
+# Looking for a close one among these takes milliseconds.
+_MAX_SUGGESTIONS = 200
 
 # Each one stands in every prompt of its program.
 MAX_TOOLS = 128
@@ -57,6 +61,14 @@ def text(value: Any, where: str) -> None:
 def name(value: Any, where: str) -> None:
     if type(value) is not str or not 0 < len(value) <= MAX_NAME_CHARS:
         raise _wrong(where, f"a string of 1 to {MAX_NAME_CHARS} characters", value)
+
+
+def not_yet(_value: Any, where: str) -> None:
+    """A parameter that the protocol has and this bridge has not."""
+    raise InvalidParamsError(
+        f"{where} is not supported by this version of the bridge: leave it out.",
+        data={"param": where.rpartition(": ")[2]},
+    )
 
 
 def boolean(value: Any, where: str) -> None:
@@ -193,9 +205,10 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the closest known name, or nothing where none is close."""
     from difflib import get_close_matches
 
-    if len(word) > MAX_NAME_CHARS:
-        return ""  # and comparing it would take seconds
-    close = get_close_matches(word, list(known), n=1)
+    words = list(known)
+    if len(word) > MAX_NAME_CHARS or len(words) > _MAX_SUGGESTIONS:
+        return ""  # comparing them would take seconds
+    close = get_close_matches(word, words, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["MASK", "Redactor", "is_secret_name", "mask_url"]
+__all__ = ["MASK", "Redactor", "is_secret_name", "mask_url", "secrets_of_url"]
 
 MASK = "***"
 
@@ -13,7 +13,10 @@ _MIN_SECRET_LENGTH = 6
 
 # Words in the name of a variable or a parameter whose value is a secret.
 _SECRET_WORDS = frozenset(
-    {"key", "token", "secret", "password", "passwd", "credential", "credentials", "authorization"}
+    {
+        *("key", "token", "secret", "password", "passwd", "pwd", "passphrase", "credential"),
+        *("credentials", "authorization", "auth", "bearer", "apikey", "accesskey"),
+    }
 )
 
 
@@ -25,12 +28,25 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask_url(url: str) -> str:
-    """A URL without the user and password that may stand in it."""
-    scheme, separator, rest = url.partition("://")
+    """A URL without the user and password, and the values of the query, that may stand in it."""
+    address, question, query = url.partition("?")
+    scheme, separator, rest = address.partition("://")
     host, slash, path = rest.partition("/")
-    if not separator or "@" not in host:
-        return url
-    return f"{scheme}{separator}{MASK}@{host.rpartition('@')[2]}{slash}{path}"
+    if separator and "@" in host:
+        address = f"{scheme}{separator}{MASK}@{host.rpartition('@')[2]}{slash}{path}"
+    return f"{address}{question}{MASK}" if query else address
+
+
+def secrets_of_url(url: str) -> list[str]:
+    """What `mask_url` hides."""
+    address, _, query = url.partition("?")
+    user_info, at, _ = address.partition("://")[2].partition("/")[0].rpartition("@")
+    found = [pair.partition("=")[2] for pair in query.split("&")]
+    return [user_info.partition(":")[2], user_info, *found] if at else found
+
+
+# Far more than there are requests in flight with a key of their own.
+_PASSING_KEPT = 256
 
 
 class Redactor:
@@ -38,6 +54,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._secrets: list[str] = []
+        self._passing: list[str] = []
         for name, value in os.environ.items():
             if is_secret_name(name):
                 self.add(value)
@@ -48,8 +65,13 @@ class Redactor:
             # The longest first, so that one which contains another leaves no tail behind.
             self._secrets.sort(key=len, reverse=True)
 
+    def add_passing(self, secret: str) -> None:
+        """One that came with a single request: the latest of those are known, not all of them."""
+        if len(secret) >= _MIN_SECRET_LENGTH and secret not in self._passing:
+            self._passing = [*self._passing[-_PASSING_KEPT + 1 :], secret]
+
     def text(self, text: str) -> str:
-        for secret in self._secrets:
+        for secret in (*self._secrets, *self._passing):
             text = text.replace(secret, MASK)
         return text
 

@@ -7,10 +7,12 @@ import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.client import Client
+from dspex_protocol.codec import EncodeError
 from dspex_protocol.errors import DSPexError, SignatureError
 from dspex_protocol.signatures import parse_signature
 from dspex_protocol.types import Scalar
@@ -54,9 +56,15 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{note}\n")
     try:
         result = asyncio.run(_run(options, model, inputs))
+    except EncodeError as error:
+        _complain(f"an input cannot be sent: {error}")
+        return 2
     except DSPexError as error:
         _complain(f"{error.code}: {error}")
         return 1
+    # A terminal that knows no such character gets its number: the answer has been paid for.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if options.json:
         sys.stdout.write(f"{json.dumps(result, ensure_ascii=False, indent=2, default=str)}\n")
     else:

@@ -61,9 +61,14 @@ class Writer:
         with self._drained:
             self._waiting += 1  # before the first look: a writer that is done by then notifies
             try:
-                return self._drained.wait_for(lambda: self.backlog <= limit, timeout)
+                return self._drained.wait_for(lambda: self._is_below(limit), timeout)
             finally:
                 self._waiting -= 1
+
+    def _is_below(self, limit: int) -> bool:
+        # Between taking what is queued and noting it as its rest, a writer holds bytes that
+        # neither counts: nothing waits only when nobody writes either.
+        return self.backlog <= limit and (limit > 0 or not self._writing.locked())
 
     def _write(self) -> bool:
         """Writes as much as the pipe takes; whether that was everything."""

@@ -251,19 +251,24 @@ class Connection:
             self._queue(data)
         return request_id
 
-    def send_result(self, request: Request, result: Any) -> bool:
+    def send_result(
+        self, request: Request, result: Any, *, error_data: dict[str, Any] | None = None
+    ) -> bool:
         """Answers a request. False where it was answered before: nothing is sent then.
 
         A result that cannot be sent (no form on the wire, too large for the peer) becomes the
-        error that says so: its request is answered all the same.
+        error that says so, with `error_data` in its data: its request is answered all the same.
         """
         try:
             data = self._framed(Response(request.id, None, result).to_wire())
         except EncodeError as error:
-            return self.send_error(request, InternalError(f"the result cannot be sent: {error}"))
+            failed: DSPexError = InternalError(f"the result cannot be sent: {error}")
         except FrameTooLargeError as error:
-            return self.send_error(request, error)
-        return self._send_answer(request, data)
+            failed = error
+        else:
+            return self._send_answer(request, data)
+        failed.data = {**failed.data, **(error_data or {})}
+        return self.send_error(request, failed)
 
     def send_error(self, request: Request, error: DSPexError) -> bool:
         """Answers a request with an error. False where it was answered before."""

@@ -12,7 +12,7 @@ import dspy
 from dspex_protocol.errors import InvalidParamsError, NotFoundError
 from dspy.utils.exceptions import is_retryable_lm_error
 
-from dspex_bridge.redaction import MASK, is_secret_name, mask_url
+from dspex_bridge.redaction import MASK, is_secret_name, mask_url, secrets_of_url
 
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
@@ -110,6 +110,9 @@ class LMs:
 
     def configure(self, specs: Mapping[str, Mapping[str, Any]], default: str | None) -> None:
         """Adds or replaces the LMs of `specs` and sets the default. All of it or nothing."""
+        for spec in specs.values():
+            for secret in _secrets(spec):
+                self._redactor.add(secret)
         made = {name: self._make(name, spec) for name, spec in specs.items()}
         if default is not None and default not in made and default not in self._lms:
             raise NotFoundError(
@@ -128,6 +131,8 @@ class LMs:
         if isinstance(which, str):
             return self._named(which)
         if which is not None:
+            for secret in _secrets(which):
+                self._redactor.add_passing(secret)
             return self._make("(inline)", which)
         default = self._default_name()
         if default is not None:
@@ -197,8 +202,6 @@ class LMs:
             # addresses must not answer for each other. This stands in the key and nowhere else.
             options["rollout_id"] = crc32(f"{name}\0{spec.get('api_base')}".encode())
         options |= _extra(name, spec.get("extra") or {})
-        for secret in _secrets(spec.get("extra") or {}):
-            self._redactor.add(secret)
         try:
             return LM(name, spec["model"], **options)
         except (ValueError, TypeError, dspy.LMError) as error:
@@ -221,7 +224,6 @@ class LMs:
                     data={"param": f"lms.{name}.api_key_env"},
                 )
         if key is not None:
-            self._redactor.add(key)
             options["api_key"] = key
         if spec.get("api_base") is not None:
             options["api_base"] = spec["api_base"]
@@ -248,22 +250,40 @@ def _retry_wait(error: Exception, attempt: int) -> float | None:
 
 
 def _masked(spec: Mapping[str, Any]) -> dict[str, Any]:
-    masked: dict[str, Any] = {}
-    for name, value in spec.items():
-        if name == "api_base" and value is not None:
-            masked[name] = mask_url(value)
-        elif isinstance(value, dict):
-            masked[name] = _masked(value)
-        else:
-            is_secret = name != "api_key_env" and is_secret_name(name)
-            masked[name] = MASK if is_secret and value is not None else value
+    masked = dict(spec)
+    if masked.get("api_key") is not None:
+        masked["api_key"] = MASK
+    if masked.get("api_base") is not None:
+        masked["api_base"] = mask_url(masked["api_base"])
+    if masked.get("extra"):
+        # What a provider takes, and what of it is secret, nobody knows here.
+        masked["extra"] = _without_texts(masked["extra"])
     return masked
 
 
-def _secrets(values: Mapping[str, Any]) -> Iterator[str]:
+def _without_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_texts(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_texts(item) for item in value]
+    return MASK if isinstance(value, (str, bytes)) else value
+
+
+def _secrets(spec: Mapping[str, Any]) -> Iterator[str]:
+    """What must not be told: the key, what an address hides, what `extra` calls a secret."""
+    if spec.get("api_key"):
+        yield spec["api_key"]
+    if spec.get("api_key_env") and os.environ.get(spec["api_key_env"]):
+        yield os.environ[spec["api_key_env"]]
+    if spec.get("api_base"):
+        yield from secrets_of_url(spec["api_base"])
+    yield from _named_secrets(spec.get("extra") or {})
+
+
+def _named_secrets(values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _secrets(value)
+            yield from _named_secrets(value)
         elif isinstance(value, str) and is_secret_name(name):
             yield value
 

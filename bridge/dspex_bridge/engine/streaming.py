@@ -56,7 +56,7 @@ class FieldStream:
         if any(self._sent.get(name, "") != text for name, text in texts.items()):
             self._begin_attempt()
             for name, text in texts.items():
-                self._chunks.put(name, text, done=True)
+                self._chunks.put(name, _sendable(text), done=True)
         else:
             for name in sorted(self._open):
                 self._chunks.put(name, "", done=True)
@@ -76,4 +76,9 @@ class FieldStream:
                 self._open.discard(field)
             else:
                 self._open.add(field)
-            self._chunks.put(field, text, done=is_last)
+            self._chunks.put(field, _sendable(text), done=is_last)
+
+
+def _sendable(text: str) -> str:
+    """Half a surrogate pair cannot be sent; that the value has one, its validation says."""
+    return text.encode("utf-8", "replace").decode()

@@ -10,10 +10,10 @@ from dspex_protocol.errors import RequestTimeoutError, UnsupportedVersionError
 
 from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
 from dspex_bridge.logs import LEVELS
-from dspex_bridge.params import anything, integer, mapping, one_of, record
+from dspex_bridge.params import anything, integer, mapping, not_yet, one_of, record
+from dspex_bridge.shapes import ADAPTER, LMS, NAME
 
 from .method import Method
-from .shapes import ADAPTER, LMS, NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _stats(host: Host, _call: Call) -> dict[str, Any]:
         "programs": 0 if host.programs is None else len(host.programs),
         "lms": {} if host.engine is None else host.engine.lm_stats(),
         "memory_bytes": _memory_bytes(),
-        "stuck": 0,
+        "stuck": host.dispatcher.stuck,
     }
 
 
@@ -152,7 +152,15 @@ PING = Method("ping", _ping, record(optional={"payload": anything}), is_inline=T
 CONFIGURE = Method(
     "configure",
     _configure,
-    record(optional={"lms": LMS, "default_lm": NAME, "adapter": ADAPTER}),
+    record(
+        optional={
+            "lms": LMS,
+            "default_lm": NAME,
+            "adapter": ADAPTER,
+            "embedders": not_yet,
+            "limits": not_yet,
+        }
+    ),
 )
 STATS = Method("stats", _stats, record(), is_inline=True)
 SHUTDOWN = Method("shutdown", _shutdown, record(optional={"drain_ms": integer(0)}), is_inline=True)

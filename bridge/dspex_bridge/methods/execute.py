@@ -6,11 +6,11 @@ from functools import partial
 
 from dspex_protocol.errors import InvalidParamsError
 
-from dspex_bridge.params import array, integer, mapping, record, suggest, text
+from dspex_bridge.params import array, integer, mapping, not_yet, record, suggest, text
+from dspex_bridge.shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
 from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
 
 from .method import Method
-from .shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,6 +115,13 @@ EXECUTE = Method(
     _execute,
     record(
         {"program": PROGRAM_OR_CREATE, "inputs": mapping},
-        {"lm": LM_OR_NAME, "adapter": ADAPTER, "config": CONFIG, "stream": _STREAM},
+        {
+            "lm": LM_OR_NAME,
+            "adapter": ADAPTER,
+            "config": CONFIG,
+            "stream": _STREAM,
+            "limits": not_yet,
+            "include": not_yet,
+        },
     ),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dspex_bridge.params import boolean, mapping, name, record, text
+from dspex_bridge.shapes import CREATE as CREATE_SHAPE
 
 from .method import Method
-from .shapes import CREATE as CREATE_SHAPE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,18 @@ from dspex_protocol.signatures import signature_from_map
 from dspex_protocol.tensor import Tensor
 
 from dspex_bridge.catalog import MODULES
-from dspex_bridge.params import TOOLS, array, integer, map_of, mapping, one_of, record, text
+from dspex_bridge.params import (
+    TOOLS,
+    array,
+    boolean,
+    integer,
+    map_of,
+    mapping,
+    one_of,
+    record,
+    text,
+)
+from dspex_bridge.shapes import ADAPTER, CONFIG
 
 from .spec import Demo, Predictor, ProgramSpec, ToolSpec
 
@@ -27,14 +38,16 @@ __all__ = ["FORMAT_VERSION", "dump", "load"]
 
 FORMAT_VERSION = 1
 
-_DEMO = record({"inputs": mapping, "outputs": mapping}, {"flags": mapping})
+_FLAGS = record(optional={"augmented": boolean})
+_DEMO = record({"inputs": mapping, "outputs": mapping}, {"flags": _FLAGS})
 _STATE = record(
     {"format_version": integer(1), "signature": mapping, "module": one_of(*MODULES)},
     {
         "options": mapping,
         "lm": text,
-        "adapter": text,
-        "config": mapping,
+        "adapter": ADAPTER,
+        # The same as in `create`: no address, no key.
+        "config": CONFIG,
         "demos": array(_DEMO),
         "tools": TOOLS,
         "predictors": map_of(record({"demos": array(_DEMO)}, {"instructions": text})),

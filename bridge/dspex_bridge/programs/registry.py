@@ -10,6 +10,7 @@ from dspex_protocol.errors import (
     AlreadyExistsError,
     InputValidationError,
     NotFoundError,
+    OutputValidationError,
     ValidationError,
 )
 from dspex_protocol.signatures import signature_from_wire
@@ -63,7 +64,7 @@ class Program:
             for name in self.spec.extra_outputs
             if name in prediction
         }
-        return {**extra, **self.outputs.convert(own)}
+        return {**extra, **_sendable(self.outputs.convert(own))}
 
     def listed(self) -> dict[str, Any]:
         return {
@@ -176,6 +177,36 @@ class Registry:
         while (name := f"program-{token_hex(4)}") in self._programs:
             pass
         return name
+
+
+def _sendable(outputs: dict[str, Any]) -> dict[str, Any]:
+    """The outputs, none of which has text that no UTF-8 can hold: an LM's JSON may escape half a
+    character (\\ud83d)."""
+    errors = [
+        {
+            "path": [name],
+            "type": "type",
+            "message": "the text has half a surrogate pair, which is no Unicode",
+            "expected": "valid Unicode text",
+            "got": ascii(value)[:80],
+        }
+        for name, value in outputs.items()
+        if isinstance(value, str) and not _is_unicode(value)
+    ]
+    if errors:
+        names = ", ".join(str(error["path"][0]) for error in errors)
+        raise OutputValidationError(
+            f"half a surrogate pair in the outputs: {names}", data={"errors": errors}
+        )
+    return outputs
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _spec(params: Mapping[str, Any]) -> ProgramSpec:

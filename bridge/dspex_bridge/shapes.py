@@ -1,4 +1,4 @@
-"""Shapes that several methods share."""
+"""Shapes of parameters that requests share, with one another and with saved states."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dspex_bridge.params import (
     map_of,
     mapping,
     name,
+    not_yet,
     number,
     one_of,
     record,
@@ -39,6 +40,8 @@ LM = record(
         "num_retries": integer(0, _MAX_RETRIES),
         "timeout_ms": integer(1),
         "extra": mapping,
+        "fallbacks": not_yet,
+        "limits": not_yet,
     },
 )
 LMS = map_of(LM)
@@ -67,6 +70,8 @@ _CREATE_OPTIONAL = {
     "instructions": text,
     "demos": array(record({"inputs": mapping, "outputs": mapping})),
     "tools": TOOLS,
+    "variables": not_yet,
+    "limits": not_yet,
 }
 _SIGNATURE = either(text, mapping, "a string or a map")
 
