@@ -16,6 +16,9 @@ defmodule DSPex do
 
   @default_max_frame_bytes 16 * 1024 * 1024
 
+  # What the bridge demands of a client: it could not send an error to one that takes less.
+  @min_max_frame_bytes 4096
+
   # Room for some of the largest requests, and for tens of thousands of usual ones.
   @default_max_queued_bytes 64 * 1024 * 1024
 
@@ -30,10 +33,11 @@ defmodule DSPex do
                          "Without it the environment variable `DSPEX_BRIDGE` says so (a command " <>
                          "line), and without that it is `dspex bridge`, looked up in `PATH`."},
                     max_frame_bytes:
-                      {:positive, "the longest answer that is accepted, in bytes.",
-                       @default_max_frame_bytes},
+                      {{:integer, @min_max_frame_bytes, :infinity},
+                       "the longest answer that is accepted, in bytes, from " <>
+                         "#{@min_max_frame_bytes}.", @default_max_frame_bytes},
                     max_queued_bytes:
-                      {:positive,
+                      {{:integer, 1, :infinity},
                        "how many bytes of requests may wait to be written; a call beyond them is " <>
                          "answered with `:overloaded` at once.", @default_max_queued_bytes},
                     start_timeout:
@@ -406,8 +410,8 @@ defmodule DSPex do
     end
   end
 
-  defp whereis(other),
-    do: invalid("the first argument is the name of a DSPex instance, not #{inspect(other)}")
+  defp whereis(_other),
+    do: invalid("the first argument is the name of a DSPex instance, an atom")
 
   defp not_started(server) do
     text =

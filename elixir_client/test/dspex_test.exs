@@ -138,6 +138,8 @@ defmodule DSPexTest do
             {"a -> b", [program: ""], :invalid_params,
              "option :program: expected a name: an atom or a string, got \"\""},
             {"a -> b", [lm: "a", lm: "b"], :invalid_params, "the option :lm is given twice"},
+            {"a -> b", [lm: [model: "m", api_key: "sk-secret"]], :invalid_params,
+             "option :lm: expected a name: an atom or a string, got a list"},
             {"a -> b", %{lm: "a"}, :invalid_params, "options are a keyword list"},
             {"a -> b", [demos: [%{inputs: %{}, outputs: %{}}, %{inputs: %{}}]], :invalid_params,
              "demos[1]: expected %{inputs: %{...}, outputs: %{...}}"},
@@ -415,8 +417,22 @@ defmodule DSPexTest do
              "DSPex: option :lms: main: an LM is a model's name or a keyword list with :model"},
             {[lms: %{5 => "m"}], "DSPex: option :lms: ?: an LM's name is an atom or a string"},
             {[default_lm: :main], "DSPex: option :default_lm: \"main\" is none of the LMs []"},
-            {[max_frame_bytes: 0],
-             "DSPex: option :max_frame_bytes: expected an integer from 1, got 0"}
+            {[max_frame_bytes: 4095],
+             "DSPex: option :max_frame_bytes: expected an integer from 4096, got 4095"},
+            {[max_queued_bytes: 0],
+             "DSPex: option :max_queued_bytes: expected an integer from 1, got 0"},
+            {[lms: [main: [model: "m", num_retries: 21]]],
+             "DSPex: option :lms: main: option :num_retries: expected an integer from 0 to 20, got 21"},
+            {[lms: [main: [model: "m", num_retries: -1]]],
+             "DSPex: option :lms: main: option :num_retries: expected an integer from 0 to 20, got -1"},
+            {[lms: [main: [model: "m", timeout_ms: 0]]],
+             "DSPex: option :lms: main: option :timeout_ms: expected an integer from 1, got 0"},
+            {[lms: [main: [model: "m", fallbacks: ["other"]]]],
+             "DSPex: option :lms: main: unknown option :fallbacks"},
+            {[lms: [main: [model: "m", limits: %{max_calls: 1}]]],
+             "DSPex: option :lms: main: unknown option :limits"},
+            {[lms: [main: [model: "m", api_base: 5]]],
+             "DSPex: option :lms: main: option :api_base: expected a string that is not empty"}
           ] do
         error = assert_raise ArgumentError, fn -> DSPex.child_spec(options) end
 

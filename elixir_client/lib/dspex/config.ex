@@ -7,20 +7,28 @@ defmodule DSPex.Config do
   @typedoc "Parameters of `configure`, what is secret in them in `DSPex.Secret`s."
   @type t :: %{optional(:lms) => map(), optional(:default_lm | :adapter) => String.t()}
 
+  # The bridge's own limit.
+  @max_retries 20
+
   @lm_schema [
     model: {:string, "a LiteLLM name such as `\"openai/gpt-5-mini\"`, or `\"demo/knn\"`."},
-    api_key: {{:is, &__MODULE__.secret/1}, "the provider's key. It is never shown or stored."},
+    api_key:
+      {{:is, &__MODULE__.secret/1}, "the provider's key. It is held in memory and never shown."},
     api_key_env:
       {:string, "the environment variable of the Python process that holds the key instead."},
-    api_base: {:string, "the address of an OpenAI-compatible server."},
+    api_base:
+      {{:is, &__MODULE__.secret/1},
+       "the address of an OpenAI-compatible server. It is never shown: a password may be in it."},
     temperature: {{:is, &__MODULE__.number/1}, "from 0."},
-    max_tokens: {:positive, "the most tokens of one answer."},
+    max_tokens: {{:integer, 1, :infinity}, "the most tokens of one answer."},
     cache: {:boolean, "whether equal calls are answered from DSPy's cache."},
-    num_retries: {{:is, &__MODULE__.from_zero/1}, "how often a failed call is made again."},
-    timeout_ms: {:positive, "the longest that the provider may take."},
-    fallbacks: {:list, "names of LMs to use where this one fails."},
-    limits: {:map, "`max_cost_usd`, `max_tokens`, `max_calls`, `requests_per_minute`."},
-    extra: {{:is, &__MODULE__.extra/1}, "more parameters of LiteLLM, a map."}
+    num_retries:
+      {{:integer, 0, @max_retries},
+       "how often a failed call is made again, at most #{@max_retries} times."},
+    timeout_ms: {{:integer, 1, :infinity}, "the longest that the provider may take."},
+    extra:
+      {{:is, &__MODULE__.extra/1},
+       "more parameters of the provider, a map; headers, keys and addresses are refused in it."}
   ]
 
   @schema [
@@ -102,7 +110,7 @@ defmodule DSPex.Config do
 
   @doc false
   def extra(%Secret{} = secret), do: {:ok, secret}
-  # Headers with keys in them are passed here.
+  # What a provider takes, and what of that is secret, nobody knows here.
   def extra(value) when is_map(value) and not is_struct(value), do: {:ok, Secret.new(value)}
 
   def extra(value) do
@@ -114,10 +122,6 @@ defmodule DSPex.Config do
   @doc false
   def number(value) when is_number(value) and value >= 0, do: {:ok, value}
   def number(_other), do: {:error, "expected a number from 0"}
-
-  @doc false
-  def from_zero(value) when is_integer(value) and value >= 0, do: {:ok, value}
-  def from_zero(_other), do: {:error, "expected an integer from 0"}
 
   defp lm_name(name) when is_atom(name) and name not in [nil, true, false],
     do: {:ok, Atom.to_string(name)}

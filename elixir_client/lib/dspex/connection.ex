@@ -11,6 +11,7 @@ defmodule DSPex.Connection do
   #     starting --(initialize, configure, every program of the journal)--> ready
   #        ^  |                                                              |
   #        |  +-- failed: waits, longer each time ----> down                 |
+  #        |  +-- refused: waits for a configure -----> down                 |
   #        +--------------------------------------------- Python ended ------+
   #
   # While starting, requests wait. While down they are refused at once with the reason. A request
@@ -46,6 +47,9 @@ defmodule DSPex.Connection do
   # Requests that can be made again whatever became of the first one: they change nothing, or
   # nothing that a new Python would still have. Others may have called an LM.
   @repeatable ~w(ping stats list describe dump create load delete configure)
+
+  # What a bridge will answer to the same handshake again, however often it is started.
+  @final_refusals [:invalid_params, :not_found, :unsupported_version]
 
   @enforce_keys [:name, :command, :journal, :max_frame_bytes, :start_timeout, :outbox]
   defstruct @enforce_keys ++
@@ -92,7 +96,8 @@ defmodule DSPex.Connection do
   @doc """
   Sends a request and waits for its result.
 
-  `entry` makes the journal's entry of the body, once the bridge has confirmed the request.
+  `entry` makes the journal's entry, which is written once the bridge has confirmed the request, of
+  the body that makes the request again: without the deadline, which was this call's alone.
   """
   @spec request(
           GenServer.server(),
@@ -103,13 +108,22 @@ defmodule DSPex.Connection do
         ) ::
           {:ok, term()} | {:error, Error.t()}
   def request(connection, method, params, timeout, entry \\ nil) do
-    params = if timeout == :infinity, do: params, else: Map.put(params, :timeout_ms, timeout)
-
     with {:ok, pid} <- whereis(connection),
-         {:ok, body} <- Message.body(method, params),
+         {:ok, body} <- Message.body(method, with_deadline(params, timeout)),
+         {:ok, entry} <- make_entry(entry, method, params),
          {:ok, frame} <- call(pid, method, body, timeout, entry) do
       result(frame)
     end
+  end
+
+  defp with_deadline(params, :infinity), do: params
+  defp with_deadline(params, timeout), do: Map.put(params, :timeout_ms, timeout)
+
+  defp make_entry(nil, _method, _params), do: {:ok, nil}
+
+  defp make_entry(entry, method, params) do
+    # In a function nothing shows it.
+    with {:ok, body} <- Message.body(method, params), do: {:ok, entry.(fn -> body end)}
   end
 
   defp whereis(connection) do
@@ -128,7 +142,7 @@ defmodule DSPex.Connection do
     # In a function nothing shows it.
     body = fn -> body end
     ref = :erlang.monitor(:process, pid, alias: :reply_demonitor)
-    GenServer.cast(pid, {:request, ref, self(), method, body, size, entry && entry.(body)})
+    GenServer.cast(pid, {:request, ref, self(), method, body, size, entry})
 
     receive do
       {^ref, answer} -> answer
@@ -198,6 +212,10 @@ defmodule DSPex.Connection do
   @impl true
   def handle_cast({:request, ref, caller, method, body, size, entry}, state) do
     cond do
+      # It may mend what was refused.
+      state.phase == :down and refused?(state) and method == "configure" ->
+        {:noreply, state |> enqueue(ref, caller, method, body, size, entry) |> start()}
+
       state.phase == :down ->
         answer(ref, {:error, state.failure})
         {:noreply, state}
@@ -329,14 +347,24 @@ defmodule DSPex.Connection do
 
     state = %{state | peer_max_frame_bytes: max_frame_bytes}
 
-    case Journal.configuration(state.journal) do
+    case configuration(state) do
       none when none == %{} -> configured(state)
-      params -> ask(state, :configure, "configure", Config.reveal(params))
+      params -> ask(state, {:configure, params}, "configure", Config.reveal(params))
     end
   end
 
   defp initialized(state, _other),
     do: start_failed(kill(state), "it answered initialize with no protocol version 1")
+
+  # The one that was refused would be refused again, without what callers want to have changed.
+  defp configuration(state) do
+    wanted =
+      for {_id, %Call{entry: {:configure, params}}} <- Enum.sort(state.calls),
+          refused?(state),
+          do: params
+
+    Enum.reduce(wanted, Journal.configuration(state.journal), &Config.merge(&2, &1))
+  end
 
   defp configured(state) do
     {now, later} = state.journal |> Journal.programs() |> Enum.split(@restore_window)
@@ -383,7 +411,13 @@ defmodule DSPex.Connection do
   end
 
   defp handshake(state, :initialize, {:ok, result}), do: initialized(state, result)
-  defp handshake(state, :configure, {:ok, _result}), do: configured(state)
+
+  defp handshake(state, {:configure, params}, {:ok, _result}) do
+    # News to the journal where callers have changed it.
+    Journal.record(state.journal, {:configure, params})
+    configured(state)
+  end
+
   defp handshake(state, {:restore, _program}, {:ok, _result}), do: restored(state)
 
   # The others are still worth having; calls on this one will be told that it is not found.
@@ -392,8 +426,18 @@ defmodule DSPex.Connection do
     restored(state)
   end
 
-  defp handshake(state, step, {:error, error}),
-    do: start_failed(kill(state), "#{step} was refused: #{Exception.message(error)}")
+  defp handshake(state, :initialize, {:error, error}), do: refused(state, "initialize", error)
+
+  defp handshake(state, {:configure, _params}, {:error, error}),
+    do: refused(state, "configure", error)
+
+  defp refused(state, method, error) do
+    why = "#{method} was refused: #{Exception.message(error)}"
+
+    if error.code in @final_refusals,
+      do: start_refused(kill(state), why),
+      else: start_failed(kill(state), why)
+  end
 
   # --- ends of Python ---
 
@@ -418,15 +462,29 @@ defmodule DSPex.Connection do
   end
 
   defp start_failed(state, why) do
-    state = disconnect(state, "Python ended before it answered")
-    failures = state.failures + 1
-    delay = backoff_ms(failures)
+    delay = backoff_ms(state.failures + 1)
     text = "Python could not be made ready: #{why}"
-    failure = Error.new(:start_failed, text, retryable: true)
     Logger.error("DSPex: #{text}; trying again in #{delay} ms")
 
     Process.send_after(self(), :start, delay)
-    refuse_waiting(%{state | phase: :down, failures: failures, failure: failure})
+    go_down(state, Error.new(:start_failed, text, retryable: true))
+  end
+
+  # No timer: only another configuration, or another bridge, can make a difference.
+  defp start_refused(state, why) do
+    text =
+      "Python could not be made ready: #{why}; it stays down until DSPex.configure/2 gives " <>
+        "another configuration or the instance is restarted"
+
+    Logger.error("DSPex: #{text}")
+    go_down(state, Error.new(:start_failed, text, retryable: false))
+  end
+
+  defp refused?(state), do: match?(%Error{retryable: false}, state.failure)
+
+  defp go_down(state, failure) do
+    state = disconnect(state, "Python ended before it answered")
+    refuse_waiting(%{state | phase: :down, failures: state.failures + 1, failure: failure})
   end
 
   defp backoff_ms(failures) do
@@ -481,7 +539,18 @@ defmodule DSPex.Connection do
   # children with it. Never its process group from here: `kill -KILL -1234` of procps 4.0.2 (Debian 12)
   # reads -1 and ends every process there is.
   defp kill(%{os_pid: os_pid} = state) when is_integer(os_pid) and os_pid > 1 do
-    spawn(fn -> System.cmd("kill", ["-KILL", "#{os_pid}"], stderr_to_stdout: true) end)
+    # A slim image has no file named kill; it is in every shell.
+    case System.find_executable("sh") do
+      nil ->
+        Logger.warning(
+          "DSPex: Python (pid #{os_pid}) is left to its guard: there is no sh on PATH to kill it with"
+        )
+
+      sh ->
+        args = ["-c", ~S(kill -KILL "$1"), "sh", "#{os_pid}"]
+        spawn(fn -> System.cmd(sh, args, stderr_to_stdout: true) end)
+    end
+
     state
   end
 

@@ -12,7 +12,7 @@ defmodule DSPex.Options do
           | :map
           | :list
           | :timeout
-          | :positive
+          | {:integer, min :: integer(), max :: integer() | :infinity}
           | :command
           | {:is, (term() -> {:ok, term()} | {:error, String.t()})}
 
@@ -129,8 +129,14 @@ defmodule DSPex.Options do
   defp check(:timeout, :infinity), do: {:ok, :infinity}
   defp check(:timeout, value) when is_integer(value) and value > 0, do: {:ok, value}
   defp check(:timeout, value), do: expected("milliseconds from 1, or :infinity", value)
-  defp check(:positive, value) when is_integer(value) and value > 0, do: {:ok, value}
-  defp check(:positive, value), do: expected("an integer from 1", value)
+
+  # Every number is less than :infinity, as than any atom.
+  defp check({:integer, min, max}, value)
+       when is_integer(value) and value >= min and value <= max,
+       do: {:ok, value}
+
+  defp check({:integer, min, :infinity}, value), do: expected("an integer from #{min}", value)
+  defp check({:integer, min, max}, value), do: expected("an integer from #{min} to #{max}", value)
 
   defp check(:command, [executable | args] = value) when is_binary(executable) do
     if executable != "" and Enum.all?(args, &is_binary/1),
@@ -141,6 +147,14 @@ defmodule DSPex.Options do
   defp check(:command, value),
     do: expected(~s(a list of strings such as ["dspex", "bridge"]), value)
 
-  defp expected(what, value),
-    do: {:error, "expected #{what}, got #{inspect(value, limit: 5, printable_limit: 60)}"}
+  defp expected(what, value), do: {:error, "expected #{what}, got #{shown(value)}"}
+
+  # What is in a list or a map is not shown: an LM with its key is one, and easily put in the wrong
+  # place.
+  defp shown(value) when is_atom(value) or is_number(value) or is_binary(value),
+    do: inspect(value, printable_limit: 60)
+
+  defp shown(value) when is_list(value), do: "a list"
+  defp shown(value) when is_map(value), do: "a map"
+  defp shown(_value), do: "something else"
 end

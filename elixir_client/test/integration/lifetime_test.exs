@@ -53,6 +53,23 @@ defmodule DSPex.Integration.LifetimeTest do
     assert Peer.eventually(fn -> not Bridge.alive?(first) end)
   end
 
+  test "a killed Python is back with a program whose deadline was shorter than Python's start" do
+    name = Bridge.start()
+    assert {:ok, nil} = DSPex.ping(name)
+
+    # However busy the machine is, some attempt is made in time.
+    options = [program: "kept", replace: true, timeout: 500]
+    Peer.eventually(fn -> match?({:ok, _}, DSPex.create(name, "a -> b", options)) end)
+
+    System.cmd("kill", ["-KILL", Integer.to_string(Bridge.os_pid(name))])
+    assert {:ok, [%{"program" => "kept"}]} = Peer.eventually(fn -> after_restart(name) end)
+  end
+
+  # The list of the next Python; a call may still be on its way to the one before.
+  defp after_restart(name) do
+    with {:error, %Error{code: :connection_lost}} <- DSPex.list(name), do: nil
+  end
+
   test "an answer over the client's limit is an error of that call" do
     name = Bridge.start(max_frame_bytes: 10_000)
 
@@ -63,10 +80,15 @@ defmodule DSPex.Integration.LifetimeTest do
   end
 
   test "a wrong configuration is told with the bridge's own words" do
-    name = Bridge.start(lms: [main: [model: "openai/x", num_retries: 1000]])
-    assert {:error, %Error{code: :start_failed, message: message}} = DSPex.ping(name)
-    assert message =~ "configure was refused"
-    assert message =~ "num_retries"
+    name = Bridge.start(lms: [main: [model: "openai/x", extra: %{headers: %{a: "b"}}]])
+
+    assert {:error, %Error{code: :start_failed, retryable: false, message: message}} =
+             DSPex.ping(name)
+
+    assert message =~ "configure was refused: invalid_params: lms.main.extra.headers: "
+
+    assert {:ok, %{"lms" => %{"main" => _}}} = DSPex.configure(name, lms: [main: "demo/knn"])
+    assert DSPex.ping(name, payload: "mended") == {:ok, "mended"}
   end
 
   test "an instance that stops leaves no process" do

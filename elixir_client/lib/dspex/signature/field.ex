@@ -31,7 +31,7 @@ defmodule DSPex.Signature.Field do
       {:name, "`date`, `date-time`, `email`, `hostname`, `ipv4`, `ipv6`, `time`, `uri`, `uuid`."},
     one_of: {:list, "the values there are."},
     unique: {:boolean, "whether a list's items differ."},
-    dimensions: {:positive, "the length of an embedding."},
+    dimensions: {{:integer, 1, :infinity}, "the length of an embedding."},
     min_items: {:any, "the fewest items."},
     max_items: {:any, "the most items."}
   ]

@@ -1,0 +1,234 @@
+defmodule DSPex.RestoreTest do
+  # What the next Python is told, and when there is no next one.
+  use ExUnit.Case, async: true
+
+  import ExUnit.CaptureLog
+
+  alias DSPex.{Error, Secret}
+  alias DSPex.Test.Peer
+
+  @moduletag :capture_log
+
+  @patience_ms 10_000
+
+  # After a first failure that is not final the next Python comes in a tenth of that.
+  @long_ms 1000
+
+  defp start(options \\ []) do
+    {listener, command} = Peer.listen()
+    name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
+    start_supervised!({DSPex, [name: name, command: command] ++ options})
+    {name, listener}
+  end
+
+  defp await(task), do: Task.await(task, @patience_ms)
+  defp connection(name), do: Process.whereis(Module.concat(name, "Connection"))
+  defp state(name), do: :sys.get_state(connection(name))
+  defp down?(name), do: state(name).phase == :down
+
+  defp answer(peer, method, call, result) do
+    task = Task.async(call)
+    {id, params, peer} = Peer.request(peer, method)
+    Peer.respond(peer, id, result.(params))
+    {await(task), params, peer}
+  end
+
+  defp created(params) do
+    %{
+      program: params["program"],
+      module: "predict",
+      revision: 1,
+      input_schema: %{},
+      output_schema: %{}
+    }
+  end
+
+  defp ping(name, peer) do
+    {result, _params, peer} = answer(peer, "ping", fn -> DSPex.ping(name, payload: 7) end, & &1)
+    assert result == {:ok, 7}
+    peer
+  end
+
+  # A Python that refuses its configuration; gives the client's error for a call.
+  defp refuse_configuration(name, listener, message) do
+    {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+    {id, _params, peer} = Peer.request(peer, "configure")
+    Peer.fail(peer, id, "invalid_params", %{message: message})
+    Peer.wait_gone(peer)
+    Peer.eventually(fn -> down?(name) end)
+    assert {:error, error} = DSPex.ping(name)
+    error
+  end
+
+  describe "a program is made again" do
+    test "without the deadline of the call that made it, however short that was" do
+      {name, listener} = start()
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+
+      create = fn -> DSPex.create(name, "a -> b", program: "created", timeout: 5000) end
+      {{:ok, _program}, created, peer} = answer(peer, "create", create, &created/1)
+
+      state = %{"signature" => "a -> b"}
+      load = fn -> DSPex.load(name, state, program: "loaded", timeout: 6000) end
+      {{:ok, _program}, loaded, peer} = answer(peer, "load", load, &created/1)
+
+      assert {created["timeout_ms"], loaded["timeout_ms"]} == {5000, 6000}
+      Peer.kill(peer)
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+
+      {again, _peer} =
+        Enum.map_reduce(1..2, peer, fn _, peer ->
+          {{:request, _id, method, params}, peer} = Peer.next(peer)
+          {{method, params}, peer}
+        end)
+
+      assert Enum.sort(again) == [
+               {"create", Map.delete(created, "timeout_ms")},
+               {"load", Map.delete(loaded, "timeout_ms")}
+             ]
+    end
+  end
+
+  describe "a Python that refuses the handshake" do
+    test "is not started again: calls are told the reason, and that a retry is of no use" do
+      {name, listener} = start(lms: [main: "no/such"])
+
+      log =
+        capture_log(fn ->
+          assert %Error{code: :start_failed, retryable: false} =
+                   error = refuse_configuration(name, listener, "no such provider")
+
+          assert error.message ==
+                   "Python could not be made ready: configure was refused: invalid_params: " <>
+                     "no such provider; it stays down until DSPex.configure/2 gives another " <>
+                     "configuration or the instance is restarted"
+
+          assert Peer.no_more?(listener, @long_ms)
+        end)
+
+      assert log =~ "no such provider; it stays down until DSPex.configure/2"
+      refute log =~ "trying again"
+    end
+
+    test "for its version or a name that is not found is not started again either" do
+      for {method, code} <- [{"initialize", "unsupported_version"}, {"configure", "not_found"}] do
+        {name, listener} = start(lms: [main: "demo/knn"])
+        peer = Peer.accept(listener)
+
+        peer = if method == "configure", do: peer |> Peer.handshake() |> elem(1), else: peer
+
+        {id, _params, peer} = Peer.request(peer, method)
+        Peer.fail(peer, id, code)
+        Peer.wait_gone(peer)
+        Peer.eventually(fn -> down?(name) end)
+        assert {:error, %Error{code: :start_failed, retryable: false} = error} = DSPex.ping(name)
+        assert error.message =~ "#{method} was refused: #{code}: no"
+        assert Peer.no_more?(listener, @long_ms)
+      end
+    end
+
+    test "for what may pass is started again" do
+      {name, listener} = start(lms: [main: "demo/knn"])
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+      {id, _params, peer} = Peer.request(peer, "configure")
+      Peer.fail(peer, id, "unavailable", %{message: "no DSPy"})
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+      {_params, peer} = Peer.accept_configure(peer)
+      ping(name, peer)
+    end
+
+    test "is started again by a configure that mends what was refused, which is kept" do
+      {name, listener} = start(lms: [bad: "no/such", good: "demo/knn"], default_lm: :good)
+      refuse_configuration(name, listener, "no such provider")
+
+      mend = Task.async(fn -> DSPex.configure(name, lms: [bad: "demo/knn"], adapter: :json) end)
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+      {mended, peer} = Peer.accept_configure(peer)
+
+      assert mended == %{
+               "lms" => %{"bad" => %{"model" => "demo/knn"}, "good" => %{"model" => "demo/knn"}},
+               "default_lm" => "good",
+               "adapter" => "json"
+             }
+
+      # The bridge's answer to the caller's own words is the one that counts.
+      {id, params, peer} = Peer.request(peer, "configure")
+      assert %{"lms" => %{"bad" => %{"model" => "demo/knn"}}, "adapter" => "json"} = params
+      Peer.respond(peer, id, %{"adapter" => "json"})
+      assert await(mend) == {:ok, %{"adapter" => "json"}}
+      peer = ping(name, peer)
+
+      Peer.kill(peer)
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+      assert {^mended, _peer} = Peer.accept_configure(peer)
+    end
+
+    test "keeps a configuration that it took, though it ended before it could answer" do
+      {name, listener} = start(lms: [main: "no/such"])
+      refuse_configuration(name, listener, "no such provider")
+      mend = Task.async(fn -> DSPex.configure(name, lms: [main: "demo/knn"]) end)
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+      {mended, peer} = Peer.accept_configure(peer)
+      {_id, _params, peer} = Peer.request(peer, "configure")
+      Peer.kill(peer)
+      assert {:error, %Error{code: :connection_lost, retryable: true}} = await(mend)
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+      assert {^mended, peer} = Peer.accept_configure(peer)
+      ping(name, peer)
+    end
+
+    test "stays down with the new reason where a configure is refused too" do
+      {name, listener} = start(lms: [main: "no/such"])
+      refuse_configuration(name, listener, "no such provider")
+      mend = Task.async(fn -> DSPex.configure(name, lms: [main: "nor/this"]) end)
+      assert %Error{retryable: false} = error = refuse_configuration(name, listener, "nor this")
+      assert error.message =~ "invalid_params: nor this"
+      assert await(mend) == {:error, error}
+      assert Peer.no_more?(listener, @long_ms)
+      assert %{calls: calls, ids: ids, outbox: %{bytes: 0}} = state(name)
+      assert {calls, ids} == {%{}, %{}}
+    end
+
+    test "is tried once more when its supervisor starts the connection again" do
+      {name, listener} = start(lms: [main: "demo/knn"])
+      refuse_configuration(name, listener, "not now")
+      Process.exit(connection(name), :kill)
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+      {_params, peer} = Peer.accept_configure(peer)
+      ping(name, peer)
+    end
+  end
+
+  test "an address, which may have a password in it, is as secret as a key" do
+    address = "https://user:pass-never-shown@host.example/v1"
+    lm = [model: "openai/x", api_base: address]
+
+    spec = DSPex.child_spec(lms: [main: lm])
+    refute inspect(spec, limit: :infinity, structs: false) =~ "never-shown"
+    {DSPex, :start_link, [options]} = spec.start
+    assert Secret.reveal(options[:lms]["main"].api_base) == address
+
+    {name, listener} = start(lms: [main: lm])
+    {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+    {params, peer} = Peer.accept_configure(peer)
+    assert params["lms"]["main"]["api_base"] == address
+
+    call = Task.async(fn -> DSPex.execute(name, "qa", %{}, lm: lm) end)
+    {id, params, peer} = Peer.request(peer, "execute")
+    assert params["lm"]["api_base"] == address
+
+    shown = [
+      state(name),
+      :sys.get_status(connection(name)),
+      :ets.tab2list(Module.concat(name, "Journal")),
+      :supervisor.which_children(name),
+      :sys.get_state(name)
+    ]
+
+    refute inspect(shown, limit: :infinity, printable_limit: :infinity, structs: false) =~
+             "never-shown"
+
+    Peer.respond(peer, id, %{outputs: %{}, program: "qa"})
+    assert {:ok, _prediction} = await(call)
+  end
+end
