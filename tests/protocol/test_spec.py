@@ -58,6 +58,29 @@ def known(check: Check, value: dict[str, Any], *path: str | int) -> list[str]:
     return [] if listed[1] == "none" else listed[1].split(", ")
 
 
+def offered(check: Check, value: dict[str, Any], *path: str | int) -> list[str]:
+    """Those of them that are not only known, and refused until a later version."""
+    place: Any = value
+    for step in path:
+        place = place[step]
+    names = known(check, value, *path)
+    del place["no such"]
+    return [name for name in names if not is_later(check, value, place, name)]
+
+
+def is_later(check: Check, value: dict[str, Any], place: dict[str, Any], name: str) -> bool:
+    before = dict(place)
+    place[name] = True
+    try:
+        check(value, "m")
+    except InvalidParamsError as error:
+        return "is not supported by this version" in str(error)
+    finally:
+        place.clear()
+        place.update(before)
+    return False
+
+
 def is_required(check: Check, method: str, name: str) -> bool:
     """Whether a method is refused without the parameter, and with nil for it."""
     params = REQUIRED.get(method, {})
@@ -164,7 +187,7 @@ def test_every_method_is_there() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_parameters_of_a_method_are_those_that_it_takes(name: str) -> None:
     check = METHODS[name].check
-    params = known(check, dict(REQUIRED.get(name, {})))
+    params = offered(check, dict(REQUIRED.get(name, {})))
     if not params:
         assert all(t.header[0] != "parameter" or name not in t.section for t in tables())
         return
@@ -187,7 +210,7 @@ def test_the_methods_that_are_answered_as_they_are_read_are_named() -> None:
 @pytest.mark.parametrize(
     ("words", "method", "value", "path"),
     [
-        ("key of an LM", "configure", {"lms": {"a": {}}}, ("lms", "a")),
+        ("key of an LM", "configure", {"lms": {"a": {"model": "m"}}}, ("lms", "a")),
         ("key of `config`", "create", {"signature": "q -> a", "config": {}}, ("config",)),
         ("key of `stream`", "execute", {"program": "p", "inputs": {}, "stream": {}}, ("stream",)),
         ("key of a tool", "create", {"signature": "q -> a", "tools": [{}]}, ("tools", 0)),
@@ -196,7 +219,7 @@ def test_the_methods_that_are_answered_as_they_are_read_are_named() -> None:
 def test_the_keys_of_a_shape_are_those_that_it_takes(
     words: str, method: str, value: dict[str, Any], path: tuple[str | int, ...]
 ) -> None:
-    assert rows_of(words) == known(METHODS[method].check, value, *path)
+    assert rows_of(words) == offered(METHODS[method].check, value, *path)
 
 
 def test_the_keys_of_a_signature_a_field_and_a_state_are_those_that_are_read() -> None:
@@ -223,11 +246,23 @@ def test_what_is_reserved_is_not_there_yet() -> None:
     """Where this fails, something was built: describe it in its section, and take it from 12."""
     for row in table("reserved parameter").rows:
         for place in row[1].split(", "):
-            if place == "an LM":
-                there = known(METHODS["configure"].check, {"lms": {"a": {}}}, "lms", "a")
-            else:
-                there = known(METHODS[code(place)].check, dict(REQUIRED.get(code(place), {})))
-            assert not set(codes(row[0])) & set(there)
+            there = offered(*place_of(place))
+            assert not set(codes(row[0])) & set(there), place
+
+
+def test_what_is_refused_until_a_later_version_is_reserved() -> None:
+    for place in ("an LM", *(f"`{name}`" for name in METHODS)):
+        check, value, *path = place_of(place)
+        later = set(known(check, value, *path)) - set(offered(*place_of(place)))
+        reserved = [row for row in table("reserved parameter").rows if place in row[1].split(", ")]
+        assert later <= {name for row in reserved for name in codes(row[0])}, place
+
+
+def place_of(place: str) -> tuple[Any, ...]:
+    """A check, parameters that it takes, and the way to the place in them."""
+    if place == "an LM":
+        return METHODS["configure"].check, {"lms": {"a": {"model": "m"}}}, "lms", "a"
+    return METHODS[code(place)].check, dict(REQUIRED.get(code(place), {}))
 
 
 def test_the_options_of_the_command_line_are_those_that_it_takes() -> None:
