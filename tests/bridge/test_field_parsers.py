@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import dspy
@@ -161,3 +162,88 @@ def test_values_that_are_no_strings_come_as_their_text() -> None:
     text = '{"a": [1, "x]}", {"y": 2}], "b": 12.5, "c": true}'
     joined, _ = streamed(parser, list(text))
     assert joined == {"a": '[1, "x]}", {"y": 2}]', "b": "12.5", "c": "true"}
+
+
+# What begins, what then goes on and on, and the parser that must not look at it again and again.
+ENDLESS: dict[str, tuple[type[FieldParser], str, str]] = {
+    "chat white space": (ChatParser, "[[ ## answer ## ]]\nx", " "),
+    "chat empty lines": (ChatParser, "[[ ## answer ## ]]\nx", "\r\n"),
+    "chat indent before any field": (ChatParser, "", " "),
+    "chat header name": (ChatParser, "[[ ## answer ## ]]\nx\n[[ ## ", "a"),
+    "chat line of a header": (ChatParser, "[[ ## answer ## ]] ", "a"),
+    "json list": (JsonParser, '{"answer": [', "1, "),
+    "json value's string": (JsonParser, '{"answer": ["', '\\"'),
+    "json white space in a value": (JsonParser, '{"answer": 1', " "),
+    "json key": (JsonParser, '{"', "a"),
+    "json white space before a colon": (JsonParser, '{"answer"', " "),
+    "json white space before a value": (JsonParser, '{"answer":', " "),
+    "xml tag name": (XmlParser, "<", "a"),
+    "xml tags": (XmlParser, "", "<a>"),
+    "xml white space": (XmlParser, "<answer>x", " "),
+    "xml half markup": (XmlParser, "<answer>", "<&"),
+}
+
+
+def seconds(case: str, length: int, chunk: int) -> float:
+    """The processor's time of this thread, which the machine's other work does not lengthen."""
+    parser, beginning, unit = ENDLESS[case]
+    text = (unit * length)[:length]
+    pieces = [text[at : at + chunk] for at in range(0, length, chunk)]
+    times = []
+    for _ in range(3):
+        fresh = parser(FIELDS)
+        fresh.feed(beginning)
+        start = time.thread_time()
+        for piece in pieces:
+            fresh.feed(piece)
+        fresh.close()
+        times.append(time.thread_time() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_work_grows_with_the_length_of_the_answer_and_not_its_square(case: str) -> None:
+    length = 8_000
+    ratio = seconds(case, 4 * length, chunk=1) / seconds(case, length, chunk=1)
+    assert ratio < 8, f"four times the text is {ratio:.1f} times the work"  # its square: 16
+
+
+@pytest.mark.parametrize("case", ["chat empty lines", "xml tags"])
+def test_work_grows_with_the_length_of_a_single_piece_and_not_its_square(case: str) -> None:
+    length = 200_000
+    ratio = seconds(case, 4 * length, 4 * length) / seconds(case, length, length)
+    assert ratio < 8, f"four times the text is {ratio:.1f} times the work"
+
+
+def test_what_follows_a_header_in_its_line_comes_before_the_line_ends() -> None:
+    parser = ChatParser(FIELDS)
+    text = "".join(piece.text for piece in parser.feed("[[ ## answer ## ]] it goes"))
+    assert text == "it goes"
+
+
+@given(sizes=cuts)
+def test_headers_of_other_names_and_text_beside_headers_are_as_the_adapter_has_them(
+    sizes: list[int],
+) -> None:
+    text = (
+        "so\n[[ ## answer ## ]] one  \n two \r\n\r\n[[ ##  ## ]]\n[[ ## answer ##\n"
+        "[[ ## a_name_longer_than_that_of_any_field ## ]] none\n[[ ## answer ## ]] twice\n"
+        "[[ ## other ## ]]  \n\n three\u2028[[ ## four"
+    )
+    joined, _ = streamed(ChatParser(FIELDS), cut(text, sizes))
+    assert joined == dspy.ChatAdapter().parse(SIGNATURE, text)
+
+
+@given(sizes=cuts)
+def test_keys_and_values_of_any_form_are_as_the_adapter_has_them(sizes: list[int]) -> None:
+    text = (
+        'So: { "k\\"e\\\\y" : [ "\\\\" , 1 ] , '
+        '"\\u0061nswer"\n:\n"\\ud83d\\ude00\\n " ,"other" : "" } so'
+    )
+    joined, pieces = streamed(JsonParser(FIELDS), cut(text, sizes))
+    assert joined == dspy.JSONAdapter().parse(SIGNATURE, text)
+    assert [piece.field for piece in pieces if piece.is_last] == ["answer", "other"]
+
+
+def test_a_value_that_is_no_string_comes_before_it_is_whole() -> None:
+    assert JsonParser({"a"}).feed('{"a": [1, 2 ') == [Piece("a", "[1, 2", False)]
