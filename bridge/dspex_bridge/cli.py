@@ -97,6 +97,8 @@ def bridge(arguments: Sequence[str]) -> NoReturn:
 def _options(arguments: Sequence[str]) -> Options:
     from argparse import ArgumentParser
 
+    from dspex_protocol.framing import LARGEST_MAX_FRAME_BYTES, SMALLEST_MAX_FRAME_BYTES
+
     from .host import Options
     from .logs import LEVELS
 
@@ -108,7 +110,7 @@ def _options(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument(
         "--max-frame-bytes",
-        type=_integer(4096, 2**32 - 1),
+        type=_integer(SMALLEST_MAX_FRAME_BYTES, LARGEST_MAX_FRAME_BYTES),
         default=defaults.max_frame_bytes,
         metavar="N",
         help="refuse longer frames (default: %(default)s)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -126,6 +127,9 @@ def _load(host: Host) -> None:
 
         host.engine = Engine(host.log, host.redactor)
         host.programs = Registry(host.engine)
+        # What was imported stays: a collection need not look at it again. Large frames make many
+        # objects at once, and most of their time was collections.
+        gc.freeze()
         ready = {
             **host.engine.versions(),
             "import_ms": round((time.monotonic() - started) * 1000, 3),

@@ -45,6 +45,9 @@ def secrets_of_url(url: str) -> list[str]:
     return [user_info.partition(":")[2], user_info, *found] if at else found
 
 
+# The data of an error may quote a value of the user's; Python's own recursion has an end.
+_MAX_DEPTH = 100
+
 # Far more than there are requests in flight with a key of their own.
 _PASSING_KEPT = 256
 
@@ -75,12 +78,15 @@ class Redactor:
             text = text.replace(secret, MASK)
         return text
 
-    def value(self, value: object) -> object:
-        """The same value with every text in its maps and lists redacted."""
+    def value(self, value: object, depth: int = _MAX_DEPTH) -> object:
+        """The same value with every text in its maps and lists redacted; what is nested deeper
+        than anything of ours is masked whole."""
         if isinstance(value, str):
             return self.text(value)
+        if isinstance(value, (dict, list, tuple)) and not depth:
+            return MASK
         if isinstance(value, dict):
-            return {key: self.value(item) for key, item in value.items()}
+            return {key: self.value(item, depth - 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.value(item) for item in value]
+            return [self.value(item, depth - 1) for item in value]
         return value

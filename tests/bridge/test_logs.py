@@ -98,3 +98,10 @@ def test_a_stderr_that_nobody_reads_holds_up_nobody(monkeypatch: pytest.MonkeyPa
             os.close(fd)
     assert "lines were not written: stderr was full" in heard
     assert heard.endswith("dspex: error: read again\n")
+
+
+def test_a_value_nested_without_end_is_masked_whole() -> None:
+    value: object = "x"
+    for _ in range(2000):
+        value = [value]
+    assert MASK in str(Redactor().value(value))

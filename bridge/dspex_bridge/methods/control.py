@@ -7,6 +7,7 @@ import sys
 import time
 
 from dspex_protocol.errors import RequestTimeoutError, UnsupportedVersionError
+from dspex_protocol.framing import SMALLEST_MAX_FRAME_BYTES
 
 from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
 from dspex_bridge.logs import LEVELS
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["CONFIGURE", "DEFAULT_DRAIN_MS", "INITIALIZE", "PING", "SHUTDOWN", "STATS"]
 
 DEFAULT_DRAIN_MS = 5000
-
-# A client that takes less could not be sent an error.
-_MIN_CLIENT_FRAME_BYTES = 4096
 
 
 def _initialize(host: Host, call: Call) -> dict[str, Any]:
@@ -142,7 +140,7 @@ INITIALIZE = Method(
         {"protocol_version": integer()},
         {
             "client": mapping,
-            "max_frame_bytes": integer(_MIN_CLIENT_FRAME_BYTES),
+            "max_frame_bytes": integer(SMALLEST_MAX_FRAME_BYTES),
             "log_level": one_of(*LEVELS),
         },
     ),
