@@ -247,3 +247,7 @@ def test_keys_and_values_of_any_form_are_as_the_adapter_has_them(sizes: list[int
 
 def test_a_value_that_is_no_string_comes_before_it_is_whole() -> None:
     assert JsonParser({"a"}).feed('{"a": [1, 2 ') == [Piece("a", "[1, 2", False)]
+
+
+def test_text_does_not_wait_behind_an_entity_that_is_whole() -> None:
+    assert XmlParser({"a"}).feed("<a>x &lt; y &am") == [Piece("a", "x < y", False)]

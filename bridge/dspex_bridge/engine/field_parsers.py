@@ -339,7 +339,10 @@ class XmlParser(_Scanner):
             self._state = self._outside
             return self._field.add(unescape(text)) + self._field.end()
         # What could be the beginning of the closing tag, or half an entity, waits.
-        cut = min(self._before_last("<", len(closing)), self._before_last("&", _LONGEST_ENTITY))
+        cut = self._before_last("<", len(closing))
+        entity = self._before_last("&", _LONGEST_ENTITY)
+        if _HALF_ENTITY.match(self._buffer, entity):
+            cut = min(cut, entity)
         text = self._buffer[self._position : cut]
         self._position = cut
         return self._field.add(unescape(text)) or None
@@ -351,5 +354,6 @@ class XmlParser(_Scanner):
         return len(self._buffer) if found < 0 else found
 
 
+_HALF_ENTITY = re.compile(r"&[#\w]*\Z")
 # The longest name that HTML has, and more digits than a character's number has.
 _LONGEST_ENTITY = len("&CounterClockwiseContourIntegral;")
