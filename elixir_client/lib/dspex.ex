@@ -50,8 +50,11 @@ defmodule DSPex do
 
   @create_schema [
     program: {:name, "the program's id; one is made where there is none."},
-    module: {:name, "`:predict` (the default) or `:chain_of_thought`."},
-    options: {:map, "parameters of the module."},
+    module:
+      {:name,
+       "`:predict` (the default), `:chain_of_thought` or `:react` (without tools: this client has " <>
+         "none yet)."},
+    options: {:map, "parameters of the module: `max_iters:` of `:react`."},
     lm: {:name, "the name of the LM that it uses, one of `lms:`."},
     adapter: {:name, "`:chat`, `:json` or `:xml`."},
     config: {:map, "parameters of the LM, such as `temperature:`."},
@@ -97,16 +100,21 @@ defmodule DSPex do
       prediction["answer"]
 
   The name of the instance always comes first. Every function answers `{:ok, result}` or
-  `{:error, %DSPex.Error{}}`, exactly once, within its `:timeout` and a moment; the forms with `!`
-  raise the error.
+  `{:error, %DSPex.Error{}}` (`delete/2` a bare `:ok`), exactly once, within its `:timeout` and a
+  moment: 60 seconds where none is given or the function takes none. The forms with `!` raise the
+  error.
 
   ## When Python ends
 
   A Python that crashes or is killed is started again, and told the configuration and every program
-  that was made, before any call goes on. A call that was on its way to an LM then is answered with
+  that was made, before any call goes on. A call that had been sent and not answered is answered with
   the error `:connection_lost`; its `retryable` says whether it is safe to call again. Calls that
-  come meanwhile wait. Where Python cannot be started at all, calls are answered at once with
-  `:start_failed` and the reason, while it is tried again, less and less often.
+  come meanwhile wait, within their `:timeout`.
+
+  Where Python cannot be made ready, calls are answered at once with `:start_failed` and the reason,
+  while it is tried again, less and less often. Where the bridge refuses the configuration (or this
+  client's version of the protocol) it would refuse it again: the error is then not `retryable`, and
+  nothing is tried until `configure/2` gives another configuration or the instance is restarted.
 
   ## Options
 
@@ -224,7 +232,8 @@ defmodule DSPex do
 
       DSPex.execute(MyApp.DSPex, program, %{subject: "Invoice 17", body: body}, timeout: 10_000)
 
-  Inputs have atom or string keys. Options:
+  Inputs have atom or string keys. The outputs are those of the signature and those that the module
+  adds: `reasoning` of `:chain_of_thought` and `:react`, and `trajectory` of `:react`, a map. Options:
 
   #{Options.docs(@execute_schema)}
   """
@@ -331,7 +340,8 @@ defmodule DSPex do
 
   @doc """
   Changes the configuration: LMs are added or replaced by name. Gives the configuration that is now
-  in force, with its keys masked; a Python that is started later gets it too. Options:
+  in force, with its keys masked; a Python that is started later gets it too. Where the bridge has
+  refused the configuration before, Python is started again with the changed one. Options:
 
   #{Options.docs(@configure_schema)}
   """

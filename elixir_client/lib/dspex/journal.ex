@@ -1,8 +1,8 @@
 defmodule DSPex.Journal do
   @moduledoc false
   # What a new Python has to be told to be like the one before: the configuration, and the request
-  # that made each program, as it was sent. It outlives connections, and lives in memory only. What
-  # is secret is in functions, which nothing shows.
+  # that made each program, without its deadline. It outlives connections, and lives in memory only.
+  # What is secret is in functions, which nothing shows.
 
   use GenServer
 

@@ -2,7 +2,9 @@ defmodule DSPex.Prediction do
   @moduledoc """
   What a program gave.
 
-    * `:outputs` - the outputs, under atoms where the signature was written in Elixir, else strings.
+    * `:outputs` - the outputs, under atoms where the signature was written in Elixir, else strings:
+      those of the signature, `reasoning` where the module is `:chain_of_thought` or `:react`, and
+      `trajectory`, a map with string keys, where it is `:react`.
     * `:usage` - `%{prompt_tokens: n, completion_tokens: n, total_tokens: n}`.
     * `:cost_usd` - what the calls cost, `nil` where the price is not known.
     * `:duration_ms` - how long the bridge took.

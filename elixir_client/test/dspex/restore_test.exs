@@ -189,6 +189,20 @@ defmodule DSPex.RestoreTest do
       assert {calls, ids} == {%{}, %{}}
     end
 
+    test "is not made of one whose configure only waited for a first start" do
+      {name, listener} = start(lms: [main: "demo/knn"])
+      peer = Peer.accept(listener)
+      other = Task.async(fn -> DSPex.configure(name, lms: [other: "no/such"]) end)
+      Peer.eventually(fn -> map_size(state(name).calls) == 2 end)
+      {_hello, peer} = Peer.handshake(peer)
+      {params, peer} = Peer.accept_configure(peer)
+      assert Map.keys(params["lms"]) == ["main"]
+      {id, _params, peer} = Peer.request(peer, "configure")
+      Peer.fail(peer, id, "invalid_params")
+      assert {:error, %Error{code: :invalid_params}} = await(other)
+      ping(name, peer)
+    end
+
     test "is tried once more when its supervisor starts the connection again" do
       {name, listener} = start(lms: [main: "demo/knn"])
       refuse_configuration(name, listener, "not now")

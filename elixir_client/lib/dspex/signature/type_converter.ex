@@ -25,7 +25,7 @@ defmodule DSPex.Signature.TypeConverter do
   | `:token_count` | the same | integer from 0 |
   | `:reasoning_chain` | the same | list of strings |
   | `:tensor` | the same | `DSPex.Tensor` |
-  | `:image`, `:audio`, `:file`, `:history`, `:code`, `:tool_calls` | the same | as DSPy has it |
+  | `:image`, `:audio`, `:file`, `:history`, `:code`, `:tool_calls` | the same | refused by the bridge as yet |
   """
 
   alias DSPex.{Binary, Options}
