@@ -132,7 +132,7 @@ BREAKS = {
         "step 7: [2]: expected null",
         "from dspex_bridge.dispatch import Dispatcher as D",
         "shut = D.shut_down",
-        "D.shut_down = lambda self, drain_ms, *rest: shut(self, 0, *rest)",
+        "D.shut_down = lambda self, drain_ms, *rest: shut(self, 100, *rest)",
     ),
     "a shutdown that does not cut off": (
         "shutdown_cuts_off",
