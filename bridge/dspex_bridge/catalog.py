@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["ADAPTERS", "METRICS", "MODULES", "OPTIMIZERS", "PROTOCOL_VERSION", "VERSION"]
+__all__ = [
+    "ADAPTERS",
+    "LATER_ADAPTERS",
+    "LATER_METHODS",
+    "LATER_MODULES",
+    "METRICS",
+    "MODULES",
+    "OPTIMIZERS",
+    "PROTOCOL_VERSION",
+    "VERSION",
+]
 
 VERSION = "0.1.0"
 PROTOCOL_VERSION = 1
@@ -11,3 +21,11 @@ MODULES = ("predict", "chain_of_thought", "react")
 ADAPTERS = ("chat", "json", "xml")
 OPTIMIZERS: tuple[str, ...] = ()
 METRICS: tuple[str, ...] = ()
+
+# What the protocol and DSPy have beyond that: refused by name, not as unknown.
+LATER_METHODS = ("batch", "evaluate", "optimize", "save")
+LATER_MODULES = (
+    *("program_of_thought", "code_act", "rlm", "refine", "best_of_n"),
+    *("multi_chain_comparison", "knn", "flex", "react_v2"),
+)
+LATER_ADAPTERS = ("baml", "two_step")

@@ -19,6 +19,7 @@ from dspex_protocol.errors import (
 )
 
 from . import params
+from .catalog import LATER_METHODS
 from .methods import METHODS
 
 TYPE_CHECKING = False
@@ -162,6 +163,11 @@ class Dispatcher:
 
     def _admit(self, request: Request) -> Call:
         method = METHODS.get(request.method)
+        if request.method in LATER_METHODS:
+            raise MethodNotFoundError(
+                f"{request.method} is not supported by this version of the bridge. "
+                f"Valid: {', '.join(METHODS)}."
+            )
         if method is None:
             raise MethodNotFoundError(
                 f"there is no method {params.quoted(request.method)}."

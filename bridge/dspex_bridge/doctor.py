@@ -72,7 +72,8 @@ def _packages() -> _Finding:
         except PackageNotFoundError:
             missing.append(name)
     if missing:
-        return _Finding("packages", False, f"missing: {', '.join(missing)}", "pip install dspex")
+        advice = f"pip install {' '.join(missing)}"
+        return _Finding("packages", False, f"missing: {', '.join(missing)}", advice)
     return _Finding("packages", True, ", ".join(found))
 
 
@@ -125,7 +126,7 @@ def _lm_key() -> _Finding:
 
 
 def _elixir() -> _Finding:
-    line = _version_line(["elixir", "--version"], "Elixir")
+    line = _version_line(["elixir", "--version"], "Elixir", "Erlang/OTP")
     if line is None:
         return _Finding(
             "Elixir",
@@ -142,7 +143,7 @@ def _deno() -> _Finding:
         return _Finding(
             "Deno",
             None,
-            "not found: only program_of_thought, code_act and rlm need it",
+            "not found: only DSPy's modules that run code need it, and none of them is here yet",
             "npm install -g deno, or see https://docs.deno.com/runtime",
         )
     return _Finding("Deno", True, line)
@@ -163,8 +164,8 @@ def _write_access() -> _Finding:
     return _Finding("write access", True, folder)
 
 
-def _version_line(command: list[str], prefix: str) -> str | None:
-    """The line of a command's output that begins with `prefix`; None where there is none."""
+def _version_line(command: list[str], *prefixes: str) -> str | None:
+    """The first two words of a command's lines that begin with `prefixes`; None without any."""
     path = shutil.which(command[0])
     if path is None:
         return None
@@ -178,7 +179,9 @@ def _version_line(command: list[str], prefix: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return next((line for line in done.stdout.splitlines() if line.startswith(prefix)), None)
+    lines = done.stdout.splitlines()
+    found = [line for prefix in prefixes for line in lines if line.startswith(prefix)]
+    return ", ".join(" ".join(line.split()[:2]) for line in found) or None
 
 
 _CHECKS: tuple[Callable[[], _Finding], ...] = (

@@ -137,7 +137,8 @@ def _load(host: Host) -> None:
     except BaseException as error:  # noqa: BLE001 - told to the client, whatever it is
         reason = describe(error)[:_MAX_REASON_CHARS]
         host.unavailable = UnavailableError(
-            f"DSPy could not be imported ({reason}); install it with: pip install dspex"
+            f"DSPy could not be imported ({reason}); "
+            "install it with: pip install 'dspy>=3.4.1,<3.5'"
         )
         host.log.error(str(host.unavailable))
         ready = {"error": host.unavailable.to_wire()}

@@ -111,10 +111,14 @@ def number(minimum: float | None = None, maximum: float | None = None) -> Check:
     return check
 
 
-def one_of(*names: str) -> Check:
+def one_of(*names: str, later: tuple[str, ...] = ()) -> Check:
+    """One of `names`; those of `later` are refused as not supported yet."""
+
     def check(value: Any, where: str) -> None:
         if value not in names:
             text(value, where)
+            if value in later:
+                not_yet(value, f"{where}: {value}")
             raise InvalidParamsError(
                 f"{where} is unknown: {quoted(value)}.{suggest(value, names)} "
                 f"Valid: {', '.join(names) or 'none'}.",
@@ -172,7 +176,7 @@ def record(
 ) -> Check:
     """A map with exactly these keys. The outermost place is the method's name."""
     required, optional = required or {}, optional or {}
-    known = (*required, *optional)
+    known = (*required, *(key for key, item in optional.items() if item is not not_yet))
 
     def check(value: Any, where: str) -> None:
         mapping(value, where)

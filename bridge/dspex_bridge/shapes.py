@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspex_bridge.catalog import ADAPTERS, MODULES
+from dspex_bridge.catalog import ADAPTERS, LATER_ADAPTERS, LATER_MODULES, MODULES
 from dspex_bridge.params import (
     MAX_NAME_CHARS,
     TOOLS,
@@ -26,7 +26,7 @@ __all__ = ["ADAPTER", "CONFIG", "CREATE", "LM", "LMS", "LM_OR_NAME", "NAME", "PR
 _MAX_RETRIES = 20
 
 NAME = name
-ADAPTER = one_of(*ADAPTERS)
+ADAPTER = one_of(*ADAPTERS, later=LATER_ADAPTERS)
 
 LM = record(
     {"model": name},
@@ -62,7 +62,7 @@ CONFIG = record(
 )
 
 _CREATE_OPTIONAL = {
-    "module": one_of(*MODULES),
+    "module": one_of(*MODULES, later=LATER_MODULES),
     "options": mapping,
     "lm": name,
     "adapter": ADAPTER,

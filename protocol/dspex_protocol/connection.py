@@ -246,7 +246,9 @@ class Connection:
         data = self._framed(Request(request_id, method, params).to_wire())
         with self._lock:
             if self._closed:
-                raise ConnectionLostError("the connection has ended")
+                raise ConnectionLostError(
+                    "the connection has ended: make a new one", retryable=True
+                )
             self._outgoing[request_id] = waiter
             self._queue(data)
         return request_id

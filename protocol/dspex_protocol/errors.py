@@ -199,10 +199,13 @@ class InternalError(DSPexError):
 
 
 class ConnectionLostError(DSPexError):
-    """The connection ended with the request unanswered. Raised locally, never sent."""
+    """The connection ended with the request unanswered. Raised locally, never sent.
+
+    `retryable` only where the request was never sent: another may have been done in part, and
+    paid for. A new connection is needed in either case.
+    """
 
     code = "connection_lost"
-    retryable = True
 
 
 ERRORS: dict[str, type[DSPexError]] = {

@@ -449,7 +449,7 @@ def test_after_the_end_nothing_is_sent_or_waits() -> None:
     assert not connection.send_result(request, {})
     assert not connection.send_error(request, InternalError("m"))
     assert not connection.send_notification("log", {})
-    with pytest.raises(ConnectionLostError, match=r"^the connection has ended$"):
+    with pytest.raises(ConnectionLostError, match=r"^the connection has ended: make a new one$"):
         connection.send_request("ping", {})
     assert connection.data_to_send() == b""
 

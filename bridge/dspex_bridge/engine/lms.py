@@ -116,7 +116,8 @@ class LMs:
         made = {name: self._make(name, spec) for name, spec in specs.items()}
         if default is not None and default not in made and default not in self._lms:
             raise NotFoundError(
-                f"default_lm is {default!r}, which is no configured LM: {_names(specs)}",
+                f"default_lm is {default!r}, which is no LM; configured: "
+                f"{_names({**self._lms, **specs})}",
                 data={"kind": "lm", "name": default},
             )
         for name, lm in made.items():
@@ -193,6 +194,12 @@ class LMs:
             "max_tokens": spec.get("max_tokens"),
             "cache": bool(spec.get("cache")),
         }
+        if spec["model"].startswith("demo/") and spec["model"] != EMBEDDED_MODEL:
+            raise InvalidParamsError(
+                f"lms.{name}.model: there is no embedded model {spec['model']!r}. "
+                f"Did you mean {EMBEDDED_MODEL!r}?",
+                data={"param": f"lms.{name}.model"},
+            )
         if spec["model"] == EMBEDDED_MODEL:
             options |= {"engine": KnnEngine(), "async_engine": AsyncKnnEngine()}
             return LM(name, EMBEDDED_MODEL, **options)

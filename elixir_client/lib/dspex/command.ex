@@ -32,7 +32,8 @@ defmodule DSPex.Command do
 
   defp message(executable, nil) do
     "there is no #{inspect(executable)} on PATH. Install the Python package into a virtual " <>
-      "environment (python3 -m venv .venv && .venv/bin/pip install dspex), then say where it is: " <>
+      "environment (scripts/setup --no-elixir in a checkout of DSPex makes .venv), then say where " <>
+      "it is: " <>
       "command: [\".venv/bin/dspex\", \"bridge\"], or #{@variable}=\".venv/bin/dspex bridge\""
   end
 

@@ -43,7 +43,7 @@ defmodule DSPex.CommandTest do
     System.put_env("PATH", "/nowhere")
     assert {:error, %Error{code: :start_failed, message: message}} = Command.find(nil)
     assert message =~ ~s(there is no "dspex" on PATH)
-    assert message =~ "pip install dspex"
+    assert message =~ "scripts/setup"
     assert message =~ "DSPEX_BRIDGE="
 
     System.put_env("DSPEX_BRIDGE", "/no/such bridge")
