@@ -563,8 +563,8 @@ defmodule DSPex.ConnectionTest do
         end)
 
       assert log =~ "something else than the bridge wrote to its stdout"
-      # Its first four bytes are a length of 1.4 GB.
-      assert :erlang.memory(:total) - before < 100_000_000
+      # Its first four bytes are a length of 1.4 GB; other tests at the same time take some too.
+      assert :erlang.memory(:total) - before < 1_000_000_000
 
       Peer.wait_gone(peer)
       {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
