@@ -3,6 +3,8 @@
     python -m integration.fuzz            the short form (seconds), as the tests run it
     python -m integration.fuzz --full     the full one; writes a record (see --record)
 
+The last phase has good ones: whether the codecs of Python and Elixir agree on them.
+
 Frames are mutations of good ones: bits flipped, bytes cut, repeated, inserted, swapped; lengths
 and counts blown up; noise. Each phase prints what it counted; any violation ends with its seed and
 the frame that caused it.
@@ -28,13 +30,19 @@ from dspex_protocol.errors import ParseError
 from dspex_protocol.framing import frame
 from dspex_protocol.messages import Notification, Request
 
+from integration.agreement import agreement
 from integration.pipe import Pipe
 
 __all__ = ["FULL", "SHORT", "fuzz_connection", "fuzz_decode", "fuzz_pipe", "main"]
 
 # How many frames each phase takes.
-SHORT = {"decode": 100_000, "connection": 50_000, "pipe": 20_000}
-FULL = {"decode": 5_000_000, "connection": 5_000_000, "pipe": 1_000_000}
+SHORT = {"decode": 100_000, "connection": 50_000, "pipe": 20_000, "agreement": 10_000}
+FULL = {
+    "decode": 5_000_000,
+    "connection": 5_000_000,
+    "pipe": 1_000_000,
+    "agreement": 1_000_000,
+}
 
 MAX_HANG_S = 1.0
 
@@ -228,12 +236,15 @@ _PHASES: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "decode": fuzz_decode,
     "connection": fuzz_connection,
     "pipe": fuzz_pipe,
+    "agreement": agreement,
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("integration.fuzz", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="10^7 in process, 10^6 by pipe")
+    parser.add_argument(
+        "--full", action="store_true", help="10^7 in process, 10^6 by pipe, 10^6 terms"
+    )
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, printed")
     parser.add_argument("--phase", choices=_PHASES, action="append", help="default: all")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the counts as JSON")

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from integration import fuzz
+from integration.agreement import agreement
 
 
 @pytest.fixture
@@ -30,3 +31,7 @@ def test_malformed_frames_are_answered_once_and_disturb_nothing(seed: int) -> No
 def test_a_bridge_stays_in_step_through_malformed_frames(seed: int) -> None:
     counts = fuzz.fuzz_pipe(seed, fuzz.SHORT["pipe"])
     assert counts["answers"] > counts["frames"] / 2
+
+
+def test_the_codecs_of_python_and_elixir_agree(seed: int) -> None:
+    assert agreement(seed, fuzz.SHORT["agreement"])["differences"] == 0
