@@ -12,16 +12,12 @@ the frame that caused it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from dspex_protocol.codec import EncodeError, decode, encode
@@ -31,6 +27,7 @@ from dspex_protocol.framing import frame
 from dspex_protocol.messages import Notification, Request
 
 from integration.agreement import agreement
+from integration.phases import Phase, run_phases
 from integration.pipe import Pipe
 
 __all__ = ["FULL", "SHORT", "fuzz_connection", "fuzz_decode", "fuzz_pipe", "main"]
@@ -232,41 +229,16 @@ def fuzz_pipe(seed: int, count: int) -> dict[str, int | float]:
     return {"frames": count, "answers": answers, "slowest_ms": round(slowest * 1000, 1)}
 
 
-_PHASES: dict[str, Callable[[int, int], dict[str, Any]]] = {
-    "decode": fuzz_decode,
-    "connection": fuzz_connection,
-    "pipe": fuzz_pipe,
-    "agreement": agreement,
+_PHASES = {
+    "decode": Phase(fuzz_decode, SHORT["decode"], FULL["decode"]),
+    "connection": Phase(fuzz_connection, SHORT["connection"], FULL["connection"]),
+    "pipe": Phase(fuzz_pipe, SHORT["pipe"], FULL["pipe"]),
+    "agreement": Phase(agreement, SHORT["agreement"], FULL["agreement"]),
 }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser("integration.fuzz", description=__doc__)
-    parser.add_argument(
-        "--full", action="store_true", help="10^7 in process, 10^6 by pipe, 10^6 terms"
-    )
-    parser.add_argument("--seed", type=int, default=None, help="default: a new one, printed")
-    parser.add_argument("--phase", choices=_PHASES, action="append", help="default: all")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the counts as JSON")
-    options = parser.parse_args()
-    seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
-    sys.stdout.write(f"seed {seed}\n")
-    record: dict[str, Any] = {"seed": seed, "commit": _commit(), "phases": {}}
-    for name in options.phase or _PHASES:
-        started = time.monotonic()
-        counts = _PHASES[name](seed, (FULL if options.full else SHORT)[name])
-        seconds = round(time.monotonic() - started, 1)
-        record["phases"][name] = {**counts, "seconds": seconds}
-        sys.stdout.write(f"{name}: {json.dumps(counts)} in {seconds} s\n")
-        sys.stdout.flush()
-    if options.record is not None:
-        options.record.write_text(json.dumps(record, indent=2) + "\n")
-    return 0
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return run_phases("integration.fuzz", __doc__, _PHASES)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,12 @@ Phases: `orphans` (a client is killed, in every state of its bridge, and nothing
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from dspex_protocol.codec import encode
 from dspex_protocol.framing import frame
 
 from integration import lifetime
+from integration.phases import Phase, run_phases
 from integration.pipe import Pipe
 
 __all__ = ["FULL", "LOUD", "SHORT", "main", "orphans", "pollution", "silence"]
@@ -164,38 +162,15 @@ def _memory(pid: int) -> int:
     return int(statm[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-_PHASES: dict[str, Callable[[int, int], dict[str, Any]]] = {
-    "orphans": orphans,
-    "pollution": pollution,
-    "silence": silence,
+_PHASES = {
+    "orphans": Phase(orphans, SHORT["orphans"], FULL["orphans"]),
+    "pollution": Phase(pollution, SHORT["pollution"], FULL["pollution"]),
+    "silence": Phase(silence, SHORT["silence"], FULL["silence"]),
 }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser("integration.soak", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="200 kills, 10^4 requests, 30 s")
-    parser.add_argument("--seed", type=int, default=None, help="default: a new one, printed")
-    parser.add_argument("--phase", choices=_PHASES, action="append", help="default: all")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the counts as JSON")
-    options = parser.parse_args()
-    seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
-    sys.stdout.write(f"seed {seed}\n")
-    record: dict[str, Any] = {"seed": seed, "commit": _commit(), "phases": {}}
-    for name in options.phase or _PHASES:
-        started = time.monotonic()
-        counts = _PHASES[name](seed, (FULL if options.full else SHORT)[name])
-        took_s = round(time.monotonic() - started, 1)
-        record["phases"][name] = {**counts, "took_s": took_s}
-        sys.stdout.write(f"{name}: {json.dumps(counts)} in {took_s} s\n")
-        sys.stdout.flush()
-    if options.record is not None:
-        options.record.write_text(json.dumps(record, indent=2) + "\n")
-    return 0
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return run_phases("integration.soak", __doc__, _PHASES)
 
 
 if __name__ == "__main__":
