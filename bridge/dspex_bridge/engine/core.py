@@ -14,7 +14,8 @@ import dspy
 from . import errors, logs
 from .adapters import ADAPTERS, Adapter
 from .lms import LMs
-from .modules import Run, build_module, predictors_of
+from .modules import build_module, predictors_of
+from .runs import Run
 from .streaming import FieldStream
 
 if TYPE_CHECKING:

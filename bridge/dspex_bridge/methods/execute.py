@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dspex_bridge.dispatch import Call
-    from dspex_bridge.engine.modules import Run
+    from dspex_bridge.engine.runs import Run
     from dspex_bridge.host import Host
     from dspex_bridge.programs.registry import Program
 
