@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .host import Options
+    from .state_dir import StateDir
 
 __all__ = ["bridge", "main"]
 
@@ -128,12 +129,32 @@ def _options(arguments: Sequence[str]) -> Options:
         default=defaults.log_level,
         help="what is written to stderr (default: %(default)s)",
     )
+    parser.add_argument(
+        "--state-dir",
+        type=_state_dir,
+        default=defaults.state_dir,
+        metavar="FOLDER",
+        help="where the files that clients name (saves, recordings, media) lie; without it there "
+        "are none",
+    )
     parsed = parser.parse_args(arguments)
     return Options(
         max_frame_bytes=parsed.max_frame_bytes,
         max_in_flight=parsed.max_in_flight,
         log_level=parsed.log_level,
+        state_dir=parsed.state_dir,
     )
+
+
+def _state_dir(folder: str) -> StateDir:
+    from argparse import ArgumentTypeError
+
+    from .state_dir import StateDir
+
+    try:
+        return StateDir(folder)
+    except OSError as error:
+        raise ArgumentTypeError(f"{folder!r} cannot be used: {error.strerror}") from error
 
 
 def _integer(minimum: int, maximum: int) -> Callable[[str], int]:

@@ -13,6 +13,7 @@ from .callbacks import Callbacks
 from .logs import Log
 from .redaction import Redactor
 from .runner import Runner
+from .state_dir import StateDir
 from .stats import RequestStats
 from .timers import Timers
 from .writer import Writer
@@ -39,17 +40,19 @@ _LAST_WRITE_S = 0.5
 class Options:
     """What the command line sets."""
 
-    __slots__ = ("log_level", "max_frame_bytes", "max_in_flight")
+    __slots__ = ("log_level", "max_frame_bytes", "max_in_flight", "state_dir")
 
     def __init__(
         self,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         log_level: str = "warning",
+        state_dir: StateDir | None = None,
     ) -> None:
         self.max_frame_bytes = max_frame_bytes
         self.max_in_flight = max_in_flight
         self.log_level = log_level
+        self.state_dir = state_dir or StateDir()
 
 
 class Host:
@@ -63,6 +66,7 @@ class Host:
         self.options = options
         self.exit_process = exit_process
         self.started = time.monotonic()
+        self.state_dir = options.state_dir
         self.redactor = Redactor()
         self.log = Log(self.redactor, options.log_level)
         self.connection = Connection(options.max_frame_bytes)

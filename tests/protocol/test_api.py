@@ -37,6 +37,8 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
     # The host is what the methods share; they are handed it, and name its class for mypy only.
     ("dspex_bridge.dispatch", "dspex_bridge.host"),
     ("dspex_bridge.methods",),
+    # Work in processes of its own: the bridge's side, and what runs in them.
+    ("dspex_bridge.jobs",),
     ("dspex_bridge.programs.registry", "dspex_bridge.programs.bundles"),
     ("dspex_bridge.engine",),
     # Specs, annotations and converters: data and pure functions, which the engine reads too.
@@ -46,12 +48,14 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.callbacks",
         "dspex_bridge.catalog",
         "dspex_bridge.environment",
+        "dspex_bridge.exceptions",
         "dspex_bridge.guard",
         "dspex_bridge.logs",
         "dspex_bridge.params",
         "dspex_bridge.redaction",
         "dspex_bridge.runner",
         "dspex_bridge.shapes",
+        "dspex_bridge.state_dir",
         "dspex_bridge.stats",
         "dspex_bridge.stdio",
         "dspex_bridge.streams",
