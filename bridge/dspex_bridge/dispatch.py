@@ -20,6 +20,7 @@ from dspex_protocol.errors import (
 
 from . import params
 from .catalog import LATER_METHODS
+from .exceptions import describe
 from .methods import METHODS
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from .streams import ChunkStream
     from .timers import Timer
 
-__all__ = ["Call", "Dispatcher", "describe"]
+__all__ = ["Call", "Dispatcher"]
 
 # Work that has been cancelled ends at its next wait; what does not by then, hangs.
 _STUCK_AFTER_S = 1.0
@@ -352,12 +353,3 @@ class _Draining:
             self.cancelled += 1
         else:
             self.completed += 1
-
-
-def describe(error: BaseException) -> str:
-    """An exception in words that can be sent, whatever it says of itself."""
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - its own __str__ failed
-        text = type(error).__name__
-    return text.encode("utf-8", "replace").decode()

@@ -13,7 +13,8 @@ import time
 from dspex_protocol.connection import Answered, Ignored, Refused
 from dspex_protocol.messages import Notification, Request
 
-from .dispatch import Dispatcher, describe
+from .dispatch import Dispatcher
+from .exceptions import describe
 from .host import Host, Options
 from .methods.control import DEFAULT_DRAIN_MS
 from .writer import BACKLOG_HIGH

@@ -1,0 +1,14 @@
+"""Exceptions in words."""
+
+from __future__ import annotations
+
+__all__ = ["describe"]
+
+
+def describe(error: BaseException) -> str:
+    """An exception in words that can be sent, whatever it says of itself."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its own __str__ failed
+        text = type(error).__name__
+    return text.encode("utf-8", "replace").decode()
