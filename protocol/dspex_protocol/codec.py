@@ -1,4 +1,4 @@
-"""Values <-> MessagePack: PROTOCOL section 3, in both directions, and nothing beyond it.
+"""Values <-> MessagePack: section 5 of SPEC.md, in both directions, and nothing beyond it.
 
 | Python                         | wire                                        |
 |--------------------------------|---------------------------------------------|
@@ -53,8 +53,8 @@ MAX_DEPTH_WRITTEN = 512
 # digits; the text itself must not be a weapon either.
 MAX_DECIMAL_CHARS = 4096
 
-# The BEAM holds no larger integer.
-MAX_BIGINT_BYTES = 512 * 1024
+# Over 600,000 digits. The same in every reader, and half of the largest that the BEAM holds.
+MAX_BIGINT_BYTES = 256 * 1024
 
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _MAX_ID = 2**63 - 1

@@ -31,11 +31,15 @@ DTYPES: dict[str, tuple[int, str]] = {
 MAX_DIMENSIONS = 64
 _MAX_BYTES = 2**63 - 1
 
+# Another byte would be a true that equals no other true.
+_BOOLS = b"\0\1"
+
 
 class Tensor:
     """A dense tensor: `data` holds `prod(shape)` elements of `dtype`, row by row, little-endian.
 
-    Raises ValueError where the three do not agree, or NumPy could not hold them.
+    Of `bool` an element is the byte 0 or 1. Raises ValueError where the three do not agree, or
+    NumPy could not hold them.
     """
 
     __slots__ = ("data", "dtype", "shape")
@@ -52,12 +56,14 @@ class Tensor:
         item_bytes = DTYPES[dtype][0]
         # NumPy counts the other sizes even where one is 0.
         if item_bytes * prod(size or 1 for size in shape) > _MAX_BYTES:
-            raise ValueError("the sizes in a tensor's shape multiply to more than 2^63 bytes")
+            raise ValueError("the sizes in a tensor's shape multiply to 2^63 bytes or more")
         expected = item_bytes * prod(shape)
         if len(data) != expected:
             raise ValueError(
                 f"a {dtype} tensor of shape {list(shape)} has {expected} bytes, got {len(data)}"
             )
+        if dtype == "bool" and data.translate(None, _BOOLS):
+            raise ValueError("the bytes of a bool tensor are 0 or 1")
         self.dtype = dtype
         self.shape = shape
         self.data = data

@@ -32,9 +32,12 @@ PAGE = Path(__file__).parents[2] / "protocol" / "CONFORMANCE.md"
         ({"$float": "1.0"}, 1.0),
         ({"$float": "-inf"}, float("-inf")),
         ({"$bytes": "AP8="}, b"\0\xff"),
+        ({"$power": [-2, 65]}, -(2**65)),
         ({"$decimal": "1.50"}, Decimal("1.50")),
+        ({"$decimal": {"$text": ["1", 3]}}, Decimal(111)),
         ({"$timestamp": "2024-05-01T10:30:00Z"}, datetime(2024, 5, 1, 10, 30, tzinfo=UTC)),
         ({"$tensor": ["u8", [2], "AQI="]}, Tensor("u8", (2,), b"\1\2")),
+        ({"$tensor": ["u8", [0, {"$int": "9"}], ""]}, Tensor("u8", (0, 9), b"")),
         ({"$map": [["$int", {"$float": "2.0"}]]}, {"$int": 2.0}),
         ({"$text": ["ab", 3]}, "ababab"),
         ({"$repeat": [{"$int": "1"}, 2]}, [1, 1]),
@@ -175,7 +178,7 @@ def nested(value: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("session", load_sessions(), ids=lambda session: session.name)
 def test_a_session_uses_no_word_that_nobody_knows(session: sessions.Session) -> None:
     known = {*patterns._MATCHERS, "$fill", "$int", "$float", "$bytes", "$decimal", "$timestamp"}
-    known |= {"$tensor", "$map", "$text", "$repeat", "$zeros", "$nested", "$nested_map"}
+    known |= {"$tensor", "$map", "$text", "$repeat", "$zeros", "$nested", "$nested_map", "$power"}
     for value in nested(list(session.steps)):
         tags = [key for key in value if isinstance(value, dict) and key.startswith("$")]
         assert set(tags) <= known

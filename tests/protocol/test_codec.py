@@ -80,11 +80,12 @@ def _nested_map(argument: list[Any]) -> Any:
 
 _NOTATION: dict[str, Callable[[Any], Any]] = {
     "$int": int,
+    "$power": lambda parts: parts[0] ** parts[1],
     "$float": float,
     "$bytes": b64decode,
     "$timestamp": datetime.fromisoformat,
-    "$decimal": Decimal,
-    "$tensor": lambda parts: Tensor(parts[0], tuple(parts[1]), b64decode(parts[2])),
+    "$decimal": lambda text: Decimal(value_of(text)),
+    "$tensor": lambda parts: Tensor(parts[0], tuple(value_of(parts[1])), b64decode(parts[2])),
     "$map": lambda pairs: {key: value_of(value) for key, value in pairs},
     "$text": lambda parts: parts[0] * parts[1],
     "$zeros": bytes,
@@ -419,7 +420,8 @@ def test_a_tensor_of_the_most_dimensions_is_read() -> None:
         ("u8", (True,), b"a", "the sizes in a tensor's shape are integers from 0, got bool"),
         ("f32", (2, 3), b"a", "a f32 tensor of shape [2, 3] has 24 bytes, got 1"),
         ("u8", (1,) * 65, b"a", "a tensor has at most 64 dimensions, got 65"),
-        ("u8", (0, 2**63), b"", "the sizes in a tensor's shape multiply to more than 2^63 bytes"),
+        ("u8", (0, 2**63), b"", "the sizes in a tensor's shape multiply to 2^63 bytes or more"),
+        ("bool", (2,), b"\1\2", "the bytes of a bool tensor are 0 or 1"),
     ],
 )
 def test_a_tensor_whose_parts_do_not_agree_says_what_does_not(
@@ -482,7 +484,7 @@ CYCLE.append(CYCLE)
         ),
         (CYCLE, "nested deeper than 512 levels"),
         (Decimal("1" * 4097), "a decimal of 4097 characters: at most 4096"),
-        (1 << (8 * MAX_BIGINT_BYTES), "an integer of 524289 bytes: at most 524288"),
+        (1 << (8 * MAX_BIGINT_BYTES), "an integer of 262145 bytes: at most 262144"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -534,7 +536,7 @@ def test_a_decimal_and_an_integer_beyond_their_limits_are_refused() -> None:
     decimal = b"\xc8" + (MAX_DECIMAL_CHARS + 1).to_bytes(2, "big") + b"\x03"
     assert "4097 characters: at most 4096" in refusal(decimal + b"1" * (MAX_DECIMAL_CHARS + 1))
     integer = b"\xc9" + (MAX_BIGINT_BYTES + 1).to_bytes(4, "big") + b"\x01\x7f"
-    assert "524289 bytes: at most 524288" in refusal(integer + b"\0" * MAX_BIGINT_BYTES)
+    assert "262145 bytes: at most 262144" in refusal(integer + b"\0" * MAX_BIGINT_BYTES)
 
 
 # What a refusal says

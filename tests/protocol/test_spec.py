@@ -377,7 +377,7 @@ def test_every_dtype_is_there_with_its_size() -> None:
         (MAX_NAME_CHARS, "a string of 1 to {} characters"),
         (converters.MAX_ERRORS, "a list of at most {}"),
         (wire_values.MAX_GOT_LENGTH, "in at most {} characters"),
-        (codec.MAX_BIGINT_BYTES, "takes more than {:,}"),
+        (codec.MAX_BIGINT_BYTES, "At most {:,} bytes (over 600,000 digits)"),
         (codec.MAX_DECIMAL_CHARS, "ASCII, at most {:,} characters"),
         (codec.MAX_DEPTH_WRITTEN, "{} levels of arrays"),
         (tensor.MAX_DIMENSIONS, "at most {} of them"),

@@ -2,8 +2,9 @@
 
 What JSON cannot say, or not in every language, is a map with one key that begins with `$`:
 
-    {"$int": digits}  {"$float": digits, "nan", "inf" or "-inf"}  {"$bytes": base64}
-    {"$decimal": text}  {"$timestamp": "2024-01-01T00:00:00Z"}  {"$tensor": [dtype, shape, base64]}
+    {"$int": digits}  {"$power": [base, exponent]}, both integers
+    {"$float": digits, "nan", "inf" or "-inf"}  {"$decimal": text}  {"$bytes": base64}
+    {"$timestamp": "2024-01-01T00:00:00Z"}  {"$tensor": [dtype, shape, base64]}
     {"$map": [[key, value], …]}, for a map whose own keys begin with `$`
     {"$text": [text, n]}, {"$repeat": [item, n]}, {"$zeros": n}: long ones, made of n equal parts
     {"$nested": [n, value]}, {"$nested_map": [n, key, value]}: a value inside n arrays or maps
@@ -88,7 +89,7 @@ def _as_tensor(value: Any) -> Tensor:
 
 def _tensor(parts: Any) -> Tensor:
     dtype, shape, data = parts
-    return Tensor(dtype, tuple(shape), b64decode(data, validate=True))
+    return Tensor(dtype, tuple(from_json(shape)), b64decode(data, validate=True))
 
 
 def _nested(parts: Any) -> Any:
@@ -109,9 +110,10 @@ def _nested_map(parts: Any) -> Any:
 
 _TAGS: dict[str, Callable[[Any], Any]] = {
     "$int": int,
+    "$power": lambda pair: pair[0] ** pair[1],
     "$float": float,
     "$bytes": lambda text: b64decode(text, validate=True),
-    "$decimal": Decimal,
+    "$decimal": lambda text: Decimal(from_json(text)),
     "$timestamp": datetime.fromisoformat,
     "$tensor": _tensor,
     "$map": lambda pairs: {key: from_json(item) for key, item in pairs},

@@ -37,12 +37,21 @@ defmodule DSPex.Decimal do
     with {:ok, decimal} <- new(text) do
       library = @library
 
-      with true <- Code.ensure_loaded?(library),
+      with true <- library?(),
            {number, ""} <- library.parse(text) do
         {:ok, number}
       else
         _none_or_signaling_nan -> {:ok, decimal}
       end
+    end
+  end
+
+  # Asked once: where there is none, each further question would search the whole code path.
+  defp library? do
+    with nil <- :persistent_term.get({__MODULE__, :library?}, nil) do
+      is_there = Code.ensure_loaded?(@library)
+      :persistent_term.put({__MODULE__, :library?}, is_there)
+      is_there
     end
   end
 

@@ -23,6 +23,10 @@ defmodule DSPex.Tensor do
   ]
   @dtypes Keyword.keys(@sizes)
 
+  # NumPy's limits, so that every tensor can become an array in Python.
+  @max_dimensions 64
+  @max_bytes 0x7FFF_FFFF_FFFF_FFFF
+
   @type dtype ::
           :f16 | :f32 | :f64 | :i8 | :i16 | :i32 | :i64 | :u8 | :u16 | :u32 | :u64 | :bool
 
@@ -32,7 +36,9 @@ defmodule DSPex.Tensor do
   defstruct [:dtype, :shape, :data]
 
   @doc """
-  Makes a tensor, or says what does not fit. `shape` is a tuple of dimensions, `{}` for a scalar.
+  Makes a tensor, or says what does not fit. `shape` is a tuple of at most #{@max_dimensions}
+  dimensions, `{}` for a scalar; those other than 0 multiply to less than 2^63 bytes, as NumPy wants
+  it. An element of `:bool` is the byte 0 or 1.
 
       iex> DSPex.Tensor.new(:f32, {2}, <<1.0::float-little-32, 2.0::float-little-32>>)
       {:ok, %DSPex.Tensor{dtype: :f32, shape: {2}, data: <<0, 0, 128, 63, 0, 0, 0, 64>>}}
@@ -42,21 +48,10 @@ defmodule DSPex.Tensor do
   """
   @spec new(dtype(), tuple(), binary()) :: {:ok, t()} | {:error, String.t()}
   def new(dtype, shape, data) when dtype in @dtypes and is_tuple(shape) and is_binary(data) do
-    dimensions = Tuple.to_list(shape)
-
-    if Enum.all?(dimensions, &(is_integer(&1) and &1 >= 0)) do
-      size = @sizes[dtype]
-
-      # Dividing the bytes up, not multiplying the dimensions: hostile ones would make a huge
-      # number of their product.
-      if fits?(dimensions, byte_size(data), size) do
-        {:ok, %__MODULE__{dtype: dtype, shape: shape, data: data}}
-      else
-        {:error, wrong_size(dtype, shape, dimensions, size, byte_size(data))}
-      end
-    else
-      {:error, "a tensor's dimensions are integers from 0, got #{inspect(shape, limit: 8)}"}
-    end
+    with :ok <- check_dimensions(shape),
+         {:ok, bytes} <- bytes(Tuple.to_list(shape), @sizes[dtype]),
+         :ok <- check_data(dtype, shape, data, bytes),
+         do: {:ok, %__MODULE__{dtype: dtype, shape: shape, data: data}}
   end
 
   def new(dtype, shape, data) when is_tuple(shape) and is_binary(data) do
@@ -67,28 +62,43 @@ defmodule DSPex.Tensor do
     {:error, "a tensor has a dtype, a tuple of dimensions and its bytes"}
   end
 
-  defp fits?(dimensions, bytes, size) do
-    if 0 in dimensions do
-      bytes == 0
-    else
-      rem(bytes, size) == 0 and divide(dimensions, div(bytes, size)) == 1
+  defp check_dimensions(shape) when tuple_size(shape) > @max_dimensions,
+    do: {:error, "a tensor has at most #{@max_dimensions} dimensions, not #{tuple_size(shape)}"}
+
+  defp check_dimensions(shape) do
+    if shape |> Tuple.to_list() |> Enum.all?(&(is_integer(&1) and &1 >= 0)),
+      do: :ok,
+      else: {:error, "a tensor's dimensions are integers from 0, got #{inspect(shape, limit: 8)}"}
+  end
+
+  # A dimension of 0 makes the tensor empty, but NumPy counts the others all the same. Each step is
+  # compared, so that no product of hostile dimensions is ever made.
+  defp bytes(dimensions, element) do
+    counted =
+      Enum.reduce_while(dimensions, element, fn dimension, bytes ->
+        bytes = bytes * max(dimension, 1)
+        if bytes > @max_bytes, do: {:halt, :too_many}, else: {:cont, bytes}
+      end)
+
+    cond do
+      counted == :too_many -> {:error, "a tensor's dimensions multiply to 2^63 bytes or more"}
+      0 in dimensions -> {:ok, 0}
+      true -> {:ok, counted}
     end
   end
 
-  defp divide([], left), do: left
-
-  defp divide([dimension | rest], left) when rem(left, dimension) == 0 and left > 0,
-    do: divide(rest, div(left, dimension))
-
-  defp divide(_dimensions, _left), do: 0
-
-  defp wrong_size(dtype, shape, dimensions, size, got) do
-    # The product of a few small dimensions is worth telling.
-    if length(dimensions) <= 8 and Enum.all?(dimensions, &(&1 < 1_000_000)) do
-      expected = Enum.product(dimensions) * size
-      "a #{dtype} tensor of shape #{inspect(shape)} has #{expected} bytes, not #{got}"
-    else
-      "a #{dtype} tensor of shape #{inspect(shape, limit: 8)} does not have #{got} bytes"
-    end
+  defp check_data(dtype, shape, data, bytes) when byte_size(data) != bytes do
+    {:error,
+     "a #{dtype} tensor of shape #{inspect(shape, limit: 8)} has #{bytes} bytes, " <>
+       "not #{byte_size(data)}"}
   end
+
+  defp check_data(:bool, _shape, data, _bytes) do
+    if bools?(data), do: :ok, else: {:error, "the bytes of a bool tensor are 0 or 1"}
+  end
+
+  defp check_data(_dtype, _shape, _data, _bytes), do: :ok
+
+  defp bools?(<<byte, rest::binary>>) when byte <= 1, do: bools?(rest)
+  defp bools?(rest), do: rest == <<>>
 end

@@ -17,6 +17,7 @@ defmodule DSPex.VectorsTest do
 
   # What JSON cannot say is a map with one key.
   defp value(%{"$int" => text}), do: String.to_integer(text)
+  defp value(%{"$power" => [base, exponent]}), do: Integer.pow(base, exponent)
   defp value(%{"$float" => "nan"}), do: :nan
   defp value(%{"$float" => "inf"}), do: :infinity
   defp value(%{"$float" => "-inf"}), do: :neg_infinity
@@ -31,7 +32,7 @@ defmodule DSPex.VectorsTest do
   defp value(%{"$zeros" => count}), do: Binary.new(:binary.copy(<<0>>, count))
   defp value(%{"$repeat" => [item, count]}), do: List.duplicate(value(item), count)
   defp value(%{"$map" => pairs}), do: Map.new(pairs, fn [key, item] -> {key, value(item)} end)
-  defp value(%{"$decimal" => text}), do: %DSPex.Decimal{text: text}
+  defp value(%{"$decimal" => text}), do: %DSPex.Decimal{text: value(text)}
 
   defp value(%{"$timestamp" => text}) do
     {:ok, time, 0} = DateTime.from_iso8601(text)
@@ -41,7 +42,7 @@ defmodule DSPex.VectorsTest do
 
   defp value(%{"$tensor" => [dtype, shape, data]}) do
     dtype = String.to_existing_atom(dtype)
-    {:ok, tensor} = Tensor.new(dtype, List.to_tuple(shape), Base.decode64!(data))
+    {:ok, tensor} = Tensor.new(dtype, List.to_tuple(value(shape)), Base.decode64!(data))
     tensor
   end
 

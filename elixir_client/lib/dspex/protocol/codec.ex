@@ -40,6 +40,9 @@ defmodule DSPex.Protocol.Codec do
   # Over 600,000 digits. Newer BEAMs hold no integer of more than twice that.
   @max_integer_bytes 262_144
 
+  # An exponent makes a gigabyte of digits out of a short text; a long one is a weapon, too.
+  @max_decimal_bytes 4096
+
   @ext_timestamp -1
   @ext_integer 1
   @ext_tensor 2
@@ -381,6 +384,9 @@ defmodule DSPex.Protocol.Codec do
     end
   end
 
+  defp ext_value(@ext_decimal, data, _copy) when byte_size(data) > @max_decimal_bytes,
+    do: {:error, long_decimal(data)}
+
   defp ext_value(@ext_decimal, data, copy) do
     with :error <- DSPex.Decimal.best(kept(data, copy)),
          do: {:error, "a decimal is digits with an optional sign, point and exponent"}
@@ -396,6 +402,9 @@ defmodule DSPex.Protocol.Codec do
 
   defp timestamp(second, nanosecond),
     do: DateTime.from_unix(second * 1_000_000 + div(nanosecond, 1000), :microsecond)
+
+  defp long_decimal(text),
+    do: "a decimal of #{byte_size(text)} characters; the limit is #{@max_decimal_bytes}"
 
   defp padded?(<<0x00, 0::1, _::bits>>), do: true
   defp padded?(<<0xFF, 1::1, _::bits>>), do: true
@@ -642,6 +651,7 @@ defmodule DSPex.Protocol.Codec do
 
   defp write_struct(%module{} = decimal) when module in [Decimal, DSPex.Decimal] do
     case DSPex.Decimal.text(decimal) do
+      {:ok, text} when byte_size(text) > @max_decimal_bytes -> no_form(long_decimal(text))
       {:ok, text} -> write_ext(@ext_decimal, text)
       :error -> no_form("a DSPex.Decimal whose text is no decimal number")
     end

@@ -86,7 +86,8 @@ defmodule DSPex.Protocol.Message do
   defp message([@response, id, nil, result]) when id in 0..@max_id,
     do: {:ok, {:response, id, {:ok, result}}}
 
-  defp message([@response, id, error, nil])
+  # Where both are there, the error counts.
+  defp message([@response, id, error, _result])
        when (id in 0..@max_id or id == nil) and error != nil do
     case Error.from_wire(error) do
       {:ok, error} -> {:ok, {:response, id, {:error, error}}}

@@ -256,7 +256,7 @@ defmodule DSPex.Protocol.CodecTest do
     {<<0xC7, 0, 3>>, "byte 3: a decimal is digits with an optional sign, point and exponent"}
   ]
 
-  test "what section 3 of the protocol refuses is refused, with the place and the reason" do
+  test "what section 5 of the protocol refuses is refused, with the place and the reason" do
     for {bytes, message} <- @refused do
       assert {bytes, {:error, %DSPex.Error{code: :parse_error} = error}} =
                {bytes, Codec.decode(bytes)}
@@ -266,7 +266,7 @@ defmodule DSPex.Protocol.CodecTest do
   end
 
   test "texts that are no decimal are refused, however long" do
-    hostile = String.duplicate("1", 200_000) <> "x"
+    hostile = String.duplicate("1", 4095) <> "x"
 
     for text <- ~w(. + - 1e 1e+ e5 1.2.3 0x1F inf Nan ١ 1_000 --1 #{hostile}) ++ [" 1", "1\n"] do
       size = byte_size(text)
@@ -275,15 +275,44 @@ defmodule DSPex.Protocol.CodecTest do
     end
   end
 
-  test "a tensor whose dimensions multiply to a huge number is refused in no time" do
-    dimensions = String.duplicate(<<0xCF, -1::64>>, 50_000)
-    payload = <<0x93, 0xA2, "u8", 0xDC, 50_000::16, dimensions::binary, 0xC4, 1, 1>>
+  test "a decimal longer than the limit is refused in both directions" do
+    text = String.duplicate("1", 4097)
+    assert {:error, error} = Codec.decode(<<0xC8, 4097::16, 3, text::binary>>)
+    assert error.message == "byte 4: a decimal of 4097 characters; the limit is 4096"
 
-    {microseconds, result} =
-      :timer.tc(fn -> Codec.decode(<<0xC9, byte_size(payload)::32, 2, payload::binary>>) end)
+    assert {:error, error} = Codec.encode(%DSPex.Decimal{text: text})
+    assert error.message == "a decimal of 4097 characters; the limit is 4096"
+  end
 
-    assert {:error, %{message: "byte 6: a u8 tensor of shape" <> _}} = result
-    assert microseconds < 1_000_000
+  for {count, reason} <- [
+        {50_000, "a tensor has at most 64 dimensions, not 50000"},
+        {64, "a tensor's dimensions multiply to 2^63 bytes or more"}
+      ] do
+    test "#{count} dimensions that multiply to a huge number are refused in no time" do
+      dimensions = String.duplicate(<<0xCF, -1::64>>, unquote(count))
+      payload = <<0x93, 0xA2, "u8", 0xDC, unquote(count)::16, dimensions::binary, 0xC4, 1, 1>>
+
+      {microseconds, result} =
+        :timer.tc(fn -> Codec.decode(<<0xC9, byte_size(payload)::32, 2, payload::binary>>) end)
+
+      assert {:error, %{message: message}} = result
+      assert message == "byte 6: " <> unquote(reason)
+      assert microseconds < 1_000_000
+    end
+  end
+
+  test "a tensor that cannot become an array in Python is not written either" do
+    for {tensor, message} <- [
+          {%Tensor{dtype: :u8, shape: Tuple.duplicate(1, 65), data: "a"},
+           "a tensor has at most 64 dimensions, not 65"},
+          {%Tensor{dtype: :f32, shape: {0, 0x2000_0000_0000_0000}, data: ""},
+           "a tensor's dimensions multiply to 2^63 bytes or more"},
+          {%Tensor{dtype: :bool, shape: {2}, data: <<1, 2>>},
+           "the bytes of a bool tensor are 0 or 1"}
+        ] do
+      assert {:error, error} = Codec.encode(tensor)
+      assert error.message == message
+    end
   end
 
   test "an integer longer than the limit is refused in both directions" do

@@ -73,7 +73,6 @@ defmodule DSPex.Protocol.MessageTest do
           {[0, "5", "m", %{}], nil},
           {[0, 5.0, "m", %{}], nil},
           {[3, 5, "m", %{}], nil},
-          {[1, 5, @wire_error, "and a result"], 5},
           {[1, 5, "not a map", nil], 5},
           {[1, 5, %{"code" => 1, "message" => "m"}, nil], 5},
           {[1, 5, %{"code" => "timeout"}, nil], 5},
