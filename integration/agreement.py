@@ -1,8 +1,9 @@
 """The two codecs agree: terms go from Python to Elixir and back, and are what they were.
 
-`scripts/fuzz` runs it as the phase `agreement`. Every kind of value of the protocol is generated,
-nested and at its limits; each is decoded by the Elixir client's codec, encoded again, and compared
-with the original. What Elixir refuses or changes is a difference.
+`scripts/fuzz` runs it as the phases `agreement` and `refusals`. Every kind of value of the protocol
+is generated, nested and at its limits; each is decoded by the Elixir client's codec, encoded again,
+and compared with the original. What Elixir refuses or changes is a difference. In the second phase
+the bytes are damaged first: then both refuse them, or both read the same.
 """
 
 from __future__ import annotations
@@ -16,21 +17,29 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dspex_protocol.codec import decode, encode
+from dspex_protocol.errors import ParseError
 from dspex_protocol.framing import FrameReader, frame
 from dspex_protocol.tensor import DTYPES, Tensor
 
-__all__ = ["DisagreementError", "agreement"]
+from integration.damage import damaged
+
+__all__ = ["DisagreementError", "agreement", "refusals"]
 
 CLIENT = Path(__file__).resolve().parent.parent / "elixir_client"
+EBIN = "_build/test/lib/dspex/ebin"
 BATCH = 1000
+
+# What the other side answers where it refuses a frame: no MessagePack value begins so.
+REFUSED = b"\xc1"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EDGES = [0, 1, 31, 32, 127, 128, 255, 256, 65535, 65536, 2**31, 2**32, 2**53, 2**63, 2**64, 2**70]
 _FLOATS = [0.0, -0.0, 1.5, 5e-324, 1.7976931348623157e308, math.inf, -math.inf, math.nan]
 _TEXTS = ["", "a", "é", "🙂", "\x00", "x" * 31, "x" * 32, "x" * 255, "x" * 256]
+_ALPHABET = "".join(map(chr, range(32, 127))) + "é🙂" * 40
 _DECIMALS = ["0", "-0", "1.50", "1E+400", "-0.001", "123456789012345678901234567890.5"]
 
 
@@ -54,8 +63,7 @@ def _text(rng: random.Random) -> str:
         return "ÿ" * 40_000  # the longest head; rare, or nothing else would be generated
     if rng.random() < 0.5:
         return rng.choice(_TEXTS)
-    codes = (rng.choice((rng.randrange(32, 127), 0xE9, 0x1F642)) for _ in range(rng.randrange(20)))
-    return "".join(map(chr, codes))
+    return "".join(rng.choices(_ALPHABET, k=rng.randrange(20)))
 
 
 def _tensor(rng: random.Random) -> Tensor:
@@ -63,8 +71,8 @@ def _tensor(rng: random.Random) -> Tensor:
     shape = tuple(rng.randrange(4) for _ in range(rng.randrange(4)))
     size = math.prod(shape) * DTYPES[name][0]
     # Bytes of a bool are 0 or 1; those of the others are any.
-    largest = 1 if name == "bool" else 255
-    return Tensor(name, shape, bytes(rng.randint(0, largest) for _ in range(size)))
+    data = rng.choices(b"\0\1", k=size) if name == "bool" else rng.randbytes(size)
+    return Tensor(name, shape, bytes(data))
 
 
 _SCALARS: tuple[Callable[[random.Random], Any], ...] = (
@@ -90,66 +98,103 @@ def _term(rng: random.Random, depth: int) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(map(_same, a, b))
-    if hasattr(a, "dtype"):
-        return hasattr(b, "dtype") and (a.dtype, a.shape, a.tobytes()) == (
-            b.dtype,
-            b.shape,
-            b.tobytes(),
+    pending = [(a, b)]
+    while pending:  # not recursive: what is damaged may be as deep as Python's own stack
+        a, b = pending.pop()
+        if type(a) is not type(b):
+            return False
+        if isinstance(a, dict):
+            if a.keys() != b.keys():
+                return False
+            pending.extend((a[key], b[key]) for key in a)
+        elif isinstance(a, list):
+            if len(a) != len(b):
+                return False
+            pending.extend(zip(a, b, strict=True))
+        elif hasattr(a, "dtype"):
+            if (a.dtype, a.shape, a.tobytes()) != (b.dtype, b.shape, b.tobytes()):
+                return False
+        elif isinstance(a, float | Decimal):
+            if repr(a) != repr(b):  # NaN is NaN, -0.0 is not 0.0, 1.5 is not 1.50
+                return False
+        elif a != b:
+            return False
+    return True
+
+
+class Elixir:
+    """A process that decodes every frame, encodes what it found, and sends that back."""
+
+    def __enter__(self) -> Self:
+        env = {**os.environ, "LC_ALL": "C.UTF-8", "MIX_ENV": "test"}
+        compile_it = ("mix", "compile")
+        subprocess.run(compile_it, cwd=CLIENT, env=env, check=True, stdout=subprocess.DEVNULL)
+        # The BEAM must not read its own stdin: that is the pipe.
+        echo = ("elixir", "--erl", "-noinput", "-pa", EBIN, "test/support/echo.exs")
+        self._process = subprocess.Popen(
+            echo, cwd=CLIENT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-    return type(a) is type(b) and repr(a) == repr(b)
+        self._reader = FrameReader()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+
+    def echo(self, payloads: list[bytes]) -> list[bytes]:
+        """What came back for each; REFUSED for what Elixir refuses."""
+        assert self._process.stdout is not None
+        writer = threading.Thread(target=self._write, args=(b"".join(map(frame, payloads)),))
+        writer.start()
+        came: list[bytes] = []
+        while len(came) < len(payloads):
+            data = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not data:
+                raise DisagreementError("Elixir ended")
+            for item in self._reader.feed(data):
+                assert isinstance(item, bytes), "an answer over the limit"
+                came.append(item)
+        writer.join()
+        return came
+
+    def _write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(data)
+        self._process.stdin.flush()
 
 
 def agreement(seed: int, count: int) -> dict[str, int]:
-    """Raises DisagreementError for a term that comes back different."""
+    """Sends good terms. Raises DisagreementError for one that comes back different."""
     rng = random.Random(seed)
-    env = {**os.environ, "LC_ALL": "C.UTF-8", "MIX_ENV": "test"}
-    subprocess.run(["mix", "compile"], cwd=CLIENT, env=env, check=True, stdout=subprocess.DEVNULL)
-    process = subprocess.Popen(
-        # The BEAM must not read its own stdin: that is the pipe.
-        [
-            "elixir",
-            "--erl",
-            "-noinput",
-            "-pa",
-            "_build/test/lib/dspex/ebin",
-            "test/support/echo.exs",
-        ],
-        cwd=CLIENT,
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    reader = FrameReader()
-    try:
+    with Elixir() as elixir:
         for first in range(0, count, BATCH):
             sent = [encode(_term(rng, 3)) for _ in range(min(BATCH, count - first))]
-            burst = b"".join(map(frame, sent))
-            writer = threading.Thread(target=_write, args=(process.stdin, burst))
-            writer.start()
-            came: list[Any] = []
-            while len(came) < len(sent):
-                data = os.read(process.stdout.fileno(), 1 << 20)
-                if not data:
-                    raise DisagreementError(f"seed {seed}: Elixir ended")
-                came += reader.feed(data)
-            writer.join()
-            for there, back in zip(sent, came, strict=True):
-                if back == b"\xc1" or not _same(decode(there), decode(back)):
+            for there, back in zip(sent, elixir.echo(sent), strict=True):
+                # The order of a map's pairs is nobody's; all else comes back to the byte.
+                if back != there and (back == REFUSED or not _same(decode(there), decode(back))):
                     raise DisagreementError(f"seed {seed}: {there.hex()} became {back.hex()}")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
     return {"terms": count, "differences": 0}
 
 
-def _write(stdin: Any, data: bytes) -> None:
-    stdin.write(data)
-    stdin.flush()
+def refusals(seed: int, count: int) -> dict[str, int]:
+    """Sends damaged terms. Raises DisagreementError for one that only one side refuses, or that the
+    two read differently."""
+    rng = random.Random(seed)
+    refused = 0
+    with Elixir() as elixir:
+        for first in range(0, count, BATCH):
+            sent = [damaged(rng, encode(_term(rng, 2))) for _ in range(min(BATCH, count - first))]
+            for there, back in zip(sent, elixir.echo(sent), strict=True):
+                try:
+                    value = decode(there)
+                except ParseError:
+                    refused += 1
+                    is_agreed = back == REFUSED
+                else:
+                    is_agreed = back != REFUSED and _same(value, decode(back))
+                if not is_agreed:
+                    raise DisagreementError(f"seed {seed}: {there.hex()} became {back.hex()}")
+    return {"frames": count, "refused": refused, "differences": 0}

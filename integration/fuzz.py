@@ -3,11 +3,11 @@
     python -m integration.fuzz            the short form (seconds), as the tests run it
     python -m integration.fuzz --full     the full one; writes a record (see --record)
 
-The last phase has good ones: whether the codecs of Python and Elixir agree on them.
+The last two phases are about the codecs of Python and Elixir: whether they agree on good frames,
+and on which others are refused.
 
-Frames are mutations of good ones: bits flipped, bytes cut, repeated, inserted, swapped; lengths
-and counts blown up; noise. Each phase prints what it counted; any violation ends with its seed and
-the frame that caused it.
+Malformed frames are good ones with damage (integration/damage.py). Each phase prints what it
+counted; any violation ends with its seed and the frame that caused it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,19 +26,27 @@ from dspex_protocol.errors import ParseError
 from dspex_protocol.framing import frame
 from dspex_protocol.messages import Notification, Request
 
-from integration.agreement import agreement
+from integration.agreement import agreement, refusals
+from integration.damage import damaged
 from integration.phases import Phase, run_phases
 from integration.pipe import Pipe
 
 __all__ = ["FULL", "SHORT", "fuzz_connection", "fuzz_decode", "fuzz_pipe", "main"]
 
 # How many frames each phase takes.
-SHORT = {"decode": 100_000, "connection": 50_000, "pipe": 20_000, "agreement": 10_000}
+SHORT = {
+    "decode": 100_000,
+    "connection": 50_000,
+    "pipe": 20_000,
+    "agreement": 10_000,
+    "refusals": 10_000,
+}
 FULL = {
     "decode": 5_000_000,
     "connection": 5_000_000,
     "pipe": 1_000_000,
     "agreement": 1_000_000,
+    "refusals": 1_000_000,
 }
 
 MAX_HANG_S = 1.0
@@ -90,59 +98,7 @@ def mutations(seed: int, count: int) -> Iterator[bytes]:
     """`count` frames' payloads, the same for the same seed."""
     rng = random.Random(seed)
     for _ in range(count):
-        data = bytearray(rng.choice(CORPUS))
-        for _ in range(rng.choice((1, 1, 1, 2, 4))):
-            rng.choice(_MUTATORS)(rng, data)
-        yield bytes(data)
-
-
-def _flip(rng: random.Random, data: bytearray) -> None:
-    if data:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def _replace(rng: random.Random, data: bytearray) -> None:
-    if data:
-        data[rng.randrange(len(data))] = rng.randrange(256)
-
-
-def _cut(rng: random.Random, data: bytearray) -> None:
-    del data[rng.randint(0, len(data)) :]
-
-
-def _drop(rng: random.Random, data: bytearray) -> None:
-    at = rng.randint(0, len(data))
-    del data[at : at + rng.randint(1, 8)]
-
-
-def _insert(rng: random.Random, data: bytearray) -> None:
-    at = rng.randint(0, len(data))
-    data[at:at] = rng.randbytes(rng.randint(1, 8))
-
-
-def _repeat(rng: random.Random, data: bytearray) -> None:
-    at = rng.randint(0, len(data))
-    data[at:at] = data[at : at + rng.randint(1, 64)] * rng.randint(1, 4)
-
-
-def _type_byte(rng: random.Random, data: bytearray) -> None:
-    """A MessagePack tag where there may have been none, with a hostile length behind it."""
-    at = rng.randint(0, len(data))
-    data[at:at] = bytes([rng.randrange(0xC0, 0xE0)]) + b"\xff" * rng.randint(0, 5)
-
-
-def _nest(rng: random.Random, data: bytearray) -> None:
-    at = rng.randint(0, len(data))
-    data[at:at] = rng.choice((b"\x91", b"\x81\xa0", b"\xdc\x00\x01")) * rng.choice((3, 600, 1100))
-
-
-def _noise(rng: random.Random, data: bytearray) -> None:
-    data[:] = rng.randbytes(rng.randint(0, 64))
-
-
-_MUTATORS: tuple[Callable[[random.Random, bytearray], None], ...] = (
-    *(_flip, _replace, _cut, _drop, _insert, _repeat, _type_byte, _nest, _noise),
-)
+        yield damaged(rng, rng.choice(CORPUS))
 
 
 def fuzz_decode(seed: int, count: int) -> dict[str, int]:
@@ -234,6 +190,7 @@ _PHASES = {
     "connection": Phase(fuzz_connection, SHORT["connection"], FULL["connection"]),
     "pipe": Phase(fuzz_pipe, SHORT["pipe"], FULL["pipe"]),
     "agreement": Phase(agreement, SHORT["agreement"], FULL["agreement"]),
+    "refusals": Phase(refusals, SHORT["refusals"], FULL["refusals"]),
 }
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from integration import fuzz
-from integration.agreement import agreement
+from integration.agreement import agreement, refusals
 
 
 @pytest.fixture
@@ -35,3 +35,9 @@ def test_a_bridge_stays_in_step_through_malformed_frames(seed: int) -> None:
 
 def test_the_codecs_of_python_and_elixir_agree(seed: int) -> None:
     assert agreement(seed, fuzz.SHORT["agreement"])["differences"] == 0
+
+
+def test_the_codecs_of_python_and_elixir_refuse_the_same(seed: int) -> None:
+    counts = refusals(seed, fuzz.SHORT["refusals"])
+    assert counts["differences"] == 0
+    assert 0 < counts["refused"] < counts["frames"]
