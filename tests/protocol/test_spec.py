@@ -290,8 +290,8 @@ def test_every_notification_to_the_bridge_is_there() -> None:
 
 
 def test_the_parameters_of_call_tool_are_those_that_are_sent() -> None:
-    source = (SOURCE / "methods" / "execute.py").read_text(encoding="utf-8")
-    start = source.index("async def _call_tool")
+    source = (SOURCE / "methods" / "program_runs.py").read_text(encoding="utf-8")
+    start = source.index("async def _ask_tool")
     sent = re.findall(r'^ {8}"(\w+)":', source[start : source.index("callbacks.request")], re.M)
     assert rows_of("callback parameter", "call_tool") == sent
 

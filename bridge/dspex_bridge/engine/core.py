@@ -13,8 +13,10 @@ import dspy
 
 from . import errors, logs
 from .adapters import ADAPTERS, Adapter
-from .lms import LMs
+from .lms import LM, LMs
+from .metering import Meter
 from .modules import build_module, predictors_of
+from .recording import Recorder
 from .runs import Run
 from .streaming import FieldStream
 
@@ -71,30 +73,44 @@ class Engine:
         """The instructions and demonstrations in a module as it stands."""
         return predictors_of(module, {item.name for item in spec.signature.inputs})
 
+    def lm(self, which: str | Mapping[str, Any] | None) -> LM:
+        """An LM by name, one made from a description, or for None the default one.
+
+        Raises NotFoundError and InvalidParamsError.
+        """
+        return self._lms.get(which)
+
+    def meter(self) -> Meter:
+        return Meter()
+
     def run(
         self,
         module: dspy.Module,
         inputs: Mapping[str, Any],
         *,
-        lm: str | Mapping[str, Any] | None,
+        lm: LM,
         adapter: str | None,
         config: Mapping[str, Any],
         call_tool: Callable[[str, dict[str, Any]], Awaitable[Any]],
+        whole: Meter | None = None,
+        is_recorded: bool = False,
         chunks: ChunkStream | None = None,
         fields: Collection[str] = (),
     ) -> Run:
-        """A run, ready to start. `lm` is a name, an LM of its own, or None for the default.
+        """A run, ready to start.
 
-        `call_tool(name, arguments)` asks the client. With `chunks` the named `fields` are
-        streamed into it.
+        `call_tool(name, arguments)` asks the client. `whole` counts the run's LM calls, too. With
+        `chunks` the named `fields` are streamed into it.
         """
         return Run(
             module,
             inputs,
-            lm=self._lms.get(lm),
+            lm=lm,
             adapter=self._adapters[adapter or self._adapter],
             config=config,
+            meter=Meter(whole),
             stream=None if chunks is None else FieldStream(chunks, fields),
+            recorder=Recorder() if is_recorded else None,
             call_tool=call_tool,
         )
 

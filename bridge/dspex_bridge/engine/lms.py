@@ -17,6 +17,7 @@ from dspex_bridge.redaction import MASK, is_secret_name, mask_url, secrets_of_ur
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
 from .metering import METER_SETTING, CallRecord, Meter
+from .recording import RECORDER_SETTING
 from .streaming import STREAM_SETTING
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         record = dspy.settings.usage_tracker
         if isinstance(record, CallRecord):
             record.cost_usd = 0.0 if self.model == EMBEDDED_MODEL else entry.get("cost")
+        recorder = dspy.settings.get(RECORDER_SETTING)
+        if recorder is not None:
+            recorder.add_call(entry)
 
     def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: int | None) -> None:
         """Silent: the rollout id is there to keep LMs of one model apart in the cache."""

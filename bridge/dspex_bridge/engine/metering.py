@@ -33,7 +33,8 @@ class CallRecord:
 
 
 class Meter:
-    """The sum of the LM calls of one execution, or of one LM."""
+    """The sum of the LM calls of one execution, or of one LM. What is added counts in `whole`,
+    too: the meter of what this is a part of."""
 
     __slots__ = (
         "billed",
@@ -44,9 +45,11 @@ class Meter:
         "known_cost_usd",
         "prompt_tokens",
         "total_tokens",
+        "whole",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Meter | None = None) -> None:
+        self.whole = whole
         self.calls = 0
         self.billed = 0
         self.errors = 0
@@ -57,6 +60,8 @@ class Meter:
         self.is_cost_known = True
 
     def add(self, record: CallRecord, *, is_error: bool) -> None:
+        if self.whole is not None:
+            self.whole.add(record, is_error=is_error)
         self.calls += 1
         self.errors += is_error
         if not record.is_billed:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from .metering import METER_SETTING, Meter
+from .metering import METER_SETTING
+from .recording import RECORDER_SETTING
 from .streaming import STREAM_SETTING
 from .tools import TOOL_SETTING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from .adapters import Adapter
     from .lms import LM
+    from .metering import Meter
+    from .recording import Recorder
     from .streaming import FieldStream
 
 __all__ = ["Run"]
@@ -31,11 +34,14 @@ class Run:
         lm: LM,
         adapter: Adapter,
         config: Mapping[str, Any],
+        meter: Meter,
         stream: FieldStream | None,
+        recorder: Recorder | None,
         call_tool: Callable[[str, dict[str, Any]], Awaitable[Any]],
     ) -> None:
         self.lm = lm
-        self.meter = Meter()
+        self.meter = meter
+        self.recorder = recorder
         self._module = module
         self._inputs = inputs
         self._adapter = adapter
@@ -45,20 +51,24 @@ class Run:
 
     async def prediction(self) -> dict[str, Any]:
         """The outputs, as DSPy's adapter parsed them."""
+        trace: list[Any] = []
         with dspy.context(
             lm=self.lm.copy(**self._config) if self._config else self.lm,
             adapter=self._adapter,
-            trace=[],
+            trace=trace,
             disable_history=True,
             callbacks=[],
             send_stream=self._stream,
             **{
                 METER_SETTING: self.meter,
                 STREAM_SETTING: self._stream,
+                RECORDER_SETTING: self.recorder,
                 TOOL_SETTING: self._call_tool,
             },
         ):
             prediction = dict((await self._module.acall(**self._inputs)).items())
         if self._stream is not None:
             self._stream.finish(prediction)
+        if self.recorder is not None:
+            self.recorder.add_trace(self._module, trace)
         return prediction

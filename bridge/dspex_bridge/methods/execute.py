@@ -6,11 +6,12 @@ from functools import partial
 
 from dspex_protocol.errors import InvalidParamsError
 
-from dspex_bridge.params import array, integer, mapping, not_yet, record, suggest, text
+from dspex_bridge.params import array, integer, mapping, not_yet, one_of, record, suggest, text
 from dspex_bridge.shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
 from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
 
 from .method import Method
+from .program_runs import ProgramRuns, spent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,37 +28,18 @@ __all__ = ["EXECUTE"]
 
 def _execute(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
     """Finds the program and the LM and checks the inputs in the order of the requests."""
-    params, programs = call.params, host.require_programs()
-    which = params["program"]
-    program = programs.get(which) if isinstance(which, str) else programs.inline(which)
-    spec, lm = program.spec, params.get("lm")
-    stream = params.get("stream")
+    params, stream = call.params, call.params.get("stream")
+    include = tuple(dict.fromkeys(params.get("include") or ()))
+    runs = ProgramRuns(host, call, params)
     if stream is not None:
         call.open_stream(_chunks(host, call, stream))
-    run = host.require_engine().run(
-        program.module,
-        program.inputs.convert(params["inputs"]),
-        lm=spec.lm if lm is None else lm,
-        adapter=params.get("adapter") or spec.adapter,
-        config={**spec.config, **(params.get("config") or {})},
-        call_tool=partial(_call_tool, host, call, program),
+    run = runs.prepare(
+        params["inputs"],
+        is_recorded=bool(include),
         chunks=call.chunks,
-        fields=_streamed_fields(program, stream or {}),
+        fields=_streamed_fields(runs.program, stream or {}),
     )
-    return partial(_finish, call, program, run)
-
-
-async def _call_tool(
-    host: Host, call: Call, program: Program, tool: str, arguments: dict[str, Any]
-) -> Any:
-    params = {
-        "program": program.id,
-        "request": call.request.id,
-        "tool": tool,
-        "args": arguments,
-        "meta": call.meta,
-    }
-    return await host.callbacks.request("call_tool", params)
+    return partial(_finish, call, runs, run, include)
 
 
 def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
@@ -86,24 +68,16 @@ def _streamed_fields(program: Program, stream: dict[str, Any]) -> list[str]:
     return fields
 
 
-async def _finish(call: Call, program: Program, run: Run) -> dict[str, Any]:
-    program.executions += 1
+async def _finish(
+    call: Call, runs: ProgramRuns, run: Run, include: tuple[str, ...]
+) -> dict[str, Any]:
     try:
-        outputs = program.converted(await run.prediction())
-    except BaseException:
-        program.errors += 1
-        raise
+        outputs = await runs.outputs(run)
     finally:
         # Told with an error too: it was paid for.
-        call.spent = {"usage": run.meter.usage(), "cost_usd": run.meter.cost_usd}
-    return {
-        "outputs": outputs,
-        "program": program.id,
-        "lm": run.lm.name,
-        **call.spent,
-        "duration_ms": round(call.elapsed_ms, 3),
-        "cached": run.meter.is_cached,
-    }
+        call.spent = spent(run.meter)
+    told = {} if run.recorder is None else run.recorder.told(include)
+    return {**runs.answer(run, outputs, call.received), **told}
 
 
 _STREAM = record(
@@ -121,7 +95,7 @@ EXECUTE = Method(
             "config": CONFIG,
             "stream": _STREAM,
             "limits": not_yet,
-            "include": not_yet,
+            "include": array(one_of("trace", "prompt", "completions")),
         },
     ),
 )
