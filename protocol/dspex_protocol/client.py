@@ -61,6 +61,7 @@ class Client:
         handlers: Mapping[str, Handler] | None = None,
         listener: Listener | None = None,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        peer_max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         process: asyncio.subprocess.Process | None = None,
     ) -> None:
         self.process = process
@@ -69,6 +70,7 @@ class Client:
         self._handlers = dict(handlers or {})
         self._listener = listener
         self._connection = Connection(max_frame_bytes)
+        self._connection.peer_max_frame_bytes = peer_max_frame_bytes
         self._listeners: dict[int, Listener | None] = {}
         self._handling: dict[Request, asyncio.Task[None]] = {}
         self._receiving = asyncio.create_task(self._receive(), name="dspex-client")

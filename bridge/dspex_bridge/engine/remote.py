@@ -1,0 +1,141 @@
+"""LMs of another process: a worker's LM is a request to the bridge, which has the keys, the limits
+and the meters."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import dspy
+from dspex_protocol.errors import DSPexError
+from dspy._vendor.lm15.serde import (  # as DSPy's own cache does: nothing re-exports them
+    request_from_dict,
+    request_to_dict,
+    response_from_dict,
+    response_to_dict,
+)
+from dspy.clients.backend_selection import CLIENT_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from .lms import LM
+
+__all__ = ["RemoteLM", "RemoteLMError", "answer", "description"]
+
+# Keeps calls apart in the cache that are the same but for it: an optimizer asks for several
+# answers to one prompt.
+_ROLLOUT: ContextVar[int | None] = ContextVar("rollout", default=None)
+
+
+def description(lm: LM) -> dict[str, Any]:
+    """What a worker needs to know of an LM: everything but how to reach it."""
+    return {
+        "name": lm.name,
+        "model": lm.model,
+        "kwargs": {
+            key: value
+            for key, value in lm.kwargs.items()
+            if key not in CLIENT_KEYS and key != "rollout_id"
+        },
+        "supports_function_calling": lm.supports_function_calling,
+        "supports_reasoning": lm.supports_reasoning,
+        "supports_response_schema": lm.supports_response_schema,
+        "supported_params": sorted(lm.supported_params),
+    }
+
+
+async def answer(lm: LM, params: dict[str, Any]) -> dict[str, Any]:
+    """Makes the call that a worker asked for: `{request, rollout?}` to `{response}`."""
+    request = request_from_dict(params["request"])
+    own = lm.kwargs.get("rollout_id")
+    asked = params.get("rollout")
+    rollout = None if own is None and asked is None else hash((own, asked))
+    response = await lm.acall(request, rollout_id=rollout)
+    return response_to_dict(response)
+
+
+class RemoteLMError(dspy.LMError):  # type: ignore[misc]  # dspy ships no types
+    """The bridge's answer to an LM call that failed, in a form that DSPy lets through."""
+
+    def __init__(self, wire_error: DSPexError) -> None:
+        super().__init__(wire_error.message)
+        self.wire_error = wire_error
+
+
+class RemoteLM(dspy.LM):  # type: ignore[misc]
+    """An LM in a worker. `ask("lm", {lm, request, rollout})` is the way to the bridge."""
+
+    def __init__(
+        self, told: dict[str, Any], ask: Callable[[str, dict[str, Any]], Future[Any]]
+    ) -> None:
+        engine = _Engine(told, ask)
+        options = {"temperature": None, "max_tokens": None, **told["kwargs"]}
+        super().__init__(
+            told["model"],
+            cache=False,
+            num_retries=0,
+            engine=engine,
+            async_engine=_AsyncEngine(engine),
+            **options,
+        )
+        self.name = told["name"]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        token = _ROLLOUT.set(self._rollout(kwargs))
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            _ROLLOUT.reset(token)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        token = _ROLLOUT.set(self._rollout(kwargs))
+        try:
+            return await super().acall(*args, **kwargs)
+        finally:
+            _ROLLOUT.reset(token)
+
+    def _rollout(self, kwargs: dict[str, Any]) -> int | None:
+        rollout: int | None = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
+        return rollout
+
+    def update_history(self, entry: dict[str, Any]) -> None:
+        """None is kept: the bridge counts, and it would only ever grow."""
+
+    def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: int | None) -> None:
+        """Silent: see LM."""
+
+
+class _Engine:
+    def __init__(
+        self, told: dict[str, Any], ask: Callable[[str, dict[str, Any]], Future[Any]]
+    ) -> None:
+        self.supports_function_calling = told["supports_function_calling"]
+        self.supports_reasoning = told["supports_reasoning"]
+        self.supports_response_schema = told["supports_response_schema"]
+        self.supported_params = frozenset(told["supported_params"])
+        self._name = told["name"]
+        self._ask = ask
+
+    def asked(self, request: Any) -> Future[Any]:
+        params = {"lm": self._name, "request": request_to_dict(request), "rollout": _ROLLOUT.get()}
+        return self._ask("lm", params)
+
+    def complete(self, request: Any) -> Any:
+        try:
+            return response_from_dict(self.asked(request).result())
+        except DSPexError as error:
+            raise RemoteLMError(error) from error
+
+
+class _AsyncEngine:
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+
+    async def complete(self, request: Any) -> Any:
+        try:
+            return response_from_dict(await asyncio.wrap_future(self._engine.asked(request)))
+        except DSPexError as error:
+            raise RemoteLMError(error) from error

@@ -1,0 +1,230 @@
+"""The bridge's side of the jobs: asks the zygote for workers, speaks to them, kills them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dspex_protocol.client import Client
+from dspex_protocol.errors import ConnectionLostError, InternalError
+from dspex_protocol.framing import LARGEST_MAX_FRAME_BYTES
+
+from .zygote import MAX_PACKET_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dspex_protocol.client import Handler, Listener
+
+__all__ = ["Jobs"]
+
+# Each is a process of 10 MB and more that wants a processor.
+MAX_WORKERS = 8
+
+_ZYGOTE = (sys.executable, "-P", "-m", "dspex_bridge.jobs.zygote")
+
+# The import of DSPy takes a second or two; a machine that needs longer than this is lost.
+_START_TIMEOUT_S = 60.0
+
+
+class Jobs:
+    """Used on the event loop's thread only. The zygote is started with the first job."""
+
+    def __init__(self, max_workers: int = MAX_WORKERS, zygote: tuple[str, ...] = _ZYGOTE) -> None:
+        self._places = asyncio.Semaphore(max_workers)
+        self._command = zygote
+        self._starting = asyncio.Lock()
+        self._zygote: _Zygote | None = None
+
+    async def run(
+        self,
+        kind: str,
+        params: Mapping[str, Any],
+        *,
+        handlers: Mapping[str, Handler],
+        listener: Listener,
+        nice: int = 0,
+    ) -> Any:
+        """The result of one job. Raises the error that it ended with.
+
+        `handlers` answer the worker's requests, `listener` hears its notifications; they run in
+        the caller's context. A caller that is cancelled kills the worker, whatever it does.
+        """
+        async with self._places:
+            worker = await (await self._ready_zygote()).fork(nice)
+            try:
+                return await worker.run(kind, params, handlers, listener)
+            finally:
+                worker.kill()
+
+    async def close(self) -> None:
+        """Ends every job, and the zygote."""
+        if self._zygote is not None:
+            await self._zygote.close()
+
+    async def _ready_zygote(self) -> _Zygote:
+        async with self._starting:
+            if self._zygote is None or self._zygote.is_gone:
+                self._zygote = await _Zygote.start(self._command)
+            return self._zygote
+
+
+class _Zygote:
+    """The process that forks workers, by its control socket."""
+
+    def __init__(self, control: socket.socket, process: asyncio.subprocess.Process) -> None:
+        self.is_gone = False
+        self._control = control
+        self._process = process
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.create_future()
+        self._forking: deque[asyncio.Future[_Worker]] = deque()
+        self._workers: dict[int, _Worker] = {}
+        self._loop.add_reader(control, self._receive)
+
+    @classmethod
+    async def start(cls, command: tuple[str, ...]) -> _Zygote:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # NumPy's threads would make every fork a gamble.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+        zygote = cls(ours, process)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await zygote._started
+        except BaseException:
+            zygote._end()
+            process.kill()
+            raise
+        return zygote
+
+    async def fork(self, nice: int) -> _Worker:
+        ours, theirs = socket.socketpair()
+        forked: asyncio.Future[_Worker] = self._loop.create_future()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [f"fork {nice}".encode()], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                raise InternalError(f"no job process can be started: {error}") from error
+        self._forking.append(forked)
+        try:
+            # A worker that nobody waits for any more is killed as soon as it is there.
+            worker = await asyncio.shield(forked)
+        except asyncio.CancelledError:
+            forked.add_done_callback(_kill_unwanted)
+            ours.close()
+            raise
+        except BaseException:
+            ours.close()
+            raise
+        worker.socket = ours
+        return worker
+
+    def kill(self, pid: int) -> None:
+        if pid in self._workers and not self.is_gone:
+            self._control.send(f"kill {pid}".encode())
+
+    async def close(self) -> None:
+        self._end()
+        await self._process.wait()
+
+    def _receive(self) -> None:
+        try:
+            packet = self._control.recv(MAX_PACKET_BYTES)
+        except OSError:
+            packet = b""
+        if not packet:
+            self._end()
+            return
+        word, _, rest = packet.decode().partition(" ")
+        if word == "ready":
+            self._started.set_result(None)
+        elif word == "forked":
+            worker = self._workers[int(rest)] = _Worker(self, int(rest))
+            self._forking.popleft().set_result(worker)
+        elif word == "failed":
+            error = InternalError(f"no job process can be started: {rest}", retryable=True)
+            self._forking.popleft().set_exception(error)
+        else:
+            pid, status = map(int, rest.split())
+            self._workers.pop(pid).exited.set_result(status)
+
+    def _end(self) -> None:
+        """The zygote is gone, and its workers with it."""
+        if self.is_gone:
+            return
+        self.is_gone = True
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        error = "the process that starts jobs ended: what it wrote to stderr says why"
+        if not self._started.done():
+            self._started.set_exception(InternalError(error))
+        for forked in self._forking:
+            forked.set_exception(InternalError(error, retryable=True))
+        for worker in self._workers.values():
+            worker.exited.set_result(None)
+        self._workers.clear()
+
+
+class _Worker:
+    def __init__(self, zygote: _Zygote, pid: int) -> None:
+        self.pid = pid
+        self.socket: socket.socket | None = None
+        # Its exit status, None where that is not known.
+        self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._zygote = zygote
+
+    async def run(
+        self,
+        kind: str,
+        params: Mapping[str, Any],
+        handlers: Mapping[str, Handler],
+        listener: Listener,
+    ) -> Any:
+        reader, writer = await asyncio.open_connection(sock=self.socket)
+        client = Client(
+            reader,
+            writer,
+            handlers=handlers,
+            listener=listener,
+            max_frame_bytes=LARGEST_MAX_FRAME_BYTES,
+            peer_max_frame_bytes=LARGEST_MAX_FRAME_BYTES,
+        )
+        try:
+            return await client.request(kind, params)
+        except ConnectionLostError as error:
+            raise InternalError(
+                f"the job process ended before it was done ({_reason(await self.exited)})",
+                retryable=True,
+            ) from error
+        finally:
+            self.kill()
+            await client.close()
+
+    def kill(self) -> None:
+        self._zygote.kill(self.pid)
+
+
+def _kill_unwanted(forked: asyncio.Future[_Worker]) -> None:
+    if not forked.cancelled() and forked.exception() is None:
+        forked.result().kill()
+
+
+def _reason(status: int | None) -> str:
+    if status is None:
+        return "with the process that started it"
+    if status == -9:
+        return "killed; where nobody killed it, the machine ran out of memory"
+    return f"by signal {-status}" if status < 0 else f"with status {status}"

@@ -1,0 +1,52 @@
+"""What runs in a worker: one job, named by the first request, and then the end of the process."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from dspex_protocol.errors import DSPexError, InternalError
+
+from dspex_bridge.engine import errors, logs
+from dspex_bridge.engine.remote import RemoteLMError
+from dspex_bridge.exceptions import describe
+
+from .kinds import KINDS
+from .link import Link
+from .output import JobLog, LineWriter
+
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["main"]
+
+
+def main(sock: socket.socket) -> None:
+    """Does the job that `sock` asks for, and exits; what went wrong with it is its answer."""
+    link = Link(sock)
+    request = link.first_request()
+    # Forks of one process would otherwise draw the same numbers.
+    random.seed()
+    log = JobLog(link, request.params.get("log_level") or "warning")
+    sys.stdout = LineWriter(lambda line: log.write("info", "stdout", line))
+    sys.stderr = LineWriter(lambda line: log.write("info", "stderr", line))
+    logs.join(log)
+    try:
+        link.answer(request, KINDS[request.method](request, link))
+    except BaseException as error:  # noqa: BLE001 - the boundary: whatever it is, the bridge is told
+        link.fail(request, _to_wire_error(error))
+    os._exit(0)
+
+
+def _to_wire_error(error: BaseException) -> DSPexError:
+    if isinstance(error, RemoteLMError):
+        return error.wire_error
+    known = error if isinstance(error, DSPexError) else errors.translate(error)
+    if known is None:
+        trace = "".join(traceback.format_tb(error.__traceback__))
+        sys.stderr.write(f"{describe(error)}\n{trace}\n")
+        known = InternalError(describe(error))
+    return known

@@ -1,0 +1,184 @@
+"""Jobs: work in processes that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import select
+import signal
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import pytest
+from dspex_bridge.jobs.pool import Jobs
+from dspex_protocol.errors import InternalError, LMError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from dspex_protocol.client import Handler
+    from dspex_protocol.messages import Notification
+
+P = ParamSpec("P")
+
+ZYGOTE = (sys.executable, str(Path(__file__).with_name("jobs_zygote.py")))
+BOUND_S = 30.0
+
+
+def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Runs a test on an event loop, for at most BOUND_S."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), BOUND_S))
+
+    return run
+
+
+class Caller:
+    """Runs jobs and hears what they say."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+        self.heard: asyncio.Queue[Notification] = asyncio.Queue()
+
+    async def run(
+        self, kind: str, handlers: dict[str, Handler] | None = None, **params: Any
+    ) -> Any:
+        return await self.jobs.run(
+            kind, params, handlers=handlers or {}, listener=self.heard.put_nowait
+        )
+
+    async def pid(self) -> int:
+        """The process of the job that has just told its own."""
+        pid: int = (await self.heard.get()).params["pid"]
+        return pid
+
+
+@asynccontextmanager
+async def caller(max_workers: int = 4) -> AsyncIterator[Caller]:
+    jobs = Jobs(max_workers, ZYGOTE)
+    try:
+        yield Caller(jobs)
+    finally:
+        await jobs.close()
+
+
+def has_ended(pidfd: int) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(BOUND_S * 1000))
+
+
+@asynchronous
+async def test_the_result_of_a_job_is_what_it_returned() -> None:
+    async with caller() as here:
+        results = await asyncio.gather(*(here.run("echo", value=i) for i in range(10)))
+    assert results == list(range(10))
+
+
+@asynchronous
+async def test_a_request_of_a_job_is_answered_by_its_caller() -> None:
+    async def answer(params: dict[str, Any]) -> Any:
+        return params["value"] + 1
+
+    async with caller() as here:
+        assert await here.run("ask", {"question": answer}, value=41) == 42
+
+
+@asynchronous
+async def test_the_error_that_a_handler_answers_with_reaches_the_caller_as_it_was() -> None:
+    async def answer(_params: dict[str, Any]) -> Any:
+        raise LMError("too many", data={"kind": "rate_limit"}, retryable=True)
+
+    async with caller() as here:
+        with pytest.raises(LMError) as caught:
+            await here.run("ask", {"question": answer}, value=1)
+    assert (caught.value.data, caught.value.retryable) == ({"kind": "rate_limit"}, True)
+
+
+@asynchronous
+async def test_an_exception_in_a_job_is_its_error() -> None:
+    async with caller() as here:
+        with pytest.raises(InternalError, match="ZeroDivisionError: by design"):
+            await here.run("fail")
+
+
+@pytest.mark.parametrize("kind", ["spin", "hold_interpreter"])
+@asynchronous
+async def test_a_caller_that_is_cancelled_kills_its_job_whatever_that_does(kind: str) -> None:
+    async with caller() as here:
+        task = asyncio.create_task(here.run(kind))
+        pidfd = os.pidfd_open(await here.pid())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(has_ended, pidfd)
+        os.close(pidfd)
+        assert await here.run("echo", value="after") == "after"
+
+
+@asynchronous
+async def test_a_job_that_is_killed_is_an_error_that_says_so() -> None:
+    async with caller() as here:
+        with pytest.raises(InternalError, match="killed; where nobody killed it"):
+            await here.run("die", signal=int(signal.SIGKILL))
+        with pytest.raises(InternalError, match="by signal 11"):
+            await here.run("die", signal=int(signal.SIGSEGV))
+
+
+@asynchronous
+async def test_without_its_zygote_a_job_ends_and_the_next_one_gets_a_new_zygote() -> None:
+    async with caller() as here:
+        task = asyncio.create_task(here.run("spin"))
+        pid = await here.pid()
+        pidfd = os.pidfd_open(pid)
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(parent, signal.SIGKILL)
+        with pytest.raises(InternalError, match="the job process ended"):
+            await task
+        assert await asyncio.to_thread(has_ended, pidfd)
+        os.close(pidfd)
+        assert await here.run("echo", value="after") == "after"
+
+
+@asynchronous
+async def test_the_zygote_that_forks_has_one_thread() -> None:
+    async with caller() as here:
+        task = asyncio.create_task(here.run("spin"))
+        pid = await here.pid()
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        assert len(list(Path(f"/proc/{parent}/task").iterdir())) == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@asynchronous
+async def test_what_a_job_prints_and_logs_is_told() -> None:
+    async with caller() as here:
+        await here.run("talk")
+        told = [here.heard.get_nowait().params for _ in range(here.heard.qsize())]
+    assert [(item["level"], item["logger"], item["message"]) for item in told] == [
+        ("info", "stdout", "a print"),
+        ("info", "stdout", "and another, unfinished until now"),
+        ("warning", "library", "a log record"),
+    ]
+
+
+@asynchronous
+async def test_a_job_beyond_the_limit_waits_and_one_that_waits_can_be_cancelled() -> None:
+    async with caller(max_workers=1) as here:
+        running = asyncio.create_task(here.run("spin"))
+        await here.pid()
+        waiting = asyncio.create_task(here.run("echo", value=1))
+        given_up = asyncio.create_task(here.run("echo", value=2))
+        await asyncio.sleep(0)  # both stand in the queue now
+        given_up.cancel()
+        running.cancel()
+        assert await waiting == 1
+        outcomes = await asyncio.gather(given_up, running, return_exceptions=True)
+        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
