@@ -1,8 +1,8 @@
 """The public MessagePack vectors: `msgpack-test-suite` of the npm registry (MIT), fetched by name
-and version and kept outside the repository.
+and version, checked by its sum, and kept in the user's cache.
 
 `python -m integration.public_vectors` prints where the file is, fetching it where it is not there
-yet: the Elixir tests read the same one, by DSPEX_MSGPACK_SUITE.
+yet: so tests in other languages find it, those in Elixir among them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PACKAGE", "SUITE_VARIABLE", "load_suite", "suite_path"]
+__all__ = ["PACKAGE", "load_suite", "suite_path"]
 
 PACKAGE = "msgpack-test-suite@1.0.0"
-
-#: Where the file is, for those who have it already.
-SUITE_VARIABLE = "DSPEX_MSGPACK_SUITE"
 
 _MEMBER = "package/dist/msgpack-test-suite.json"
 _SHA256 = "8ea4d7aea19f7cf447ffe1031a4818bf5fd8b99dc28baf2b4a33fe9d8e5a5874"
@@ -32,10 +29,7 @@ _FETCH_TIMEOUT_S = 100
 
 def suite_path() -> Path:
     """The path of the suite. Raises CalledProcessError, TimeoutExpired or OSError where npm cannot
-    fetch it, ValueError where what it fetched is another."""
-    named = os.environ.get(SUITE_VARIABLE)
-    if named:
-        return Path(named)
+    fetch it, ValueError where what is there is another file."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(cache, "dspex", f"{PACKAGE.replace('@', '-')}.json")
     if not path.is_file():
@@ -45,14 +39,14 @@ def suite_path() -> Path:
         whole = path.with_suffix(f".{os.getpid()}")
         whole.write_bytes(data)
         whole.replace(path)
+    else:
+        _check(path.read_bytes(), f"{path} (remove it, and it is fetched anew)")
     return path
 
 
 def load_suite() -> dict[str, list[dict[str, Any]]]:
     """The vectors by the name of their group. Raises as `suite_path`."""
-    data = suite_path().read_bytes()
-    _check(data)
-    suite: dict[str, list[dict[str, Any]]] = json.loads(data)
+    suite: dict[str, list[dict[str, Any]]] = json.loads(suite_path().read_bytes())
     return suite
 
 
@@ -64,13 +58,13 @@ def _fetch() -> bytes:
         with tarfile.open(archive) as packed:
             member = packed.extractfile(_MEMBER)
             data = b"" if member is None else member.read()
-    _check(data)
+    _check(data, "what npm fetched")
     return data
 
 
-def _check(data: bytes) -> None:
+def _check(data: bytes, source: str) -> None:
     if sha256(data).hexdigest() != _SHA256:
-        raise ValueError(f"this is not the file of {PACKAGE}")
+        raise ValueError(f"not the file of {PACKAGE}: {source}")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from dspex_protocol.codec import decode, encode
 from dspex_protocol.errors import ParseError
 
-from integration.public_vectors import load_suite
+from integration.public_vectors import load_suite, suite_path
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -84,6 +85,20 @@ def test_the_suite_is_whole_and_the_table_names_nothing_else(vectors: Vectors) -
     assert len(vectors) == 85
     assert sum(len(forms) for _, _, forms in vectors) == 233
     assert set(OTHERWISE) <= {(kind, str(content)) for kind, content, _ in vectors}
+
+
+def test_a_cached_file_that_is_another_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = suite_path()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    other = tmp_path / "dspex" / good.name
+    other.parent.mkdir()
+    other.write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"not the file of msgpack-test-suite@1\.0\.0: .* \(remove it"
+    ):
+        load_suite()
 
 
 def test_every_form_of_every_value_is_read_as_it_should_be(vectors: Vectors) -> None:
