@@ -3,43 +3,40 @@ defmodule DSPex.Signature.Field do
   One input or output of a signature.
 
   `name` is an atom where the signature was written in Elixir, else a string; `type` is a type of
-  `DSPex.Signature.TypeConverter`; `default` is `{:value, term}` or `:none`.
+  `DSPex.Signature.TypeConverter`; `default` is `{:value, term}` or `:none`; `variable` is the
+  variable of an input that an optimizer may choose, as the wire has it, else `nil`.
   """
 
   alias DSPex.Options
-  alias DSPex.Signature.TypeConverter
+  alias DSPex.Signature.{Constraints, TypeConverter, Validator, Values, Variable}
 
   @type t :: %__MODULE__{
           name: atom() | String.t(),
-          type: TypeConverter.type() | {:json_schema, map()},
+          type: TypeConverter.type(),
           description: String.t() | nil,
           default: {:value, term()} | :none,
-          constraints: %{optional(atom()) => term()}
+          constraints: %{optional(atom()) => term()},
+          variable: map() | nil
         }
 
   @enforce_keys [:name, :type]
-  defstruct [:name, :type, :description, default: :none, constraints: %{}]
+  defstruct [:name, :type, :description, :variable, default: :none, constraints: %{}]
 
-  @constraints [
-    min: {:any, "the least number."},
-    max: {:any, "the greatest number."},
-    multiple_of: {:any, "a number that divides it."},
-    min_length: {:any, "the fewest characters or bytes."},
-    max_length: {:any, "the most characters or bytes."},
-    pattern: {:string, "a regular expression that a string matches, as text."},
-    format:
-      {:name, "`date`, `date-time`, `email`, `hostname`, `ipv4`, `ipv6`, `time`, `uri`, `uuid`."},
-    one_of: {:list, "the values there are."},
-    unique: {:boolean, "whether a list's items differ."},
-    dimensions: {{:integer, 1, :infinity}, "the length of an embedding."},
-    min_items: {:any, "the fewest items."},
-    max_items: {:any, "the most items."}
+  @own [
+    description: {:string, "what the field means, for the LM."},
+    default: {:any, "the value of an input that is left out."}
   ]
 
-  @schema [
-            description: {:string, "what the field means, for the LM."},
-            default: {:any, "the value of an input that is left out."}
-          ] ++ @constraints
+  @variable [
+    variable:
+      {{:is, &Variable.option/1},
+       "whether an input is a parameter that an optimizer may choose (its value until then is the " <>
+         "default) and not part of the prompt: `true`, or a keyword list of `applies_to:` (where " <>
+         "it goes, as `\"config.temperature\"`; without it `config.` and the field's name), " <>
+         "`low:`, `high:`, `log:` and `choices:`."}
+  ]
+
+  @schema @own ++ Constraints.schema() ++ @variable
 
   # DSPy's modules and signature classes and Pydantic's models have arguments and attributes of
   # these names.
@@ -67,27 +64,78 @@ defmodule DSPex.Signature.Field do
 
       iex> DSPex.Signature.Field.new(:lm, :string, [])
       {:error, "the name is reserved by DSPy or Pydantic; choose another"}
+
+      iex> DSPex.Signature.Field.new(:score, :float, min: 1, max: 0)
+      {:error, ":min (1) is above :max (0), so nothing fits"}
   """
   @spec new(term(), term(), term()) :: {:ok, t()} | {:error, String.t()}
   def new(name, type, options) do
     with :ok <- check_name(name),
-         :ok <- check_type(type),
-         {:ok, options} <- Options.validate(options, @schema) do
-      {own, constraints} = Keyword.split(options, [:description, :default])
-
+         :ok <- TypeConverter.check(type),
+         {:ok, options} <- Options.validate(options, @schema),
+         {own, constraints} = Keyword.split(options, [:description, :default, :variable]),
+         {type, constraints} = merge(type, constraints),
+         :ok <- TypeConverter.check(type),
+         :ok <- Constraints.check(type, constraints),
+         constraints = Constraints.normal(constraints),
+         {:ok, default} <- default(type, Keyword.fetch(own, :default)),
+         {:ok, variable} <- variable(name, type, constraints, default, own[:variable]) do
       {:ok,
        %__MODULE__{
          name: name,
          type: type,
          description: own[:description],
-         default: default(Keyword.fetch(own, :default)),
-         constraints: Map.new(constraints)
+         default: default,
+         constraints: constraints,
+         variable: variable
        }}
     end
   end
 
-  defp default({:ok, value}), do: {:value, value}
-  defp default(:error), do: :none
+  # The constraints of the type itself stand beside it, and atoms that are listed are a choice.
+  defp merge({:constrained, type, inner}, constraints),
+    do: merge(type, Keyword.merge(inner, constraints))
+
+  defp merge(:atom, constraints) do
+    case Keyword.pop(constraints, :one_of) do
+      {nil, constraints} -> {:atom, constraints}
+      {values, constraints} -> {{:one_of, values}, constraints}
+    end
+  end
+
+  defp merge(type, constraints), do: {type, constraints}
+
+  defp default(_type, :error), do: {:ok, :none}
+
+  defp default(type, {:ok, value}) do
+    case Values.to_json(type, value) do
+      {:ok, _json} -> {:ok, {:value, value}}
+      {:error, message} -> {:error, "the default cannot travel: #{message}"}
+    end
+  end
+
+  defp variable(_name, _type, _constraints, _default, none) when none in [nil, false],
+    do: {:ok, nil}
+
+  defp variable(name, type, constraints, default, options),
+    do: Variable.new(name, type, constraints, default, options)
+
+  @doc """
+  Whether the default is a value of the field; if not, why.
+
+      iex> {:ok, field} = DSPex.Signature.Field.new(:n, :integer, default: 0, min: 1)
+      iex> DSPex.Signature.Field.check_default(field)
+      {:error, "the default does not fit: expected int (min 1), got 0"}
+  """
+  @spec check_default(t()) :: :ok | {:error, String.t()}
+  def check_default(%__MODULE__{default: :none}), do: :ok
+
+  def check_default(%__MODULE__{default: {:value, value}} = field) do
+    case Validator.value(field.type, field.constraints, value) do
+      {:ok, _value} -> :ok
+      {:error, error} -> {:error, "the default does not fit: #{error["message"]}"}
+    end
+  end
 
   @doc "Whether a field may have this name; if not, why."
   @spec check_name(term()) :: :ok | {:error, String.t()}
@@ -115,20 +163,14 @@ defmodule DSPex.Signature.Field do
 
   def check_name(_other), do: {:error, "a name is an atom"}
 
-  defp check_type({:json_schema, schema}) when is_map(schema), do: :ok
-  defp check_type(type), do: TypeConverter.check(type)
-
   @doc "The field as the wire has it."
   @spec to_wire(t()) :: map()
   def to_wire(%__MODULE__{} = field) do
-    %{"name" => to_string(field.name), "type" => type_to_wire(field.type)}
+    %{"name" => to_string(field.name), "type" => TypeConverter.to_wire(field.type)}
     |> put("description", field.description)
     |> put_default(field)
     |> put("constraints", constraints_to_wire(field.constraints))
   end
-
-  defp type_to_wire({:json_schema, schema}), do: schema
-  defp type_to_wire(type), do: TypeConverter.to_wire(type)
 
   defp constraints_to_wire(none) when none == %{}, do: nil
 
@@ -140,6 +182,8 @@ defmodule DSPex.Signature.Field do
 
   defp put_default(map, %{default: :none}), do: map
 
-  defp put_default(map, %{default: {:value, value}, type: type}),
-    do: Map.put(map, "default", TypeConverter.dump(type, value))
+  defp put_default(map, %{default: {:value, value}, type: type}) do
+    {:ok, json} = Values.to_json(type, value)
+    Map.put(map, "default", json)
+  end
 end

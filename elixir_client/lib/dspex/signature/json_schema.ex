@@ -1,0 +1,415 @@
+defmodule DSPex.Signature.JsonSchema do
+  @moduledoc """
+  Signatures and their types as JSON Schema (draft 2020-12), also in the forms in which the
+  providers' function calling takes them.
+  """
+
+  alias DSPex.Signature
+  alias DSPex.Signature.{Constraints, Field, Struct, Types, Values}
+
+  # JSON Schema's own format "time" is another one: it has an offset.
+  @time "^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\\.[0-9]{1,9})?)?$"
+  @number "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+
+  @tool_call %{
+    "type" => "object",
+    "properties" => %{"name" => %{"type" => "string"}, "args" => %{"type" => "object"}},
+    "required" => ["name", "args"]
+  }
+
+  @plain %{
+    string: %{"type" => "string"},
+    integer: %{"type" => "integer"},
+    float: %{"type" => "number"},
+    boolean: %{"type" => "boolean"},
+    binary: %{"type" => "string", "format" => "binary"},
+    any: %{},
+    map: %{"type" => "object"},
+    date: %{"type" => "string", "format" => "date"},
+    time: %{"type" => "string", "pattern" => @time},
+    datetime: %{"type" => "string", "format" => "date-time"},
+    decimal: %{"type" => ["number", "string"], "pattern" => @number},
+    probability: %{"type" => "number", "minimum" => 0, "maximum" => 1},
+    confidence_score: %{"type" => "number", "minimum" => 0, "maximum" => 1},
+    token_count: %{"type" => "integer", "minimum" => 0},
+    embedding: %{"type" => "array", "items" => %{"type" => "number"}},
+    reasoning_chain: %{"type" => "array", "items" => %{"type" => "string"}},
+    tensor: %{"type" => "array"},
+    image: %{"type" => "string", "format" => "image"},
+    audio: %{"type" => "string", "format" => "audio"},
+    file: %{"type" => "string", "format" => "file"},
+    history: %{"type" => "array", "items" => %{"type" => "object"}, "format" => "history"},
+    code: %{"type" => "string", "format" => "code"},
+    tool_calls: %{"type" => "array", "items" => @tool_call, "format" => "tool_calls"}
+  }
+
+  # Keys travel as text.
+  @keys %{
+    integer: %{"pattern" => "^-?(0|[1-9][0-9]*)$"},
+    float: %{"pattern" => @number},
+    decimal: %{"pattern" => @number},
+    boolean: %{"enum" => ["true", "false"]},
+    date: %{"format" => "date"},
+    time: %{"pattern" => @time},
+    datetime: %{"format" => "date-time"}
+  }
+
+  @keywords %{
+    min: "minimum",
+    max: "maximum",
+    multiple_of: "multipleOf",
+    min_length: "minLength",
+    max_length: "maxLength",
+    pattern: "pattern",
+    format: "format",
+    unique: "uniqueItems",
+    min_items: "minItems",
+    max_items: "maxItems"
+  }
+
+  @media_type "text/x-"
+
+  @type format :: :openai | :anthropic | :generic
+
+  # What the providers take as the name of a function.
+  @max_function_name 64
+
+  @doc """
+  A signature in one of three forms:
+
+    * `:openai` - a tool: `%{"type" => "function", "function" => %{"name", "description",
+      "parameters"}}`;
+    * `:anthropic` - a tool: `%{"name", "description", "input_schema"}`;
+    * `:generic` - `%{"name", "description", "input_schema", "output_schema"}`.
+
+      iex> {:ok, signature} = DSPex.Signature.parse("n: int -> sum: float")
+      iex> DSPex.Signature.JsonSchema.of_signature(signature, :anthropic)["input_schema"]["properties"]
+      %{"n" => %{"type" => "integer"}}
+  """
+  @spec of_signature(Signature.t(), format()) :: map()
+  def of_signature(%Signature{} = signature, :openai) do
+    function = Map.put(head(signature), "parameters", of_fields(signature.inputs, :inputs))
+    %{"type" => "function", "function" => function}
+  end
+
+  def of_signature(%Signature{} = signature, :anthropic),
+    do: Map.put(head(signature), "input_schema", of_fields(signature.inputs, :inputs))
+
+  def of_signature(%Signature{} = signature, :generic) do
+    Map.merge(head(signature), %{
+      "input_schema" => of_fields(signature.inputs, :inputs),
+      "output_schema" => of_fields(signature.outputs, :outputs)
+    })
+  end
+
+  def of_signature(%Signature{}, other) do
+    raise ArgumentError,
+          "a JSON Schema is in one of the forms :openai, :anthropic, :generic, not #{inspect(other)}"
+  end
+
+  defp head(signature) do
+    name =
+      (signature.name || "signature")
+      |> String.replace(~r/[^A-Za-z0-9_-]/, "_")
+      |> String.slice(-@max_function_name, @max_function_name)
+
+    put(%{"name" => name}, "description", signature.instructions)
+  end
+
+  @doc "The schema of the object that has all the inputs, or all the outputs."
+  @spec of_fields([Field.t()], :inputs | :outputs) :: map()
+  def of_fields(fields, side) do
+    required =
+      for field <- fields,
+          side == :outputs or not Types.may_be_left_out?(field),
+          do: to_string(field.name)
+
+    schema = %{
+      "type" => "object",
+      "properties" => Map.new(fields, &{to_string(&1.name), of_field(&1)}),
+      "required" => required
+    }
+
+    # A module adds outputs of its own, such as `reasoning`.
+    if side == :inputs, do: Map.put(schema, "additionalProperties", false), else: schema
+  end
+
+  defp of_field(field) do
+    schema = field.type |> of_type(field.constraints) |> put("description", field.description)
+
+    case field.default do
+      {:value, value} ->
+        {:ok, json} = Values.to_json(field.type, value)
+        Map.put(schema, "default", json)
+
+      :none ->
+        schema
+    end
+  end
+
+  # --- from types ---
+
+  @doc "The schema of the values of a type within constraints."
+  @spec of_type(Types.t(), map()) :: map()
+  def of_type({:json_schema, schema}, _constraints), do: schema
+  def of_type({:optional, type}, constraints), do: any_of({:optional, type}, constraints)
+  def of_type({:union, types}, constraints), do: any_of({:union, types}, constraints)
+
+  def of_type({:constrained, type, options}, constraints),
+    do: of_type(type, Map.merge(Constraints.normal(options), constraints))
+
+  def of_type({:code, language}, _constraints) do
+    Map.put(@plain.code, "contentMediaType", @media_type <> language)
+  end
+
+  def of_type({:embedding, size}, constraints),
+    do: of_type(:embedding, Map.put(constraints, :dimensions, size))
+
+  def of_type({:list, type}, constraints) do
+    items = if Types.canonical(type) == :any, do: %{}, else: %{"items" => of_type(type, %{})}
+    %{"type" => "array"} |> Map.merge(items) |> Map.merge(keywords(constraints))
+  end
+
+  def of_type({:set, type}, constraints) do
+    %{"type" => "array", "items" => of_type(type, %{}), "uniqueItems" => true}
+    |> Map.merge(keywords(constraints))
+  end
+
+  def of_type({:tuple, types}, _constraints) do
+    %{
+      "type" => "array",
+      "prefixItems" => Enum.map(types, &of_type(&1, %{})),
+      "items" => false,
+      "minItems" => length(types)
+    }
+  end
+
+  def of_type({:dict, key, type}, constraints) do
+    schema = of_key(Types.canonical(key))
+
+    schema =
+      if Types.canonical(type) == :any,
+        do: schema,
+        else: Map.put(schema, "additionalProperties", of_type(type, %{}))
+
+    Map.merge(schema, size(constraints))
+  end
+
+  def of_type(:map, constraints), do: Map.merge(@plain.map, size(constraints))
+
+  def of_type({:one_of, values}, _constraints) do
+    values = Enum.map(values, &json_value/1)
+
+    case values |> Enum.map(&json_type/1) |> Enum.uniq() do
+      [type] -> %{"type" => type, "enum" => values}
+      _several -> %{"enum" => values}
+    end
+  end
+
+  def of_type(type, constraints) when is_map_key(@plain, type),
+    do: Map.merge(@plain[type], keywords(constraints))
+
+  def of_type(type, constraints) do
+    case Types.canonical(type) do
+      ^type -> of_object(type)
+      other -> of_type(other, constraints)
+    end
+  end
+
+  defp of_object(type) do
+    schema = Map.put(of_fields(Types.properties(type), :inputs), "additionalProperties", false)
+
+    if is_atom(type) and Struct.struct?(type),
+      do: Map.put(schema, "title", title(type)),
+      else: schema
+  end
+
+  defp title(module), do: module |> inspect() |> String.replace(".", "_")
+
+  defp any_of(union, constraints) do
+    schemas = union |> members() |> Enum.map(&of_type(&1, constraints))
+    null = if none?(union), do: [%{"type" => "null"}], else: []
+    %{"anyOf" => schemas ++ null}
+  end
+
+  defp members({:optional, type}), do: members(type)
+  defp members({:union, types}), do: Enum.flat_map(types, &members/1)
+  defp members(type), do: [type]
+
+  defp none?({:optional, _type}), do: true
+  defp none?({:union, types}), do: Enum.any?(types, &none?/1)
+  defp none?(_type), do: false
+
+  defp of_key({:one_of, values}),
+    do: %{"type" => "object", "propertyNames" => %{"enum" => Enum.map(values, &to_string/1)}}
+
+  defp of_key(key) do
+    case @keys do
+      %{^key => names} -> %{"type" => "object", "propertyNames" => names}
+      %{} -> %{"type" => "object"}
+    end
+  end
+
+  defp keywords(constraints) do
+    Enum.reduce(constraints, %{}, fn
+      {:one_of, values}, schema -> Map.put(schema, "enum", values)
+      # Beside a pattern of the field's own.
+      {:format, "time"}, schema -> Map.put(schema, "allOf", [%{"pattern" => @time}])
+      {:dimensions, size}, schema -> Map.merge(schema, %{"minItems" => size, "maxItems" => size})
+      {name, value}, schema -> Map.put(schema, Map.fetch!(@keywords, name), number(name, value))
+    end)
+  end
+
+  # A decimal's bound may be text, and JSON has no decimals.
+  defp number(name, text) when name in [:min, :max, :multiple_of] and is_binary(text) do
+    {:ok, float} = Signature.Scalars.float(text)
+    float
+  end
+
+  defp number(_name, value), do: value
+
+  defp size(constraints) do
+    for {name, key} <- [min_items: "minProperties", max_items: "maxProperties"],
+        is_map_key(constraints, name),
+        into: %{},
+        do: {key, constraints[name]}
+  end
+
+  defp json_value(atom) when is_atom(atom) and atom not in [nil, true, false],
+    do: Atom.to_string(atom)
+
+  defp json_value(value), do: value
+
+  defp json_type(nil), do: "null"
+  defp json_type(value) when is_boolean(value), do: "boolean"
+  defp json_type(value) when is_integer(value), do: "integer"
+  defp json_type(_text), do: "string"
+
+  defp put(map, _key, nil), do: map
+  defp put(map, key, value), do: Map.put(map, key, value)
+
+  # --- to types ---
+
+  @by_schema @plain
+             |> Map.drop([:confidence_score, :embedding, :reasoning_chain, :tensor])
+             |> Map.new(fn {type, schema} -> {schema, type} end)
+
+  @key_types Map.new(@keys, fn {type, schema} -> {schema, type} end)
+
+  @names Map.new(@keywords, fn {name, keyword} -> {keyword, name} end)
+
+  @doc """
+  The type whose schema this is, `{:json_schema, schema}` where there is none: nothing that a schema
+  says is ever left out.
+  """
+  @spec to_type(map()) :: Types.t()
+  def to_type(schema) when is_map(schema) do
+    # What is read is only believed where it is written the same way.
+    with {:ok, type} <- read(schema),
+         :ok <- Types.check(type),
+         ^schema <- of_type(type, %{}) do
+      type
+    else
+      _other -> {:json_schema, schema}
+    end
+  end
+
+  defp read(schema) when is_map_key(@by_schema, schema), do: Map.fetch(@by_schema, schema)
+
+  defp read(%{"anyOf" => schemas}) when is_list(schemas) do
+    {nulls, schemas} = Enum.split_with(schemas, &(&1 == %{"type" => "null"}))
+
+    with {:ok, types} <- read_all(schemas) do
+      case {types, nulls} do
+        {[type], [_null]} -> {:ok, {:optional, type}}
+        {[_, _ | _], [_null]} -> {:ok, {:optional, {:union, types}}}
+        {[_, _ | _], []} -> {:ok, {:union, types}}
+        _other -> :error
+      end
+    end
+  end
+
+  defp read(%{"prefixItems" => schemas, "items" => false}) when is_list(schemas) do
+    with {:ok, types} <- read_all(schemas), do: {:ok, {:tuple, types}}
+  end
+
+  defp read(%{"enum" => [_ | _] = values} = schema) when map_size(schema) <= 2,
+    do: {:ok, {:one_of, values}}
+
+  defp read(%{"contentMediaType" => @media_type <> language}), do: {:ok, {:code, language}}
+
+  defp read(%{"type" => "array", "uniqueItems" => true, "items" => items} = schema)
+       when is_map(items) do
+    with {:ok, type} <- read_item(items),
+         do: constrained({:set, type}, Map.drop(schema, ["type", "items", "uniqueItems"]))
+  end
+
+  defp read(%{"type" => "array"} = schema) do
+    with {:ok, type} <- read_item(Map.get(schema, "items", %{})),
+         do: constrained({:list, type}, Map.drop(schema, ["type", "items"]))
+  end
+
+  defp read(%{"type" => "object", "properties" => properties} = schema) when is_map(properties) do
+    with {:ok, types} <- properties |> Map.values() |> read_all(),
+         false <- is_map_key(schema, "title"),
+         do: {:ok, properties |> Map.keys() |> Enum.zip(types) |> Map.new()}
+  end
+
+  defp read(%{"type" => "object"} = schema) do
+    with {:ok, key} <- read_key(Map.get(schema, "propertyNames", %{})),
+         {:ok, type} <- read_item(Map.get(schema, "additionalProperties", %{})) do
+      type = if {key, type} == {:string, :any}, do: :map, else: {:dict, key, type}
+      constrained(type, Map.drop(schema, ["type", "propertyNames", "additionalProperties"]))
+    end
+  end
+
+  defp read(%{"type" => _type} = schema) do
+    # The plain type with most of these keywords; the rest are constraints.
+    @by_schema
+    |> Enum.filter(fn {plain, _type} ->
+      plain != %{} and Map.take(schema, Map.keys(plain)) == plain
+    end)
+    |> Enum.max_by(fn {plain, _type} -> map_size(plain) end, fn -> nil end)
+    |> case do
+      nil -> :error
+      {plain, type} -> constrained(type, Map.drop(schema, Map.keys(plain)))
+    end
+  end
+
+  defp read(_other), do: :error
+
+  defp read_item(schema) when is_map(schema), do: {:ok, to_type(schema)}
+  defp read_item(_other), do: :error
+
+  defp read_all(schemas) do
+    if Enum.all?(schemas, &is_map/1), do: {:ok, Enum.map(schemas, &to_type/1)}, else: :error
+  end
+
+  defp read_key(none) when none == %{}, do: {:ok, :string}
+  defp read_key(names) when is_map_key(@key_types, names), do: Map.fetch(@key_types, names)
+  defp read_key(%{"enum" => [_ | _] = values}), do: {:ok, {:one_of, values}}
+  defp read_key(_other), do: :error
+
+  defp constrained(type, none) when none == %{}, do: {:ok, type}
+
+  defp constrained(type, rest) do
+    # By name, so that a schema is always read as the same term.
+    rest
+    |> Enum.sort()
+    |> Enum.reduce_while({:ok, []}, fn {keyword, value}, {:ok, options} ->
+      case name(keyword, type) do
+        nil -> {:halt, :error}
+        name -> {:cont, {:ok, [{name, value} | options]}}
+      end
+    end)
+    |> case do
+      {:ok, options} -> {:ok, {:constrained, type, Enum.reverse(options)}}
+      :error -> :error
+    end
+  end
+
+  defp name("minProperties", _type), do: :min_items
+  defp name("maxProperties", _type), do: :max_items
+  defp name("enum", _type), do: :one_of
+  defp name(keyword, _type), do: @names[keyword]
+end
