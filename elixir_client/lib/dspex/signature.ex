@@ -16,17 +16,32 @@ defmodule DSPex.Signature do
         output :phrases, {:list, :string}, max_items: 5
       end
 
-  The module's `@moduledoc` becomes the instructions. The short form takes a string, with the types
-  of the wire; a bare name is a `str`:
+  The module's `@moduledoc` becomes the instructions. Where fields need no options, three shorter
+  forms mean the same; in a string the types are those of the wire, and a bare name is a `str`:
 
-      defmodule Answer do
-        @moduledoc "Answer in one sentence."
-        use DSPex.Signature, "question, context: list[str] -> answer, confidence: float"
+      use DSPex.Signature, "question, context: list[str] -> answer, confidence: float"
+
+      signature do
+        (question: :string, context: {:list, :string}) -> [answer: :string, confidence: :float]
       end
 
-  Such a module has `__signature__/0`, `input_fields/0` and `output_fields/0`. `DSPex.create/3` takes
-  the module; the same string at run time; or a map `%{inputs: [%{name: :question, type: :string}],
-  outputs: [...], instructions: "..."}`.
+      signature [question: :string, context: {:list, :string}] ~>
+                  [answer: :string, confidence: :float]
+
+  (`signature "question -> answer"` after a bare `use` is the first once more.) What is wrong is a
+  compile error at the line of the field, which names it and says what is allowed.
+
+  Such a module has:
+
+    * `__signature__/0`, `input_fields/0` and `output_fields/0`;
+    * `validate_inputs/1` and `validate_outputs/1`, which convert what is safe and tell everything
+      that is wrong (see `DSPex.Signature.Validator`);
+    * `to_json_schema/1` (see `DSPex.Signature.JsonSchema`) and `describe/0`, a text for people;
+    * the structs `Triage.Inputs` and `Triage.Outputs`, each with `t:t/0` and `new/1`, which
+      `DSPex.execute/4` takes for inputs, and which are types for fields of other signatures.
+
+  At run time `new/2` makes a signature of a string, a map or two keyword lists. `DSPex.create/3`
+  takes all of these.
 
   Outputs come back under the names that the signature has: atoms where it was written in Elixir
   (only those atoms, never others), strings where it was a string at run time.
@@ -36,7 +51,20 @@ defmodule DSPex.Signature do
   '''
 
   alias DSPex.{Error, Options}
-  alias DSPex.Signature.{Compiler, Field, TypeConverter, TypeParser}
+
+  alias DSPex.Signature.{
+    Compiler,
+    Field,
+    JsonSchema,
+    MapReader,
+    Struct,
+    TypeConverter,
+    TypeParser,
+    Types,
+    TypeSpec,
+    Validator,
+    Values
+  }
 
   @moduledoc @moduledoc <> Field.docs()
 
@@ -53,20 +81,17 @@ defmodule DSPex.Signature do
   # What modules add to the outputs of the signature.
   @module_outputs %{"reasoning" => :reasoning, "trajectory" => :trajectory}
 
+  @new_schema [
+    name: {:string, "the name of the signature."},
+    instructions: {:string, "what the program is to do."}
+  ]
+
   @doc false
   defmacro __using__(text) do
-    add_text =
-      case text do
-        [] ->
-          nil
-
-        text ->
-          quote do: Compiler.text!(__MODULE__, unquote(text), unquote(at(__CALLER__)))
-      end
+    add_text = if text != [], do: Compiler.text(text, __CALLER__)
 
     quote do
-      import DSPex.Signature, only: [input: 2, input: 3, output: 2, output: 3]
-      alias DSPex.Signature.Compiler, warn: false
+      import DSPex.Signature, only: [input: 2, input: 3, output: 2, output: 3, signature: 1]
       Module.register_attribute(__MODULE__, :dspex_fields, accumulate: true)
       @before_compile DSPex.Signature.Compiler
       unquote(add_text)
@@ -74,25 +99,70 @@ defmodule DSPex.Signature do
   end
 
   @doc "Declares an input; see the module's documentation for the options."
-  defmacro input(name, type, options \\ []), do: field(:input, name, type, options, __CALLER__)
+  defmacro input(name, type, options \\ []),
+    do: Compiler.field(:input, name, type, options, __CALLER__)
 
   @doc "Declares an output; see the module's documentation for the options."
-  defmacro output(name, type, options \\ []), do: field(:output, name, type, options, __CALLER__)
+  defmacro output(name, type, options \\ []),
+    do: Compiler.field(:output, name, type, options, __CALLER__)
 
-  defp field(side, name, type, options, env) do
-    quote do
-      DSPex.Signature.Compiler.field!(
-        __MODULE__,
-        unquote(side),
-        unquote(name),
-        unquote(type),
-        unquote(options),
-        unquote(at(env))
-      )
+  @doc "Declares all inputs and outputs at once; see the module's documentation for the forms."
+  defmacro signature(form), do: Compiler.signature(form, __CALLER__)
+
+  @doc """
+  Makes a signature at run time, of a string with the wire's types, of a map
+  `%{inputs: [%{name: :question, type: :string}], outputs: [...]}`, or of two keyword lists of names
+  and types. Defaults have to fit their fields.
+
+      iex> {:ok, signature} = DSPex.Signature.new({[question: :string], [answer: :string]},
+      ...>   instructions: "Answer in one sentence.")
+      iex> {to_string(signature), signature.instructions}
+      {"question: str -> answer: str", "Answer in one sentence."}
+
+      iex> {:error, error} = DSPex.Signature.new({[question: :strng], [answer: :string]})
+      iex> error.message =~ "field :question: unknown type :strng (did you mean :string?)"
+      true
+
+  Options:
+
+  #{Options.docs(@new_schema)}
+  """
+  @spec new(
+          String.t() | map() | {inputs :: keyword(), outputs :: keyword()} | module() | t(),
+          keyword()
+        ) :: {:ok, t()} | {:error, Error.t()}
+  def new(spec, options \\ []) do
+    with {:ok, options} <- options(options),
+         {:ok, signature} <- of_spec(spec),
+         :ok <- check_defaults(signature.inputs ++ signature.outputs),
+         do: {:ok, struct!(signature, options)}
+  end
+
+  defp options(options) do
+    with {:error, message} <- Options.validate(options, @new_schema), do: invalid(message)
+  end
+
+  defp of_spec({[_ | _] = inputs, [_ | _] = outputs}) do
+    if Keyword.keyword?(inputs) and Keyword.keyword?(outputs) do
+      with {:ok, inputs} <- MapReader.fields(inputs),
+           {:ok, outputs} <- MapReader.fields(outputs),
+           do: MapReader.distinct(%__MODULE__{inputs: inputs, outputs: outputs})
+    else
+      fetch(:none)
     end
   end
 
-  defp at(env), do: Macro.escape(%{file: env.file, line: env.line})
+  defp of_spec(spec), do: fetch(spec)
+
+  defp check_defaults(fields) do
+    Enum.find_value(fields, :ok, fn field ->
+      with :ok <- Field.check_default(field) do
+        nil
+      else
+        {:error, message} -> invalid("field #{inspect(field.name)}: #{message}")
+      end
+    end)
+  end
 
   @doc """
   Reads a string signature.
@@ -108,8 +178,8 @@ defmodule DSPex.Signature do
   @spec parse(String.t()) :: {:ok, t()} | {:error, Error.t()}
   def parse(text) when is_binary(text) do
     with {:ok, {inputs, outputs}} <- TypeParser.signature(text, &check_name/3),
-         {:ok, inputs} <- typed_fields(inputs),
-         {:ok, outputs} <- typed_fields(outputs) do
+         {:ok, inputs} <- MapReader.fields(inputs),
+         {:ok, outputs} <- MapReader.fields(outputs) do
       {:ok, %__MODULE__{inputs: inputs, outputs: outputs}}
     end
   end
@@ -127,143 +197,28 @@ defmodule DSPex.Signature do
   def fetch(%__MODULE__{} = signature), do: {:ok, signature}
   def fetch(text) when is_binary(text), do: parse(text)
 
-  def fetch(module) when is_atom(module) and module not in [nil, true, false] do
-    if Code.ensure_loaded?(module) and function_exported?(module, :__signature__, 0),
+  def fetch(module) when is_atom(module) and module not in [nil, true, false, :none] do
+    if Struct.signature?(module),
       do: {:ok, module.__signature__()},
       else: invalid("#{inspect(module)} is no module that uses DSPex.Signature")
   end
 
-  def fetch(map) when is_map(map) and not is_struct(map), do: from_map(map)
+  def fetch(map) when is_map(map) and not is_struct(map), do: MapReader.read(map)
 
   def fetch(_other),
     do: invalid("a signature is a module that uses DSPex.Signature, a string or a map")
 
-  @map_keys ~w(name instructions inputs outputs)
-  @field_keys ~w(name type description default constraints)
-
-  # Keys are atoms or strings; types are Elixir's or the wire's.
-  defp from_map(map) do
-    with {:ok, map} <- string_keys(map, @map_keys, "a signature"),
-         {:ok, name} <- text_or_nil(map, "name"),
-         {:ok, instructions} <- text_or_nil(map, "instructions"),
-         {:ok, inputs} <- side(map, "inputs"),
-         {:ok, outputs} <- side(map, "outputs") do
-      distinct(%__MODULE__{
-        name: name,
-        instructions: instructions,
-        inputs: inputs,
-        outputs: outputs
-      })
-    end
-  end
-
-  defp side(map, side) do
-    case map do
-      %{^side => [_ | _] = fields} -> collect(fields, &field_from_map(&1, side))
-      %{} -> invalid("a signature has a list of #{side}, one at least")
-    end
-  end
-
-  defp field_from_map(field, side) when is_map(field) and not is_struct(field) do
-    with {:ok, field} <- string_keys(field, @field_keys, "a field of the #{side}"),
-         {:ok, type} <- map_type(Map.get(field, "type", :string)),
-         {:ok, options} <- map_options(field),
-         {:ok, field} <- named(field["name"], Field.new(field["name"], type, options)) do
-      {:ok, field}
-    end
-  end
-
-  defp field_from_map(_other, side), do: invalid("a field of the #{side} is a map")
-
-  defp map_type(text) when is_binary(text), do: TypeParser.type(text)
-  defp map_type(schema) when is_map(schema), do: {:ok, {:json_schema, schema}}
-  defp map_type(type), do: {:ok, type}
-
-  defp map_options(field) do
-    constraints = field["constraints"] || %{}
-    names = ~w(min max multiple_of min_length max_length pattern format one_of unique dimensions
-               min_items max_items)
-
-    with true <- is_map(constraints) or Keyword.keyword?(constraints),
-         {:ok, constraints} <- string_keys(constraints, names, "constraints") do
-      options = for {key, value} <- constraints, do: {String.to_existing_atom(key), value}
-
-      own =
-        for key <- [:description, :default],
-            is_map_key(field, "#{key}"),
-            do: {key, field["#{key}"]}
-
-      {:ok, Enum.reject(own, &(&1 == {:description, nil})) ++ options}
-    else
-      false -> invalid("constraints are a map")
-      error -> error
-    end
-  end
-
-  defp string_keys(map, known, what) do
-    map =
-      Map.new(map, fn {key, value} ->
-        {if(is_atom(key), do: Atom.to_string(key), else: key), value}
-      end)
-
-    case Enum.find(Map.keys(map), &(&1 not in known)) do
-      nil ->
-        {:ok, map}
-
-      unknown ->
-        hint = Options.did_you_mean(unknown, known)
-        shown = inspect(unknown, limit: 5, printable_limit: 60)
-        invalid("unknown key #{shown}#{hint} in #{what}; the keys are #{Enum.join(known, ", ")}")
-    end
-  end
-
-  defp text_or_nil(map, key) do
-    case Map.get(map, key) do
-      value when is_binary(value) or is_nil(value) -> {:ok, value}
-      _other -> invalid("the #{key} of a signature is a string")
-    end
-  end
-
-  defp typed_fields(pairs),
-    do: collect(pairs, fn {name, type} -> named(name, Field.new(name, type, [])) end)
-
-  defp named(_name, {:ok, field}), do: {:ok, field}
-
-  defp named(name, {:error, message}),
-    do: invalid("field #{inspect(name, limit: 5, printable_limit: 60)}: #{message}")
-
-  defp collect(items, fun) do
-    Enum.reduce_while(items, {:ok, []}, fn item, {:ok, done} ->
-      case fun.(item) do
-        {:ok, made} -> {:cont, {:ok, [made | done]}}
-        error -> {:halt, error}
-      end
-    end)
-    |> case do
-      {:ok, done} -> {:ok, Enum.reverse(done)}
-      error -> error
-    end
-  end
-
-  defp distinct(signature) do
-    names = Enum.map(signature.inputs ++ signature.outputs, &to_string(&1.name))
-
-    case names -- Enum.uniq(names) do
-      [] ->
-        {:ok, signature}
-
-      [name | _] ->
-        invalid("the field #{inspect(name)} stands twice; names are distinct over both sides")
-    end
-  end
-
   defp invalid(message), do: {:error, Error.new(:signature_error, message)}
 
-  @doc "The signature as the wire has it."
+  @doc """
+  The signature as the wire has it. Inputs that are variables are parameters of the program, and not
+  in it.
+  """
   @spec to_wire(t()) :: map()
   def to_wire(%__MODULE__{} = signature) do
     %{
-      "inputs" => Enum.map(signature.inputs, &Field.to_wire/1),
+      "inputs" =>
+        for(field <- signature.inputs, is_nil(field.variable), do: Field.to_wire(field)),
       "outputs" => Enum.map(signature.outputs, &Field.to_wire/1)
     }
     |> put("name", signature.name)
@@ -273,29 +228,73 @@ defmodule DSPex.Signature do
   defp put(map, _key, nil), do: map
   defp put(map, key, value), do: Map.put(map, key, value)
 
+  @doc "The variables among the inputs by name, as the wire has them; see the option `:variable`."
+  @spec variables(t()) :: %{optional(String.t()) => map()}
+  def variables(%__MODULE__{inputs: inputs}) do
+    for %{variable: %{} = variable} = field <- inputs,
+        into: %{},
+        do: {to_string(field.name), variable}
+  end
+
+  @doc """
+  Values of the inputs in two: those of the prompt, and the LM's parameters among the variables by
+  the names that the LM has for them.
+  """
+  @spec split_variables(t(), map()) :: {inputs :: map(), config :: map()}
+  def split_variables(%__MODULE__{} = signature, values) do
+    variables = variables(signature)
+
+    Enum.reduce(values, {%{}, %{}}, fn {key, value}, {inputs, config} ->
+      case variables[if(is_atom(key), do: Atom.to_string(key), else: key)] do
+        %{"applies_to" => "config." <> name} -> {inputs, Map.put(config, name, value)}
+        _no_variable -> {Map.put(inputs, key, value), config}
+      end
+    end)
+  end
+
+  @doc """
+  Values held to the inputs: converted where nothing is lost, with all that is wrong in the error.
+  See `DSPex.Signature.Validator`.
+
+      iex> {:ok, signature} = DSPex.Signature.parse("n: int -> a")
+      iex> DSPex.Signature.validate_inputs(signature, n: "3")
+      {:ok, %{"n" => 3}}
+  """
+  @spec validate_inputs(t(), map() | keyword()) :: {:ok, map()} | {:error, Error.t()}
+  def validate_inputs(%__MODULE__{inputs: fields}, values),
+    do: Validator.validate(fields, :inputs, values)
+
+  @doc "Values held to the outputs, as `validate_inputs/2` does with the inputs."
+  @spec validate_outputs(t(), map() | keyword()) :: {:ok, map()} | {:error, Error.t()}
+  def validate_outputs(%__MODULE__{outputs: fields}, values),
+    do: Validator.validate(fields, :outputs, values)
+
+  @doc "The signature as JSON Schema; see `DSPex.Signature.JsonSchema.of_signature/2`."
+  @spec to_json_schema(t(), JsonSchema.format()) :: map()
+  def to_json_schema(%__MODULE__{} = signature, format \\ :generic),
+    do: JsonSchema.of_signature(signature, format)
+
+  @doc """
+  The signature as a text for people.
+
+      iex> {:ok, signature} = DSPex.Signature.new("question -> score: float", instructions: "Judge.")
+      iex> signature |> DSPex.Signature.describe() |> String.split("\n")
+      ["Judge.", "", "Inputs:", "  * `question` (`str`)", "Outputs:", "  * `score` (`float`)"]
+  """
+  @spec describe(t()) :: String.t()
+  def describe(%__MODULE__{} = signature) do
+    head = for text <- [signature.name, signature.instructions], text, do: [text, "\n\n"]
+    inputs = Enum.map_join(signature.inputs, "\n", &TypeSpec.line/1)
+    outputs = Enum.map_join(signature.outputs, "\n", &TypeSpec.line/1)
+    IO.iodata_to_binary([head, "Inputs:\n", inputs, "\nOutputs:\n", outputs])
+  end
+
   @doc """
   Values under the names of fields, each as the codec writes it by its field's type. Keys are atoms
   or strings; a key that is no field's is left for the bridge to refuse.
   """
   @spec dump([Field.t()], map()) :: map()
-  def dump(fields, values) do
-    types = Map.new(fields, &{to_string(&1.name), &1.type})
-
-    Map.new(values, fn {key, value} ->
-      case types do
-        %{^key => type} -> {key, TypeConverter.dump(type, value)}
-        %{} when is_atom(key) -> {key, dump_atom_key(types, key, value)}
-        %{} -> {key, value}
-      end
-    end)
-  end
-
-  defp dump_atom_key(types, key, value) do
-    case Map.fetch(types, Atom.to_string(key)) do
-      {:ok, type} -> TypeConverter.dump(type, value)
-      :error -> value
-    end
-  end
+  def dump(fields, values), do: Values.dump_fields(fields, values)
 
   @doc "Outputs from the wire, under the names and of the types that the signature has."
   @spec load_outputs(t(), map()) :: {:ok, map()} | {:error, Error.t()}
@@ -332,16 +331,14 @@ defmodule DSPex.Signature do
   end
 
   defimpl String.Chars do
-    alias DSPex.Signature.{Field, TypeConverter}
-
     # The string form, without descriptions and the like.
     def to_string(signature),
       do: "#{side(signature.inputs)} -> #{side(signature.outputs)}"
 
-    defp side(fields), do: Enum.map_join(fields, ", ", &"#{&1.name}: #{type(&1)}")
+    defp side(fields), do: Enum.map_join(fields, ", ", &"#{&1.name}: #{type(&1.type)}")
 
-    defp type(%Field{type: {:json_schema, _schema}}), do: "(JSON Schema)"
-    defp type(%Field{type: type}), do: TypeConverter.to_wire(type)
+    defp type({:json_schema, _schema}), do: "(JSON Schema)"
+    defp type(type), do: Types.text(type)
   end
 
   defimpl Inspect do

@@ -1,21 +1,84 @@
 defmodule DSPex.Signature.Compiler do
   @moduledoc false
-  # What the macros of `DSPex.Signature` call while a module compiles. Fields are checked where they
-  # are written, the whole at the end.
+  # What the macros of `DSPex.Signature` and `DSPex.Program` expand to, and call while a module
+  # compiles. Fields are checked where they are written, the whole at the end.
 
   alias DSPex.Signature
-  alias DSPex.Signature.Field
+  alias DSPex.Signature.{Field, Source, Struct}
 
-  @doc "Adds the field of one line."
+  # --- code for the macros ---
+
+  @doc "The code that adds the field of one line."
+  @spec field(:input | :output, Macro.t(), Macro.t(), Macro.t(), Macro.Env.t()) :: Macro.t()
+  def field(side, name, type, options, env) do
+    call(quote(do: field!(unquote_splicing([side, name, type, options]))), env)
+  end
+
+  @doc "The code that adds the fields of a signature in one of its short forms."
+  @spec signature(Macro.t(), Macro.Env.t()) :: Macro.t()
+  def signature([do: [{:->, _, [[inputs], outputs]}]], env), do: lists(inputs, outputs, env)
+  def signature({:~>, _, [inputs, outputs]}, env), do: lists(inputs, outputs, env)
+
+  def signature([do: _other], env) do
+    error!(at(env), "signature do ... end has one line: (question: :string) -> [answer: :string]")
+  end
+
+  def signature(text, env), do: text(text, env)
+
+  @doc "The code that adds the fields of a string signature."
+  @spec text(Macro.t(), Macro.Env.t()) :: Macro.t()
+  def text(text, env), do: call(quote(do: text!(unquote(text))), env)
+
+  defp lists(inputs, outputs, env),
+    do: call(quote(do: lists!(unquote(inputs), unquote(outputs))), env)
+
+  # The module and the place go with every call.
+  defp call({function, _meta, args}, env) do
+    quote do
+      DSPex.Signature.Compiler.unquote(function)(
+        __MODULE__,
+        unquote_splicing(args),
+        unquote(Macro.escape(at(env)))
+      )
+    end
+  end
+
+  defp at(env), do: %{file: env.file, line: env.line}
+
+  # --- in the body of the module ---
+
+  @doc false
   def field!(module, side, name, type, options, env) do
-    case Field.new(name, type, options) do
-      {:ok, field} -> Module.put_attribute(module, :dspex_fields, {side, field, env})
+    with {:ok, field} <- Field.new(name, type, options),
+         :ok <- Field.check_default(field),
+         :ok <- check_variable(side, field) do
+      Module.put_attribute(module, :dspex_fields, {side, field, env})
+    else
       {:error, message} -> error!(env, "#{side} #{inspect(name)}: #{message}")
     end
   end
 
-  @doc "Adds the fields of a string signature."
-  def text!(module, text, env) do
+  defp check_variable(:output, %{variable: %{}}), do: {:error, "an output cannot be a variable"}
+  defp check_variable(_side, _field), do: :ok
+
+  @doc false
+  def lists!(module, inputs, outputs, env) do
+    if not (Keyword.keyword?(inputs) and Keyword.keyword?(outputs)) do
+      error!(env, "a signature has keyword lists: [question: :string] ~> [answer: :string]")
+    end
+
+    pairs = Enum.map(inputs, &{:input, &1}) ++ Enum.map(outputs, &{:output, &1})
+
+    Enum.reduce(pairs, %{}, fn {side, {name, type}}, seen ->
+      nth = Map.get(seen, name, 0)
+      # Looked up by need: the file is read for it.
+      field!(module, side, name, type, [], Map.put(env, :find, &Source.key(&1, name, nth)))
+      Map.put(seen, name, nth + 1)
+    end)
+  end
+
+  @doc false
+  def text!(module, text, env) when is_binary(text) do
     case Signature.parse(text) do
       {:ok, signature} ->
         for {side, fields} <- [input: signature.inputs, output: signature.outputs],
@@ -25,14 +88,65 @@ defmodule DSPex.Signature.Compiler do
           Module.put_attribute(module, :dspex_fields, {side, %{field | name: name}, env})
         end
 
+      {:error, %{data: %{"position" => position}} = error} ->
+        error!(Source.character(env, text, position), error.message)
+
       {:error, error} ->
         error!(env, error.message)
     end
   end
 
-  defmacro __before_compile__(env) do
-    signature = env.module |> Module.get_attribute(:dspex_fields) |> Enum.reverse() |> build!(env)
+  def text!(_module, other, env) do
+    shown = inspect(other, limit: 5, printable_limit: 60)
+    error!(env, "a signature is text such as \"question -> answer: str\", not #{shown}")
+  end
 
+  # --- at its end ---
+
+  defmacro __before_compile__(env) do
+    env.module |> signature!(env) |> definition(env.module)
+  end
+
+  @doc "The signature of the fields that a module has declared."
+  @spec signature!(module(), Macro.Env.t()) :: Signature.t()
+  def signature!(module, env) do
+    fields = module |> Module.get_attribute(:dspex_fields) |> Enum.reverse()
+    check_distinct!(fields)
+    sides = Enum.group_by(fields, &elem(&1, 0), &elem(&1, 1))
+
+    for side <- [:input, :output], not is_map_key(sides, side) do
+      error!(at(env), "a signature has at least one #{side}: #{side} :name, :string")
+    end
+
+    if Enum.all?(sides.input, & &1.variable) do
+      error!(at(env), "a signature has at least one input that is no variable")
+    end
+
+    %Signature{
+      name: inspect(module),
+      instructions: instructions(module),
+      inputs: sides.input,
+      outputs: sides.output
+    }
+  end
+
+  @doc "The functions and structs of a module with this signature."
+  @spec definition(Signature.t(), module()) :: Macro.t()
+  def definition(signature, module) do
+    of = inspect(module)
+
+    quote do
+      defmodule unquote(Module.concat(module, Inputs)),
+        do: unquote(Struct.definition(signature.inputs, of, :inputs))
+
+      defmodule unquote(Module.concat(module, Outputs)),
+        do: unquote(Struct.definition(signature.outputs, of, :outputs))
+
+      unquote(functions(signature))
+    end
+  end
+
+  defp functions(signature) do
     quote do
       @doc "The signature that this module defines."
       @spec __signature__() :: DSPex.Signature.t()
@@ -45,29 +159,36 @@ defmodule DSPex.Signature.Compiler do
       @doc "The outputs, in order."
       @spec output_fields() :: [DSPex.Signature.Field.t()]
       def output_fields, do: __signature__().outputs
+
+      @doc """
+      Inputs under atom or string keys, converted where nothing is lost, as a map with atom keys; all
+      that is wrong is in the error's `data["errors"]`.
+      """
+      @spec validate_inputs(map() | keyword()) :: {:ok, map()} | {:error, DSPex.Error.t()}
+      def validate_inputs(values), do: DSPex.Signature.validate_inputs(__signature__(), values)
+
+      @doc "Outputs, as `validate_inputs/1` has the inputs."
+      @spec validate_outputs(map() | keyword()) :: {:ok, map()} | {:error, DSPex.Error.t()}
+      def validate_outputs(values), do: DSPex.Signature.validate_outputs(__signature__(), values)
+
+      @doc "The JSON Schema: `:openai` and `:anthropic` as a tool of theirs, or `:generic`."
+      @spec to_json_schema(DSPex.Signature.JsonSchema.format()) :: map()
+      def to_json_schema(format \\ :generic),
+        do: DSPex.Signature.to_json_schema(__signature__(), format)
+
+      @doc "The signature as a text for people."
+      @spec describe() :: String.t()
+      def describe, do: DSPex.Signature.describe(__signature__())
     end
   end
 
-  defp build!(fields, env) do
+  defp check_distinct!(fields) do
     Enum.reduce(fields, %{}, fn {side, field, at}, seen ->
       case Map.fetch(seen, field.name) do
         {:ok, other} -> error!(at, twice(field.name, side, other))
         :error -> Map.put(seen, field.name, side)
       end
     end)
-
-    sides = Enum.group_by(fields, &elem(&1, 0), &elem(&1, 1))
-
-    for side <- [:input, :output], not is_map_key(sides, side) do
-      error!(env, "a signature has at least one #{side}: #{side} :name, :string")
-    end
-
-    %Signature{
-      name: inspect(env.module),
-      instructions: instructions(env.module),
-      inputs: sides.input,
-      outputs: sides.output
-    }
   end
 
   defp twice(name, side, side), do: "the #{side} #{inspect(name)} stands twice"
@@ -82,7 +203,12 @@ defmodule DSPex.Signature.Compiler do
     end
   end
 
-  defp error!(env, message) do
+  @doc "Raises the error at a place of the source."
+  @spec error!(map(), String.t()) :: no_return()
+  def error!(%{find: find} = env, message),
+    do: env |> Map.delete(:find) |> find.() |> error!(message)
+
+  def error!(env, message) do
     raise CompileError, file: env.file, line: env.line, description: message
   end
 end

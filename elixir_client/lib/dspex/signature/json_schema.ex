@@ -88,16 +88,16 @@ defmodule DSPex.Signature.JsonSchema do
   """
   @spec of_signature(Signature.t(), format()) :: map()
   def of_signature(%Signature{} = signature, :openai) do
-    function = Map.put(head(signature), "parameters", of_fields(signature.inputs, :inputs))
+    function = Map.put(head(signature), "parameters", of_fields(prompted(signature), :inputs))
     %{"type" => "function", "function" => function}
   end
 
   def of_signature(%Signature{} = signature, :anthropic),
-    do: Map.put(head(signature), "input_schema", of_fields(signature.inputs, :inputs))
+    do: Map.put(head(signature), "input_schema", of_fields(prompted(signature), :inputs))
 
   def of_signature(%Signature{} = signature, :generic) do
     Map.merge(head(signature), %{
-      "input_schema" => of_fields(signature.inputs, :inputs),
+      "input_schema" => of_fields(prompted(signature), :inputs),
       "output_schema" => of_fields(signature.outputs, :outputs)
     })
   end
@@ -106,6 +106,9 @@ defmodule DSPex.Signature.JsonSchema do
     raise ArgumentError,
           "a JSON Schema is in one of the forms :openai, :anthropic, :generic, not #{inspect(other)}"
   end
+
+  # Variables are for optimizers to choose.
+  defp prompted(signature), do: Enum.filter(signature.inputs, &is_nil(&1.variable))
 
   defp head(signature) do
     name =

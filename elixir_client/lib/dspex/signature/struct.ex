@@ -38,8 +38,6 @@ defmodule DSPex.Signature.Struct do
       #{unquote(listed)}
       """
 
-      alias DSPex.Signature
-
       @enforce_keys unquote(required)
       defstruct unquote(Macro.escape(defaults))
 
@@ -52,7 +50,7 @@ defmodule DSPex.Signature.Struct do
       @spec new(map() | keyword()) :: {:ok, t()} | {:error, DSPex.Error.t()}
       def new(values) do
         with {:ok, values} <-
-               Signature.validate_fields(__fields__(), unquote(side), values),
+               DSPex.Signature.Validator.validate(__fields__(), unquote(side), values),
              do: {:ok, struct!(__MODULE__, values)}
       end
 

@@ -37,7 +37,7 @@ defmodule DSPex.Signature.Validator do
 
   import DSPex.Signature.Scalars, only: [is_any_float: 1]
 
-  alias DSPex.{Binary, Error, Options, Signature, Tensor}
+  alias DSPex.{Binary, Error, Options, Tensor}
   alias DSPex.Signature.{Checks, Constraints, Field, Scalars, ShownValue, Types, Values}
 
   @type side :: :inputs | :outputs
@@ -67,24 +67,34 @@ defmodule DSPex.Signature.Validator do
   @scalar_types Map.keys(@scalars)
 
   @doc """
-  All inputs or all outputs of a signature, converted, under the names that the signature has.
+  The values of all fields of one side of a signature, converted, under the names of the fields.
 
       iex> {:ok, signature} = DSPex.Signature.parse("n: int, tags: list[str] | None -> a")
-      iex> DSPex.Signature.Validator.validate(signature, :inputs, %{n: 3.0})
+      iex> DSPex.Signature.Validator.validate(signature.inputs, :inputs, %{n: 3.0})
       {:ok, %{"n" => 3, "tags" => nil}}
-      iex> {:error, error} = DSPex.Signature.Validator.validate(signature, :inputs, %{n: 1.5, tags: [1]})
+      iex> {:error, error} =
+      ...>   DSPex.Signature.Validator.validate(signature.inputs, :inputs, %{n: 1.5, tags: [1]})
       iex> {error.code, Enum.map(error.data["errors"], & &1["path"])}
       {:input_validation, [["n"], ["tags", 0]]}
   """
-  @spec validate(Signature.t(), side(), map()) :: {:ok, map()} | {:error, Error.t()}
-  def validate(%Signature{} = signature, side, values) do
-    fields = if side == :inputs, do: signature.inputs, else: signature.outputs
+  @spec validate([Field.t()], side(), map() | keyword()) :: {:ok, map()} | {:error, Error.t()}
+  def validate(fields, side, %_module{} = struct),
+    do: validate(fields, side, Map.from_struct(struct))
 
-    case fields(fields, values, side) do
-      {:ok, converted} -> {:ok, converted}
-      {:error, errors, truncated?} -> {:error, refused(errors, truncated?, side)}
+  def validate(fields, side, values) when is_map(values) or is_list(values) do
+    if is_map(values) or Keyword.keyword?(values) do
+      case fields(fields, Map.new(values), side) do
+        {:ok, converted} -> {:ok, converted}
+        {:error, errors, truncated?} -> {:error, refused(errors, truncated?, side)}
+      end
+    else
+      no_map(side)
     end
   end
+
+  def validate(_fields, side, _other), do: no_map(side)
+
+  defp no_map(side), do: {:error, Error.new(:invalid_params, "#{side}: expected a map")}
 
   @doc "One value of a type; of the errors the first."
   @spec value(Types.t(), map(), term()) :: {:ok, term()} | {:error, error()}

@@ -1,8 +1,7 @@
 defmodule DSPex.Signature.ValidatorTest do
   use ExUnit.Case, async: true
 
-  alias DSPex.{Binary, Error, Signature, Tensor}
-  alias DSPex.Signature.{Field, Validator}
+  alias DSPex.{Binary, Error, Signature}
   alias DSPex.Test.JSON
 
   doctest DSPex.Signature.Validator
@@ -69,7 +68,7 @@ defmodule DSPex.Signature.ValidatorTest do
     assert {length(left_out), length(judged) > 300} == {1, true}
 
     for vector <- judged do
-      result = Validator.validate(signature(vector), :inputs, value(vector["values"]))
+      result = Signature.validate_inputs(signature(vector), value(vector["values"]))
 
       case vector do
         %{"converted" => converted} ->
@@ -93,7 +92,7 @@ defmodule DSPex.Signature.ValidatorTest do
       assert {^vector, {:ok, loaded}} =
                {vector, Signature.load_outputs(signature, value(converted))}
 
-      assert {^vector, {:ok, values}} = {vector, Validator.validate(signature, :outputs, loaded)}
+      assert {^vector, {:ok, values}} = {vector, Signature.validate_outputs(signature, loaded)}
       assert {vector, comparable(values)} === {vector, comparable(loaded)}
     end
   end
@@ -102,7 +101,7 @@ defmodule DSPex.Signature.ValidatorTest do
     for %{"side" => "outputs", "errors" => errors} = vector <-
           JSON.vectors("validation.json")["cases"] do
       assert {:error, %Error{code: :output_validation} = error} =
-               Validator.validate(signature(vector), :outputs, value(vector["values"]))
+               Signature.validate_outputs(signature(vector), value(vector["values"]))
 
       assert Enum.map(error.data["errors"], &Map.delete(&1, "message")) ==
                Enum.map(errors, &Map.delete(&1, "message"))
