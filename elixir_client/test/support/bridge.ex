@@ -34,7 +34,7 @@ defmodule DSPex.Test.Bridge do
     [executable |> Path.dirname() |> Path.join("dspex"), "conformance", "--serve"]
   end
 
-  def os_pid(name), do: :sys.get_state(Module.concat(name, "Connection")).os_pid
+  def os_pid(name), do: :sys.get_state(Module.concat(name, "Connection")).python.os_pid
 
   @doc "A server that takes connections and never answers: an LM that thinks for ever."
   def silent_lm do
