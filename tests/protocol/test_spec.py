@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dspex_protocol.framing import FrameReader, frame
 from dspex_protocol.messages import Notification, Request, Response, parse_message
 from dspex_protocol.signatures import parse_signature
 
-from tests.protocol.spec_page import TEXT, code, codes, examples, headings, table, tables
+from tests.protocol.spec_page import TEXT, code, codes, examples, headings, render, table, tables
 
 SOURCE = Path(__file__).parents[2] / "bridge" / "dspex_bridge"
 
@@ -115,12 +116,36 @@ def test_the_bytes_of_an_example_are_its_message(example: Any) -> None:
     assert is_same(decode(payload), message)
     assert frame(encode(message)) == example.frame
     assert isinstance(parse_message(message), Request | Response | Notification)
+    assert example.shown == render(example.literal), "write it anew: spec_page says how"
+
+
+def calls() -> dict[str, tuple[dict[str, Any], Any]]:
+    """By method: the params of the request that is an example, and the result that follows it."""
+    messages = [parse_message(from_json(example.literal)) for example in examples()]
+    return {
+        message.method: (message.params, answer.result)
+        for message, answer in pairwise(messages)
+        if isinstance(message, Request) and isinstance(answer, Response)
+        if message.id == answer.id and answer.error is None
+    }
+
+
+def test_every_method_has_an_example_of_its_request_and_its_result() -> None:
+    missing = {*METHODS, *headings("9. Requests of the bridge")} - set(calls())
+    assert not missing, "write the JSON of both, and their bytes as spec_page says"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_example_of_a_method_is_what_it_takes_and_has_the_keys_of_its_result(name: str) -> None:
+    params, result = calls()[name]
+    own = {key: value for key, value in params.items() if key not in _COMMON}
+    METHODS[name].check(own, name)
+    always = [row for row in table("result", name).rows if "where `include`" not in row[2]]
+    assert sorted(result) == sorted(code(row[0]) for row in always)
 
 
 def test_every_kind_of_message_has_an_example() -> None:
     messages = [parse_message(from_json(example.literal)) for example in examples()]
-    assert any(isinstance(m, Request) and m.method in METHODS for m in messages)
-    assert any(isinstance(m, Response) and m.error is None for m in messages)
     assert any(isinstance(m, Response) and m.error is not None and m.id for m in messages)
     assert any(isinstance(m, Response) and m.id is None for m in messages)
     shown = {m.method for m in messages if isinstance(m, Notification)}
@@ -131,7 +156,10 @@ def test_every_kind_of_message_has_an_example() -> None:
         if "notification" in found.header[0]
     }
     asked = {m.method for m in messages if isinstance(m, Request)} - set(METHODS)
-    assert asked == {*headings("9. Requests of the bridge"), *rows_of("reserved callback")}
+    assert asked - set(rows_of("reserved method")) == {
+        *headings("9. Requests of the bridge"),
+        *rows_of("reserved callback"),
+    }
 
 
 @pytest.mark.parametrize("row", table("value").rows, ids=lambda row: row[1])
