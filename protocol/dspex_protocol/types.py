@@ -1,69 +1,59 @@
-r"""The type grammar: text to a small tree, and back. Nothing is evaluated or looked up by name.
+"""Types as a small tree of frozen nodes; `grammar.py` and `schema_reader.py` make it.
 
-    type     = member ("|" member)*
-    member   = name | name "[" type ("," type)* "]"
-             | "Optional" "[" type "]" | "Union" "[" type ("," type)* "]"
-             | "Literal" "[" value ("," value)* "]" | "embedding" "[" integer "]" | "None"
-    value    = string | ["-"] integer | "True" | "False" | "None"
-    string   = "…" or '…' with the escapes \\ \' \" \b \f \n \r \t \xHH \uHHHH \UHHHHHHHH
-    name     = [A-Za-z_][A-Za-z0-9_]*
-
-`None` stands only beside another type. `str(type)` is the canonical text: it parses to an equal
-type, two types are equal exactly when their canonical texts are, and it is what goes over the wire.
-Positions in errors count characters (code points) from 0.
+`str(type)` is the canonical text of a type. Where the grammar of type strings has the type
+(`has_text`), that text parses to an equal type, two types are equal exactly when their texts are,
+and it is what goes over the wire. An `Object` and a `Constrained` have no such text: they go over
+the wire as JSON Schema, and their `str` is for people.
 """
 
 from __future__ import annotations
 
-import re
+import enum
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-from dspex_protocol.errors import SignatureError
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = [
     "DSPY_TYPES",
     "MAX_EMBEDDING_DIMENSIONS",
-    "MAX_TYPE_DEPTH",
-    "MAX_TYPE_LENGTH",
+    "MAX_LITERAL_INTEGER",
+    "MIN_LITERAL_INTEGER",
+    "MISSING",
     "SCALARS",
     "SPELLINGS",
     "TYPE_NAMES",
+    "Code",
+    "Constrained",
     "DictOf",
     "Embedding",
     "ListOf",
     "Literal",
     "LiteralValue",
+    "Missing",
     "Null",
-    "Parser",
+    "Object",
+    "Property",
     "Scalar",
     "SetOf",
     "TupleOf",
     "Type",
     "Union",
     "allows_none",
-    "did_you_mean",
-    "parse_type",
+    "constraints_text",
+    "has_text",
+    "literal_text",
+    "parts_of",
+    "unfit_key",
+    "unhashable",
+    "union",
+    "walk",
     "without_none",
 ]
 
-# A type written by a person has some tens of characters; a generated Literal may have hundreds of
-# members. The limit keeps a parse under a few milliseconds.
-MAX_TYPE_LENGTH = 10_000
-
-# Deeper brackets than anybody reads, and far from the recursion limits of this parser, of Pydantic
-# and of the JSON Schema that is made from a type.
-MAX_TYPE_DEPTH = 32
-
 # An order of magnitude above the largest embedding models.
 MAX_EMBEDDING_DIMENSIONS = 65_536
-
-# A longer name is nobody's misspelling, and comparing one of a frame's length takes seconds.
-_MAX_MISSPELT_CHARS = 256
 
 # The integers that every MessagePack and JSON reader of the vectors can hold.
 MIN_LITERAL_INTEGER = -(2**63)
@@ -91,8 +81,6 @@ SPELLINGS = {
     "array": "list",
 }
 
-_GENERICS = ("list", "set", "tuple", "dict", "Literal", "Optional", "Union", "embedding")
-
 #: Every name that may stand in a type, in the order of the documentation.
 TYPE_NAMES: tuple[str, ...] = (
     *("str", "int", "float", "bool", "bytes", "any", "date", "time", "datetime", "decimal"),
@@ -106,13 +94,37 @@ TYPE_NAMES: tuple[str, ...] = (
 _KEY_SCALARS = frozenset({"str", "int", "float", "bool", "date", "time", "datetime", "decimal"})
 _UNHASHABLE_SCALARS = frozenset({"reasoning_chain", "tensor"}) | DSPY_TYPES
 
+# Of an object's properties, as many as a person takes in at a glance.
+_SHOWN_PROPERTIES = 8
+
 LiteralValue = str | int | bool | None
+
+
+class Missing(enum.Enum):
+    """The type of `MISSING`: no default, where None would be one."""
+
+    MISSING = "MISSING"
+
+
+MISSING: Final = Missing.MISSING
 
 
 class Type:
     """A node of the tree. Nodes are frozen; `str(node)` is the canonical text."""
 
     __slots__ = ()
+
+
+class _ByRepr(Type):
+    """Equal by what is written: Python holds 1, 1.0 and True for equal, and cannot hash a list."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +193,13 @@ class DictOf(Type):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Literal(Type):
+class Literal(_ByRepr):
     """One of these values, in the order in which they were written."""
 
     values: tuple[LiteralValue, ...]
 
     def __str__(self) -> str:
-        return f"Literal[{', '.join(map(_literal_text, self.values))}]"
-
-    # By text, because Python holds 1 and True for equal and the grammar does not.
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Literal) and str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
+        return f"Literal[{', '.join(map(literal_text, self.values))}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,62 @@ class Union(Type):
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.members))
+
+
+@dataclass(frozen=True, slots=True)
+class Code(Type):
+    """Source text in a language of this name; one of DSPy's own types."""
+
+    language: str
+
+    def __str__(self) -> str:
+        return f"code[{literal_text(self.language)}]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constrained(_ByRepr):
+    """A type within another, with constraints of its own. A field's stand beside its type."""
+
+    type: Type
+    #: Names and values; a list among them stands as a tuple.
+    pairs: tuple[tuple[str, Any], ...]
+
+    @property
+    def constraints(self) -> dict[str, Any]:
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in self.pairs
+        }
+
+    def __str__(self) -> str:
+        return f"{self.type} ({constraints_text(self.constraints)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One property of an `Object`. `default` is a wire value, not yet converted to the type."""
+
+    name: str
+    type: Type
+    required: bool = True
+    description: str | None = None
+    default: Any = MISSING
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Object(_ByRepr):
+    """A map with known keys. `additional` is the type of all others, None where there are none."""
+
+    properties: tuple[Property, ...]
+    additional: Type | None = Scalar("any")
+    title: str | None = None
+    description: str | None = None
+
+    def __str__(self) -> str:
+        names = [p.name if p.required else f"{p.name}?" for p in self.properties]
+        shown = names[:_SHOWN_PROPERTIES]
+        if len(names) > len(shown) or self.additional is not None:
+            shown.append("…")
+        return f"{{{', '.join(shown)}}}"
 
 
 def allows_none(type_: Type) -> bool:
@@ -221,301 +282,35 @@ def without_none(type_: Type) -> tuple[Type, ...]:
     return (type_,)
 
 
-def parse_type(text: str) -> Type:
-    """The type that `text` describes.
-
-    Raises `SignatureError` with `data.position` where it describes none.
-    """
-    if not isinstance(text, str):
-        raise SignatureError(f"a type is a string such as 'list[str]', not {type(text).__name__}")
-    if len(text) > MAX_TYPE_LENGTH:
-        raise SignatureError(
-            f"a type has at most {MAX_TYPE_LENGTH} characters, this one has {len(text)}",
-            data={"position": MAX_TYPE_LENGTH},
-        )
-    parser = Parser(text)
-    result = parser.type()
-    parser.expect("end", "the end of the type")
-    return result
+def parts_of(type_: Type) -> tuple[Type, ...]:
+    """The types that a type is directly made of."""
+    match type_:
+        case ListOf(item) | SetOf(item) | Constrained(item, _):
+            return (item,)
+        case TupleOf(parts) | Union(parts):
+            return parts
+        case DictOf(key, value):
+            return (key, value)
+        case Object(properties, additional):
+            own = tuple(item.type for item in properties)
+            return own if additional is None else (*own, additional)
+    return ()
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` where a known name is close in spelling or begins so, else empty."""
-    if len(name) > _MAX_MISSPELT_CHARS:
-        return ""
-    wanted = name.lower()
-    folded = {candidate.lower(): candidate for candidate in known}
-    close = get_close_matches(wanted, folded, n=1, cutoff=0.6)
-    close += [c for c in folded if len(wanted) > 2 and c.startswith(wanted)]
-    return f", did you mean {folded[close[0]]!r}?" if close else ""
+def walk(type_: Type) -> Iterator[Type]:
+    """A type and all types in it."""
+    yield type_
+    for part in parts_of(type_):
+        yield from walk(part)
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str  # "name", "integer", "string", "end", or the punctuation itself
-    text: str
-    position: int
+def has_text(type_: Type) -> bool:
+    """Whether the grammar of type strings has the type: else it is written as JSON Schema."""
+    return not any(isinstance(part, Object | Constrained) for part in walk(type_))
 
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-_WORD = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<integer>[0-9]+)|->|\.\.\.|[\[\],:|\-]")
-_STRING_PART = re.compile(r"""[^"'\\\x00-\x1f\ud800-\udfff]+""")
-_ESCAPES = {"\\": "\\", "'": "'", '"': '"', "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_HEX_ESCAPES = {"x": 2, "u": 4, "U": 8}
-_WRITTEN_ESCAPES = {
-    **{character: f"\\{letter}" for letter, character in _ESCAPES.items() if letter != "'"},
-    **{
-        chr(c): f"\\x{c:02x}"
-        for c in (*range(0x20), *range(0x7F, 0xA0))
-        if chr(c) not in "\b\f\n\r\t"
-    },
-}
-_VALUE_WORDS: dict[str, LiteralValue] = {"True": True, "False": False, "None": None}
-
-
-class Parser:
-    """A recursive-descent parser over one text. `dspex_protocol.signatures` uses it for fields.
-
-    Text is looked at no earlier than needed: the error reported is the first in reading order.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._end = 0
-        self._depth = 0
-        self._peeked: _Token | None = None
-
-    # Tokens
-
-    @property
-    def token(self) -> _Token:
-        """The next token, not yet taken."""
-        if self._peeked is None:
-            self._peeked = self._scan()
-        return self._peeked
-
-    def advance(self) -> _Token:
-        """Take the next token."""
-        taken = self.token
-        self._peeked = None
-        return taken
-
-    def accept(self, kind: str) -> bool:
-        """Take the next token if it is of this kind."""
-        if self.token.kind != kind:
-            return False
-        self.advance()
-        return True
-
-    def expect(self, kind: str, what: str) -> _Token:
-        """Take the next token, which has to be of this kind."""
-        if self.token.kind != kind:
-            raise self.error(f"expected {what}, found {self.found()}")
-        return self.advance()
-
-    def found(self) -> str:
-        """The next token in words."""
-        if self.token.kind == "end":
-            return "the end of the text"
-        return "a string" if self.token.kind == "string" else repr(self.token.text)
-
-    def error(self, message: str, position: int | None = None) -> SignatureError:
-        """The error to raise for a position, by default that of the next token."""
-        at = self.token.position if position is None else position
-        return SignatureError(f"{message} (at character {at})", data={"position": at})
-
-    def _scan(self) -> _Token:
-        space = _SPACE.match(self.text, self._end)
-        start = self._end if space is None else space.end()
-        if start == len(self.text):
-            self._end = start
-            return _Token("end", "", start)
-        if self.text[start] in "\"'":
-            return self._scan_string(start)
-        match = _WORD.match(self.text, start)
-        if match is None:
-            raise self.error(f"unexpected character {self.text[start]!r}", start)
-        self._end = match.end()
-        return _Token(match.lastgroup or match[0], match[0], start)
-
-    def _scan_string(self, start: int) -> _Token:
-        text, quote, i = self.text, self.text[start], start + 1
-        parts: list[str] = []
-        while i < len(text):
-            if text[i] == quote:
-                self._end = i + 1
-                return _Token("string", "".join(parts), start)
-            if text[i] == "\\":
-                character, i = self._scan_escape(i)
-                parts.append(character)
-            elif plain := _STRING_PART.match(text, i):
-                parts.append(plain[0])
-                i = plain.end()
-            elif text[i] in "\"'":
-                parts.append(text[i])
-                i += 1
-            else:
-                raise self.error(
-                    "a string holds no control character and no lone surrogate; write an escape", i
-                )
-        raise self.error(f"this string has no closing {quote}", start)
-
-    def _scan_escape(self, start: int) -> tuple[str, int]:
-        letter = self.text[start + 1 : start + 2]
-        if letter in _ESCAPES:
-            return _ESCAPES[letter], start + 2
-        if letter not in _HEX_ESCAPES:
-            raise self.error(
-                "unknown escape; known are \\\\ \\' \\\" \\b \\f \\n \\r \\t \\x \\u \\U", start
-            )
-        end = start + 2 + _HEX_ESCAPES[letter]
-        digits = self.text[start + 2 : end]
-        if not re.fullmatch(rf"[0-9A-Fa-f]{{{_HEX_ESCAPES[letter]}}}", digits):
-            raise self.error(f"\\{letter} takes {_HEX_ESCAPES[letter]} hexadecimal digits", start)
-        code = int(digits, 16)
-        if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
-            raise self.error(f"\\{letter}{digits} is no character", start)
-        return chr(code), end
-
-    # Types
-
-    def type(self) -> Type:
-        """Parse a type, alternatives included."""
-        position = self.token.position
-        result = self._alternatives()
-        if isinstance(result, Null):
-            raise self.error("None stands only beside another type, as in 'str | None'", position)
-        return result
-
-    def _alternatives(self) -> Type:
-        members = [self._member()]
-        while self.accept("|"):
-            members.append(self._member())
-        return _union(members)
-
-    def _member(self) -> Type:
-        if self.token.kind != "name":
-            raise self.error(f"expected a type, found {self.found()}")
-        token = self.advance()
-        name = SPELLINGS.get(token.text, token.text)
-        if name == "None":
-            return Null()
-        if name in SCALARS or name in DSPY_TYPES:
-            if self.token.kind == "[":
-                raise self.error(f"{token.text} takes nothing in brackets")
-            return Scalar(name)
-        if name not in _GENERICS:
-            raise self.error(
-                f"unknown type {token.text!r}{did_you_mean(token.text, TYPE_NAMES)}"
-                f"; the types are {', '.join(TYPE_NAMES)}",
-                token.position,
-            )
-        if self.token.kind != "[":
-            return self._bare(name, token)
-        return self._generic(name, token)
-
-    def _bare(self, name: str, token: _Token) -> Type:
-        if name == "list":
-            return ListOf(Scalar("any"))
-        if name == "dict":
-            return DictOf(Scalar("str"), Scalar("any"))
-        if name == "embedding":
-            return Embedding()
-        example = {"Literal": 'Literal["a", "b"]', "tuple": "tuple[str, int]"}
-        raise self.error(
-            f"{name} needs brackets, as in {example.get(name, f'{name}[str]')}", token.position
-        )
-
-    def _generic(self, name: str, token: _Token) -> Type:
-        if self._depth == MAX_TYPE_DEPTH:
-            raise self.error(f"a type nests at most {MAX_TYPE_DEPTH} brackets")
-        self._depth += 1
-        self.advance()
-        if name == "Literal":
-            result: Type = self._literal()
-        elif name == "embedding":
-            result = Embedding(self._dimensions())
-        else:
-            result = self._applied(name, token)
-        if self.token.kind == ",":
-            raise self.error(f"{token.text} takes no more than this; expected ']'")
-        self.expect("]", f"']' to close {token.text}")
-        self._depth -= 1
-        return result
-
-    def _applied(self, name: str, token: _Token) -> Type:
-        position = self.token.position
-        if name in ("Optional", "Union"):
-            members = [self._alternatives()]
-            while name == "Union" and self.accept(","):
-                members.append(self._alternatives())
-            if name == "Optional":
-                members.append(Null())
-            result = _union(members)
-            if isinstance(result, Null):
-                raise self.error(
-                    "None stands only beside another type, as in 'str | None'", position
-                )
-            return result
-        if name == "list":
-            return ListOf(self.type())
-        if name == "set":
-            item = self.type()
-            if (wrong := _unhashable(item)) is not None:
-                raise self.error(f"a set cannot hold {wrong}; use list[{item}]", position)
-            return SetOf(item)
-        if name == "tuple":
-            items = [self.type()]
-            while self.accept(","):
-                if self.token.kind == "...":
-                    raise self.error(f"a tuple has a fixed length; use list[{items[0]}]")
-                items.append(self.type())
-            return TupleOf(tuple(items))
-        key = self.type()
-        if (wrong := _no_key(key)) is not None:
-            raise self.error(f"{wrong} cannot be the key of a dict; use str", position)
-        self.expect(",", f"',' and the type of the values of {token.text}")
-        return DictOf(key, self.type())
-
-    def _dimensions(self) -> int:
-        token = self.expect("integer", "a number of dimensions, as in embedding[768]")
-        if token.text[0] == "0" or not _at_most(token.text, MAX_EMBEDDING_DIMENSIONS):
-            raise self.error(
-                f"an embedding has 1 to {MAX_EMBEDDING_DIMENSIONS} dimensions", token.position
-            )
-        return int(token.text)
-
-    def _literal(self) -> Literal:
-        values = [self._literal_value()]
-        while self.accept(","):
-            values.append(self._literal_value())
-        # The dict keeps the order; the text keeps 1 and True apart.
-        return Literal(tuple({_literal_text(value): value for value in values}.values()))
-
-    def _literal_value(self) -> LiteralValue:
-        position, negative = self.token.position, self.accept("-")
-        token = self.token
-        if token.kind == "integer":
-            self.advance()
-            if token.text != "0" and token.text[0] == "0":
-                raise self.error("an integer has no leading zero", token.position)
-            if not _at_most(token.text, MAX_LITERAL_INTEGER + negative):
-                raise self.error("an integer in a Literal has at most 64 bits, signed", position)
-            return -int(token.text) if negative else int(token.text)
-        if negative:
-            raise self.error(f"expected an integer after '-', found {self.found()}")
-        if token.kind == "string":
-            return self.advance().text
-        if token.kind == "name" and token.text in _VALUE_WORDS:
-            return _VALUE_WORDS[self.advance().text]
-        hint = did_you_mean(token.text, _VALUE_WORDS) if token.kind == "name" else ""
-        raise self.error(
-            "expected a string in quotes, an integer, True, False or None, "
-            f"found {self.found()}{hint}"
-        )
-
-
-def _union(members: list[Type]) -> Type:
+def union(members: Iterable[Type]) -> Type:
+    """The union of these: flat, no member twice, None last; a single member is itself."""
     flat: dict[Type, None] = {}
     for member in members:
         for leaf in member.members if isinstance(member, Union) else (member,):
@@ -525,21 +320,23 @@ def _union(members: list[Type]) -> Type:
     return unique[0] if len(unique) == 1 else Union(unique)
 
 
-def _unhashable(item: Type) -> str | None:
+def unhashable(item: Type) -> str | None:
     """What in an item's type cannot be hashed, None where all can."""
     parts: tuple[Type, ...] = ()
     if isinstance(item, Union):
         parts = item.members
     elif isinstance(item, TupleOf):
         parts = item.items
-    elif isinstance(item, ListOf | SetOf | DictOf | Embedding):
+    elif isinstance(item, Constrained):
+        parts = (item.type,)
+    elif isinstance(item, ListOf | SetOf | DictOf | Embedding | Object | Code):
         return str(item)
     elif isinstance(item, Scalar) and item.name in _UNHASHABLE_SCALARS:
         return item.name
-    return next((wrong for part in parts if (wrong := _unhashable(part)) is not None), None)
+    return next((wrong for part in parts if (wrong := unhashable(part)) is not None), None)
 
 
-def _no_key(key: Type) -> str | None:
+def unfit_key(key: Type) -> str | None:
     """What in a key's type cannot be a key, None where all can."""
     if isinstance(key, Scalar) and key.name in _KEY_SCALARS:
         return None
@@ -548,12 +345,30 @@ def _no_key(key: Type) -> str | None:
     return str(key)
 
 
-def _at_most(digits: str, limit: int) -> bool:
-    # By length first: int() of thousands of digits is slow, and refused by Python.
-    return len(digits) <= len(str(limit)) and int(digits) <= limit
+_NAMED_ESCAPES = {"\\": "\\\\", '"': '\\"'} | dict(
+    zip("\b\f\n\r\t", ("\\b", "\\f", "\\n", "\\r", "\\t"), strict=True)
+)
+_WRITTEN_ESCAPES = {
+    **{chr(code): f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
+    **_NAMED_ESCAPES,
+}
 
 
-def _literal_text(value: LiteralValue) -> str:
+def literal_text(value: LiteralValue) -> str:
+    """A value as it stands in the canonical text of a `Literal`."""
     if isinstance(value, str):
         return '"' + "".join(_WRITTEN_ESCAPES.get(c, c) for c in value) + '"'
     return str(value)
+
+
+def constraints_text(constraints: Mapping[str, Any]) -> str:
+    """`min 0, max 10`."""
+    return ", ".join(f"{name} {_constraint_text(value)}" for name, value in constraints.items())
+
+
+def _constraint_text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_constraint_text, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dspex_bridge.programs import checks, converters, scalars, wire_values
-from dspex_bridge.programs.converters import (
-    ERROR_TYPES,
-    MAX_ERRORS,
-    InputConverter,
-    OutputConverter,
-)
+from dspex_bridge.programs.converters import InputConverter, OutputConverter
+from dspex_bridge.programs.dspy_types import DSPyType
+from dspex_bridge.programs.scalars import RefusedError
+from dspex_bridge.programs.value_errors import ERROR_TYPES, MAX_ERRORS
 from dspex_bridge.programs.wire_values import MAX_GOT_LENGTH, NoWireFormError, render, to_wire
 from dspex_protocol.codec import decode, encode
 from dspex_protocol.errors import (
@@ -29,6 +27,7 @@ from dspex_protocol.errors import (
     ValidationError,
 )
 from dspex_protocol.signatures import SignatureSpec, signature_from_map
+from dspex_protocol.types import Type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -314,17 +313,17 @@ def test_the_message_of_one_error_is_one_line() -> None:
     }
 
 
-def test_the_message_of_many_errors_has_a_line_for_each_of_the_first_five() -> None:
+def test_the_message_of_many_errors_is_one_line_with_the_first_five() -> None:
     values = {"x": [1.5, "a", None, True, "1", [], {}], "question": "?"}
     error = refusal(outputs(field("list[int]"), field("str", "questions")), values)
     assert str(error) == (
-        "8 errors in the outputs:\n"
-        "  x[0]: expected int, got 1.5: it has a fraction\n"
-        '  x[1]: expected int, got "a"\n'
-        "  x[2]: expected int, got null\n"
-        "  x[3]: expected int, got true: a boolean is no number\n"
-        "  x[5]: expected int, got []\n"
-        "  and 3 more"
+        "8 errors in the outputs: "
+        "x[0]: expected int, got 1.5: it has a fraction; "
+        'x[1]: expected int, got "a"; '
+        "x[2]: expected int, got null; "
+        "x[3]: expected int, got true: a boolean is no number; "
+        "x[5]: expected int, got []; "
+        "and 3 more"
     )
     assert error.code == "output_validation"
     assert [item["message"] for item in error.data["errors"][6:]] == [
@@ -338,11 +337,18 @@ def test_a_path_in_a_message_reads_as_python_writes_it() -> None:
     assert str(error) == "1 error in the inputs: x['a b'][1]: expected int, got \"y\""
 
 
+def test_no_name_or_value_breaks_the_line_of_a_message() -> None:
+    values = {"x": {"a\nb": "c\nd"}, "e\nf": 1, "\u2028": 2}
+    error = refusal(inputs(field("dict[str, int]")), values)
+    assert len(error.data["errors"]) == 3
+    assert len(str(error).splitlines()) == 1
+
+
 def test_errors_are_cut_where_nobody_reads_on() -> None:
     error = refusal(inputs(field("list[int]")), {"x": ["a"] * 500_000})
     assert len(error.data["errors"]) == MAX_ERRORS
     assert error.data["truncated"] is True
-    assert str(error).endswith(f"\n  and more than {MAX_ERRORS - 5} more")
+    assert str(error).endswith(f"; and more than {MAX_ERRORS - 5} more")
     assert "truncated" not in refusal(inputs(field("list[int]")), {"x": ["a"] * MAX_ERRORS}).data
 
 
@@ -528,20 +534,33 @@ class Picture(BaseModel):
     url: str
 
 
+def pictures(type_: Type) -> DSPyType:
+    def read(value: Any) -> Picture:
+        if isinstance(value, dict):
+            return Picture(**value)
+        raise RefusedError("a picture has a url")
+
+    assert str(type_) == "image"
+    return DSPyType(Picture, read)
+
+
 def test_an_engine_may_have_classes_for_the_types_of_dspy() -> None:
     spec = signature_from_map(
         {"inputs": [field("image | None")], "outputs": [field("list[image]", "y")]}
     )
-    table = {"image": Picture}
-    converter = InputConverter(spec, table)
+    converter = InputConverter(spec, pictures)
     assert converter.convert({"x": {"url": "u"}}) == {"x": Picture(url="u")}
     assert converter.convert({"x": Picture(url="u")}) == {"x": Picture(url="u")}
     assert converter.convert({}) == {"x": None}
     error = refusal(converter, {"x": 5})
     assert error.data["errors"][0]["message"] == (
-        "expected image | None, got 5: DSPy's Picture does not take it"
+        "expected image | None, got 5: a picture has a url"
     )
-    assert OutputConverter(spec, table).convert({"y": [Picture(url="u")]}) == {"y": [{"url": "u"}]}
+    plain = InputConverter(signature("inputs", field("image")), pictures)
+    error = refusal(plain, {"x": 5})
+    assert error.data["errors"][0]["message"] == "expected image, got 5: a picture has a url"
+    outputs_ = OutputConverter(spec, pictures)
+    assert outputs_.convert({"y": [Picture(url="u")]}) == {"y": [{"url": "u"}]}
 
 
 # A value in an error
