@@ -20,12 +20,8 @@ PROTOCOL_VERSION = 1
 MODULES = ("predict", "chain_of_thought", "react")
 ADAPTERS = ("chat", "json", "xml")
 OPTIMIZERS: tuple[str, ...] = ()
-METRICS: tuple[str, ...] = ()
+METRICS = ("exact_match", "f1", "contains", "numeric_close", "json_match", "semantic_f1")
 
 # What the protocol and DSPy have beyond that: refused by name, not as unknown.
-LATER_METHODS = ("batch", "evaluate", "optimize", "save")
-LATER_MODULES = (
-    *("program_of_thought", "code_act", "rlm", "refine", "best_of_n"),
-    *("multi_chain_comparison", "knn", "flex", "react_v2"),
-)
+LATER_METHODS = ("optimize",)
 LATER_ADAPTERS = ("baml", "two_step")

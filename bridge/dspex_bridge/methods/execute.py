@@ -11,7 +11,7 @@ from dspex_bridge.shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
 from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
 
 from .method import Method
-from .program_runs import ProgramRuns, spent
+from .program_runs import ProgramRuns, output_names, spent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _execute(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[st
     """Finds the program and the LM and checks the inputs in the order of the requests."""
     params, stream = call.params, call.params.get("stream")
     include = tuple(dict.fromkeys(params.get("include") or ()))
-    runs = ProgramRuns(host, call, params)
+    runs = ProgramRuns.of_request(host, call, params)
     if stream is not None:
         call.open_stream(_chunks(host, call, stream))
     run = runs.prepare(
@@ -55,8 +55,7 @@ def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
 
 
 def _streamed_fields(program: Program, stream: dict[str, Any]) -> list[str]:
-    spec = program.spec
-    known = [*(item.name for item in spec.signature.outputs), *spec.extra_outputs]
+    known = output_names(program)
     fields: list[str] = stream.get("fields") or known
     for field in fields:
         if field not in known:
