@@ -4,9 +4,9 @@ from __future__ import annotations
 
 __all__ = [
     "ADAPTERS",
+    "INNER_MODULES",
     "LATER_ADAPTERS",
     "LATER_METHODS",
-    "LATER_MODULES",
     "METRICS",
     "MODULES",
     "OPTIMIZERS",
@@ -17,7 +17,14 @@ __all__ = [
 VERSION = "0.1.0"
 PROTOCOL_VERSION = 1
 
-MODULES = ("predict", "chain_of_thought", "react")
+MODULES = (
+    *("predict", "chain_of_thought", "react", "react_v2", "best_of_n", "refine"),
+    *("multi_chain_comparison", "knn", "program_of_thought", "code_act", "rlm", "flex"),
+)
+
+# Those that best_of_n, refine and knn may be made of.
+INNER_MODULES = ("predict", "chain_of_thought")
+
 ADAPTERS = ("chat", "json", "xml")
 OPTIMIZERS: tuple[str, ...] = ()
 METRICS = ("exact_match", "f1", "contains", "numeric_close", "json_match", "semantic_f1")
