@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dspex_bridge import limits
 from dspex_bridge import catalog, limits, shapes, state_dir
 from dspex_bridge.conformance.literals import from_json, is_same
 from dspex_bridge.dispatch import _COMMON
 from dspex_bridge.engine import errors as engine_errors
 from dspex_bridge.engine import lms
 from dspex_bridge.engine.metrics import METRICS
-from dspex_bridge.engine.modules import _MODULES
+from dspex_bridge.engine.modules import MODULES, kinds, sandboxed
 from dspex_bridge.host import DEFAULT_MAX_IN_FLIGHT
 from dspex_bridge.methods import METHODS, control, many
 from dspex_bridge.params import MAX_NAME_CHARS, MAX_TOOLS, Check
@@ -64,6 +65,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "delete": {"program": "p"},
     "dump": {"program": "p"},
 }
+
+PIPELINE: dict[str, Any] = {"inputs": [], "steps": [], "outputs": []}
 
 LATER = "12. What is reserved"
 
@@ -162,7 +165,8 @@ def test_the_example_of_a_method_is_what_it_takes_and_has_the_keys_of_its_result
     params, result = calls()[name]
     own = {key: value for key, value in params.items() if key not in _COMMON}
     METHODS[name].check(own, name)
-    always = [row for row in table("result", name).rows if "where `include`" not in row[2]]
+    rows = table("result", name).rows
+    always = [r for r in rows if "where `include`" not in r[2] and "of a pipeline" not in r[2]]
     assert sorted(result) == sorted(code(row[0]) for row in always)
 
 
@@ -262,12 +266,21 @@ def test_the_methods_that_are_answered_as_they_are_read_are_named() -> None:
         ("key of `config`", "create", {"signature": "q -> a", "config": {}}, ("config",)),
         ("key of `stream`", "execute", {"program": "p", "inputs": {}, "stream": {}}, ("stream",)),
         ("key of a tool", "create", {"signature": "q -> a", "tools": [{}]}, ("tools", 0)),
+        ("key of a step", "create", {**PIPELINE, "steps": [{}]}, ("steps", 0)),
     ],
 )
 def test_the_keys_of_a_shape_are_those_that_it_takes(
     words: str, method: str, value: dict[str, Any], path: tuple[str | int, ...]
 ) -> None:
     assert rows_of(words) == offered(METHODS[method].check, value, *path)
+
+
+def test_a_pipeline_takes_its_own_parameters_and_those_of_every_program() -> None:
+    of_module, of_pipeline = {"signature", "module", "options", "demos", "tools"}, set(PIPELINE)
+    check = METHODS["create"].check
+    programs = set(offered(check, {"signature": "q -> a"})) - of_module - {"instructions"}
+    assert set(offered(check, dict(PIPELINE))) == programs | of_pipeline
+    assert rows_of("parameter of a pipeline") == list(PIPELINE) == list(shapes.PIPELINE)
 
 
 def test_the_keys_of_a_signature_a_field_and_a_state_are_those_that_are_read() -> None:
@@ -282,8 +295,8 @@ def test_the_keys_of_a_signature_a_field_and_a_state_are_those_that_are_read() -
 
 def test_every_module_is_there_with_its_options_and_its_own_outputs() -> None:
     told = {code(row[0]): row for row in table("module").rows}
-    assert list(told) == list(_MODULES)
-    for name, module in _MODULES.items():
+    assert sorted(told) == sorted(MODULES) == sorted(catalog.MODULES)
+    for name, module in MODULES.items():
         _, options, tools, outputs = told[name]
         assert codes(options) == known(module.options, {})
         assert tools == ("yes" if module.has_tools else "no")
@@ -460,6 +473,14 @@ def test_every_dtype_is_there_with_its_size() -> None:
         (lms.DEFAULT_RETRIES, "| {}; of failures"),
         (lms.DEFAULT_TIMEOUT_MS, "| {:,}; for one call"),
         (MAX_TOOLS, "at most {} tools"),
+        (shapes.MAX_STEPS, "list of steps | required; 1 to {}"),
+        (sandboxed._DEFAULT_CODE_TIMEOUT_MS, "longer than `code_timeout_ms` ({:,})"),
+        (sandboxed._MAX_CODE_TIMEOUT_MS, "`code_timeout_ms`: integer, 1 to {:,}"),
+        (kinds._MAX_ATTEMPTS, "`N`: integer, 1 to {},"),
+        (kinds._MAX_CHAINS, "`M`: integer, 2 to {},"),
+        (kinds._DEFAULT_CHAINS, "makes `M` ({}) chains"),
+        (kinds._DEFAULT_CHAIN_TEMPERATURE, "at `temperature` ({})"),
+        (kinds._MAX_ITERATIONS, "`max_iters`: integer, 1 to {}"),
         (DEFAULT_WINDOW, "| {}; how many chunks"),
         (MAX_WINDOW, "integer, 1 to {}"),
         (DEFAULT_MAX_CHARS, "at most {:,} characters (fewer"),
@@ -495,6 +516,7 @@ def test_no_table_is_without_a_check() -> None:
     checked = {"code", "kind of `lm_error`", "validation type", "validation key", "error key"}
     checked |= {"parameter", "common parameter", "result", "value", "notification", "type"}
     checked |= {"key of an LM", "key of `config`", "key of `stream`", "key of a tool", "module"}
+    checked |= {"key of `limits`"}
     checked |= {"key of a signature", "key of a field", "key of a state", "tag", "constraint"}
     checked |= {"option of `dspex bridge`", "callback parameter"}
     checked |= {"reserved parameter", "reserved method", "reserved notification", "dtype"}

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 import dspy
+from dspex_protocol.errors import NotFoundError
+
+from dspex_bridge.state_dir import StateDir
 
 from . import errors, logs
 from .adapters import ADAPTERS, Adapter
+from .dspy_types import dspy_types
 from .lms import LM, LMs
 from .metering import Meter
 from .metrics import make_metric
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
     from dspex_protocol.errors import DSPexError
 
+    from dspex_bridge.limits import Limits
     from dspex_bridge.logs import Log
     from dspex_bridge.programs.spec import Predictor, ProgramSpec
     from dspex_bridge.redaction import Redactor
@@ -59,7 +64,7 @@ class Engine:
 
     def configure(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Applies the whole of `params` or, where anything in it is wrong, none of it."""
-        self._lms.configure(params.get("lms") or {}, params.get("default_lm"))
+        self._lms.configure(params.get("lms") or {}, params.get("default_lm"), params.get("limits"))
         if params.get("adapter") is not None:
             self._adapter = params["adapter"]
         return {**self._lms.describe(), "adapter": self._adapter}
@@ -74,11 +79,11 @@ class Engine:
 
     def build(self, spec: ProgramSpec) -> dspy.Module:
         """The DSPy module of a specification. Raises SignatureError and InvalidParamsError."""
-        return build_module(spec)
+        return build_module(spec, self)
 
-    def predictors(self, spec: ProgramSpec, module: dspy.Module) -> dict[str, Predictor]:
+    def predictors(self, module: dspy.Module) -> dict[str, Predictor]:
         """The instructions and demonstrations in a module as it stands."""
-        return predictors_of(module, {item.name for item in spec.signature.inputs})
+        return predictors_of(module)
 
     def lm(self, which: str | Mapping[str, Any] | None) -> LM:
         """An LM by name, one made from a description, or for None the default one.

@@ -11,6 +11,7 @@ from .metering import METER_SETTING
 from .metrics import METRIC_SETTING
 from .recording import RECORDER_SETTING
 from .streaming import STREAM_SETTING
+from .threads import THREADS_SETTING, ThreadCalls
 from .tools import TOOL_SETTING
 
 if TYPE_CHECKING:

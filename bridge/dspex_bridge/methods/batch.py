@@ -7,8 +7,8 @@ from functools import partial
 
 from dspex_protocol.errors import RequestCancelledError
 
-from dspex_bridge.params import array, boolean, integer, mapping, not_yet, one_of, record
-from dspex_bridge.shapes import CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
+from dspex_bridge.params import array, boolean, integer, mapping, one_of, record
+from dspex_bridge.shapes import CONFIG, LIMITS, LM_OR_NAME, PROGRAM_OR_CREATE
 
 from .many import MAX_CONCURRENCY, Halt, Teller, run_many
 from .method import Method
@@ -81,7 +81,7 @@ BATCH = Method(
             "results": boolean,
             "lm": LM_OR_NAME,
             "config": CONFIG,
-            "limits": not_yet,
+            "limits": LIMITS,
         },
     ),
 )

@@ -12,7 +12,7 @@ from dspex_protocol.framing import SMALLEST_MAX_FRAME_BYTES
 from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
 from dspex_bridge.logs import LEVELS
 from dspex_bridge.params import anything, integer, mapping, not_yet, one_of, record
-from dspex_bridge.shapes import ADAPTER, LMS, NAME
+from dspex_bridge.shapes import ADAPTER, LIMITS, LMS, NAME
 
 from .method import Method
 
@@ -156,7 +156,7 @@ CONFIGURE = Method(
             "default_lm": NAME,
             "adapter": ADAPTER,
             "embedders": not_yet,
-            "limits": not_yet,
+            "limits": LIMITS,
         }
     ),
 )

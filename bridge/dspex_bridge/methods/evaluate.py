@@ -7,8 +7,8 @@ from functools import partial
 from dspex_protocol.errors import InvalidParamsError, MetricError
 
 from dspex_bridge.metric_shape import metric as metric_shape
-from dspex_bridge.params import array, boolean, integer, mapping, not_yet, one_of, record
-from dspex_bridge.shapes import CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
+from dspex_bridge.params import array, boolean, integer, mapping, one_of, record
+from dspex_bridge.shapes import CONFIG, LIMITS, LM_OR_NAME, PROGRAM_OR_CREATE
 
 from .many import MAX_CONCURRENCY, Teller, run_many
 from .method import Method
@@ -151,7 +151,7 @@ EVALUATE = Method(
             "results": boolean,
             "lm": LM_OR_NAME,
             "config": CONFIG,
-            "limits": not_yet,
+            "limits": LIMITS,
         },
     ),
 )

@@ -6,8 +6,8 @@ from functools import partial
 
 from dspex_protocol.errors import InvalidParamsError
 
-from dspex_bridge.params import array, integer, mapping, not_yet, one_of, record, suggest, text
-from dspex_bridge.shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
+from dspex_bridge.params import array, integer, mapping, one_of, record, suggest, text
+from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, LM_OR_NAME, PROGRAM_OR_CREATE
 from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
 
 from .method import Method
@@ -55,8 +55,8 @@ def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
 
 
 def _streamed_fields(program: Program, stream: dict[str, Any]) -> list[str]:
-    known = output_names(program)
-    fields: list[str] = stream.get("fields") or known
+    known = program.spec.streamable
+    fields: list[str] = stream.get("fields") or output_names(program)
     for field in fields:
         if field not in known:
             raise InvalidParamsError(
@@ -93,7 +93,7 @@ EXECUTE = Method(
             "adapter": ADAPTER,
             "config": CONFIG,
             "stream": _STREAM,
-            "limits": not_yet,
+            "limits": LIMITS,
             "include": array(one_of("trace", "prompt", "completions")),
         },
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from dspex_bridge.limits import limits_of
+
 from .call_client import CallClient
 
 TYPE_CHECKING = False
@@ -56,13 +58,18 @@ class ProgramRuns:
         what an inline program's map raises."""
         programs, which, lm = host.require_programs(), params["program"], params.get("lm")
         program = programs.get(which) if isinstance(which, str) else programs.inline(which)
+        engine = host.require_engine()
+        found = engine.lm(program.spec.lm if lm is None else lm)
+        limits = [*limits_of("call", params), *program.limits]
+        found.require_price(limits)
         return cls(
             host,
             call,
             program,
-            lm=host.require_engine().lm(program.spec.lm if lm is None else lm),
+            lm=found,
             adapter=params.get("adapter"),
             config=params.get("config"),
+            meter=engine.meter(limits),
         )
 
     def judging(self, program: Program) -> ProgramRuns:
@@ -109,7 +116,7 @@ class ProgramRuns:
         return {
             "outputs": outputs,
             "program": self.program.id,
-            "lm": run.lm.name,
+            "lm": run.meter.answered_by or run.lm.name,
             **spent(run.meter),
             "duration_ms": round((time.monotonic() - since) * 1000, 3),
             "cached": run.meter.is_cached,

@@ -118,12 +118,12 @@ class Registry:
 
     def dump(self, program_id: str) -> dict[str, Any]:
         program = self.get(program_id)
-        predictors = self._engine.predictors(program.spec, program.module)
+        predictors = self._engine.predictors(program.module)
         return bundles.dump(replace(program.spec, predictors=predictors))
 
     def describe(self, program_id: str) -> dict[str, Any]:
         program = self.get(program_id)
-        predictors = self._engine.predictors(program.spec, program.module)
+        predictors = self._engine.predictors(program.module)
         # A program of one predictor has its instructions and demonstrations; of several, the
         # first one's instructions say the most. Where code takes their place there are none.
         first = next(iter(predictors.values()), Predictor(None, ()))
