@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = [
     "ADAPTERS",
     "INNER_MODULES",
-    "LATER_ADAPTERS",
     "LATER_METHODS",
     "METRICS",
     "MODULES",
@@ -25,10 +24,9 @@ MODULES = (
 # Those that best_of_n, refine and knn may be made of.
 INNER_MODULES = ("predict", "chain_of_thought")
 
-ADAPTERS = ("chat", "json", "xml")
+ADAPTERS = ("chat", "json", "xml", "baml", "two_step")
 OPTIMIZERS: tuple[str, ...] = ()
 METRICS = ("exact_match", "f1", "contains", "numeric_close", "json_match", "semantic_f1")
 
 # What the protocol and DSPy have beyond that: refused by name, not as unknown.
 LATER_METHODS = ("optimize",)
-LATER_ADAPTERS = ("baml", "two_step")

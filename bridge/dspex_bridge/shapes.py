@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspex_bridge.catalog import ADAPTERS, LATER_ADAPTERS, MODULES
+from dspex_bridge.catalog import ADAPTERS, MODULES
 from dspex_bridge.params import (
     MAX_NAME_CHARS,
     TOOLS,
@@ -43,7 +43,7 @@ __all__ = [
 _MAX_RETRIES = 20
 
 NAME = name
-ADAPTER = one_of(*ADAPTERS, later=LATER_ADAPTERS)
+ADAPTER = one_of(*ADAPTERS)
 
 # More than any provider allows, and few enough to keep their times.
 _MAX_PER_MINUTE = 1_000_000
