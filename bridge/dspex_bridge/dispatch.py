@@ -21,6 +21,7 @@ from dspex_protocol.errors import (
 from . import params
 from .catalog import LATER_METHODS
 from .exceptions import describe
+from .logs import CURRENT_REQUEST
 from .methods import METHODS
 
 TYPE_CHECKING = False
@@ -223,11 +224,14 @@ class Dispatcher:
         async function for the rest."""
         if not self._is_open(call):
             return
+        token = CURRENT_REQUEST.set(call.request.id)
         try:
             outcome = call.method.handler(self._host, call)
         except Exception as error:  # noqa: BLE001 - the boundary
             self.end(call, self.to_wire_error(error, call.request))
             return
+        finally:
+            CURRENT_REQUEST.reset(token)
         if callable(outcome):
             call.task = self._host.runner.loop.create_task(self._finish(call, outcome))
             if not self._is_open(call):  # it ended just now, on another thread, without a task
@@ -238,6 +242,7 @@ class Dispatcher:
     async def _finish(self, call: Call, rest: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         from asyncio import CancelledError
 
+        CURRENT_REQUEST.set(call.request.id)  # in the context of this task alone
         try:
             self._answer(call, await rest())
         except CancelledError:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspex_bridge import limits
-from dspex_bridge import catalog, limits, shapes, state_dir
+from dspex_bridge import catalog, health, limits, shapes, state_dir
 from dspex_bridge.conformance.literals import from_json, is_same
 from dspex_bridge.dispatch import _COMMON
 from dspex_bridge.engine import errors as engine_errors
@@ -18,6 +17,7 @@ from dspex_bridge.engine import lms
 from dspex_bridge.engine.metrics import METRICS
 from dspex_bridge.engine.modules import MODULES, kinds, sandboxed
 from dspex_bridge.host import DEFAULT_MAX_IN_FLIGHT
+from dspex_bridge.logs import MAX_EVENTS_PER_SECOND
 from dspex_bridge.methods import METHODS, control, many
 from dspex_bridge.params import MAX_NAME_CHARS, MAX_TOOLS, Check
 from dspex_bridge.programs import (
@@ -347,7 +347,6 @@ def sources() -> str:
 def test_every_notification_of_the_bridge_is_there() -> None:
     sent = set(re.findall(r'connection\.send_notification\(\s*"(\w+)"', sources()))
     assert set(rows_of("notification", "From the bridge")) == sent
-    assert not sent & set(rows_of("reserved notification"))
 
 
 def test_every_notification_to_the_bridge_is_there() -> None:
@@ -485,6 +484,8 @@ def test_every_dtype_is_there_with_its_size() -> None:
         (MAX_WINDOW, "integer, 1 to {}"),
         (DEFAULT_MAX_CHARS, "at most {:,} characters (fewer"),
         (DEFAULT_MAX_IN_FLIGHT, "| {} | requests at work"),
+        (health.DEFAULT_MAX_STUCK, "| {} | see `unhealthy`: cancelled"),
+        (MAX_EVENTS_PER_SECOND, "most {:,} events a second"),
         (many.DEFAULT_CONCURRENCY, "| {}; how many run at once"),
         (many.DEFAULT_CONCURRENCY, "| {}; how many examples"),
         (many.MAX_CONCURRENCY, "integer, 1 to {} |"),
@@ -519,7 +520,7 @@ def test_no_table_is_without_a_check() -> None:
     checked |= {"key of `limits`"}
     checked |= {"key of a signature", "key of a field", "key of a state", "tag", "constraint"}
     checked |= {"option of `dspex bridge`", "callback parameter"}
-    checked |= {"reserved parameter", "reserved method", "reserved notification", "dtype"}
+    checked |= {"reserved parameter", "reserved method", "dtype"}
     checked |= {"built-in metric", "parameter of a pipeline", "key of a step"}
     # What vectors, sessions and the tests of the converters hold the code to.
     prose = {"kind", "what came", "to"}

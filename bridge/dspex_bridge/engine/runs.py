@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dspy
 
+from .logs import REQUEST_SETTING
 from .metering import METER_SETTING
 from .metrics import METRIC_SETTING
 from .recording import RECORDER_SETTING
@@ -33,6 +35,10 @@ __all__ = ["ClientCode", "Run"]
 
 class ClientCode(Protocol):
     """The way from a run to the code of the client that it belongs to."""
+
+    @property
+    def request_id(self) -> int:
+        """Of the client's request that runs it."""
 
     async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
         """The tool's answer. Raises the error that the client answered with."""
@@ -86,6 +92,7 @@ class Run:
             ),
         ):
             prediction = dict((await self._module.acall(**self._inputs)).items())
+        sys.stdout.flush()  # a print without the end of its line
         if self._stream is not None:
             self._stream.finish(prediction)
         if self.recorder is not None:
@@ -108,6 +115,7 @@ class Run:
                 METER_SETTING: self.meter,
                 TOOL_SETTING: self._client.call_tool,
                 METRIC_SETTING: self._client.call_metric,
+                REQUEST_SETTING: self._client.request_id,
             },
             **settings,
         )

@@ -21,6 +21,10 @@ class CallClient:
         self._call = call
         self._program = program
 
+    @property
+    def request_id(self) -> int:
+        return self._call.request.id
+
     async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
         """The tool's answer. Raises the error that the client answered with."""
         params = {
