@@ -251,9 +251,14 @@ class Client:
         return answer
 
     async def create(
-        self, signature: str | Mapping[str, Any], *, timeout_ms: int | None = None, **params: Any
+        self,
+        signature: str | Mapping[str, Any] | None = None,
+        *,
+        timeout_ms: int | None = None,
+        **params: Any,
     ) -> dict[str, Any]:
-        """Parameters as in the protocol: program, module, lm, instructions, demos…"""
+        """Parameters as in the protocol: program, module, lm, instructions, demos…; without a
+        signature a pipeline's: inputs, steps, outputs."""
         answer: dict[str, Any] = await self.request(
             "create", {"signature": signature, **params}, timeout_ms=timeout_ms
         )

@@ -15,14 +15,16 @@ __all__ = ["fill_predictors", "predictors_of"]
 
 
 def fill_predictors(
-    module: dspy.Module, demos: Sequence[Demo], states: Mapping[str, Predictor]
+    module: dspy.Module, demos: Sequence[Demo] | None, states: Mapping[str, Predictor]
 ) -> None:
-    """Gives every predictor its state, or `demos` where it has none."""
+    """Gives every predictor its state; one that has none gets `demos`, or keeps its own."""
     for name, predictor in module.named_predictors():
         if "prediction" in predictor.signature.input_fields:
             predictor.__class__ = _Predict
         state = states.get(name)
-        predictor.demos = [_example(demo) for demo in (demos if state is None else state.demos)]
+        given = demos if state is None else state.demos
+        if given is not None:
+            predictor.demos = [_example(demo) for demo in given]
         if state is not None and state.instructions is not None:
             predictor.signature = predictor.signature.with_instructions(state.instructions)
 

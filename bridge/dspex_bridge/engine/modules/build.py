@@ -31,15 +31,14 @@ def build_module(spec: ProgramSpec, resources: Resources | None = None) -> dspy.
 
     Raises SignatureError, InvalidParamsError, NotFoundError and UnavailableError.
     """
-    module = _module(spec, resources) if spec.pipeline is None else _pipeline(spec, resources)
-    fill_predictors(module, spec.demos, spec.predictors)
-    return module
-
-
-def _pipeline(spec: ProgramSpec, resources: Resources | None) -> dspy.Module:
-    assert spec.pipeline is not None  # noqa: S101 - so it was called
-    modules = {step.name: build_module(step.program, resources) for step in spec.pipeline.steps}
-    return Pipeline(spec.pipeline, modules)
+    if spec.pipeline is None:
+        module = _module(spec, resources)
+        fill_predictors(module, spec.demos, spec.predictors)
+        return module
+    steps = {step.name: build_module(step.program, resources) for step in spec.pipeline.steps}
+    pipeline = Pipeline(spec.pipeline, steps)
+    fill_predictors(pipeline, None, spec.predictors)
+    return pipeline
 
 
 def _module(spec: ProgramSpec, resources: Resources | None) -> dspy.Module:

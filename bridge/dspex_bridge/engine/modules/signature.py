@@ -9,6 +9,8 @@ import dspy
 from dspex_bridge.programs.annotations import annotation
 from dspex_bridge.programs.signatures import prompt_constraints
 
+from ..dspy_types import check_history
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,6 +21,7 @@ __all__ = ["make_signature"]
 
 def make_signature(spec: SignatureSpec) -> type[dspy.Signature]:
     """Raises SignatureError for a type that the engine has no class for."""
+    check_history(spec)
     # Never from text: DSPy's own parser of strings imports modules by name.
     fields: dict[str, Any] = {
         **{
