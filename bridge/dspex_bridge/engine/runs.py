@@ -111,6 +111,8 @@ class Run:
             adapter=self._adapter,
             disable_history=True,
             callbacks=[],
+            # The converters judged them; an object is a map here, which DSPy would remark on.
+            warn_on_type_mismatch=False,
             **{
                 METER_SETTING: self.meter,
                 TOOL_SETTING: self._client.call_tool,

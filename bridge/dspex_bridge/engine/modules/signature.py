@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
+from dspex_bridge.engine.dspy_types import check_history
 from dspex_bridge.programs.annotations import annotation
 from dspex_bridge.programs.signatures import prompt_constraints
-
-from ..dspy_types import check_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable
