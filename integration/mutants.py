@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["main"]
+__all__ = ["APPLY", "PATCHES", "ROOT", "load", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = Path(__file__).resolve().parent / "mutants.d"
@@ -35,6 +35,9 @@ PATCHES = Path(__file__).resolve().parent / "mutants.d"
 RED = 1
 
 BOUND_S = 300
+
+# One line around the change has to be as it was: what is changed beyond it does not matter.
+APPLY = ("git", "apply", "-C1")
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,12 @@ def copy_checkout(into: Path) -> None:
         check=True,
         text=True,
     )
-    for name in listed.stdout.split("\0"):
-        source = ROOT / name
-        if name and source.is_file():
-            target = into / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        source, target = ROOT / name, into / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        elif source.is_file():
             target.write_bytes(source.read_bytes())
             target.chmod(source.stat().st_mode)
 
@@ -92,8 +96,13 @@ def run_test(copy: Path, test: tuple[str, ...]) -> subprocess.CompletedProcess[s
 
 
 def apply(copy: Path, patch: Path, *, reverse: bool) -> None:
-    command = ["git", "apply", *(["--reverse"] if reverse else []), str(patch)]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*APPLY, *(["--reverse"] if reverse else []), str(patch)],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"{patch.name} does not apply any more: renew it\n{done.stderr}")
 

@@ -20,7 +20,7 @@ def test_a_mutant_applies_to_the_code_as_it_is(patch: Path) -> None:
     mutant = mutants.load(patch)
     assert (mutants.ROOT / mutant.test[0]).is_file()
     done = subprocess.run(
-        ["git", "apply", "--check", str(patch)],
+        [*mutants.APPLY, "--check", str(patch)],
         cwd=mutants.ROOT,
         capture_output=True,
         text=True,

@@ -1,14 +1,15 @@
 defmodule DSPex do
   alias DSPex.{
+    Chunk,
     Command,
     Config,
-    Connection,
     Error,
-    Journal,
+    Instance,
     Options,
     Prediction,
     Program,
-    Signature
+    Signature,
+    Tool
   }
 
   # A first call waits for Python and DSPy to start, and an LM may think for long.
@@ -19,8 +20,12 @@ defmodule DSPex do
   # What the bridge demands of a client: it could not send an error to one that takes less.
   @min_max_frame_bytes 4096
 
-  # Room for some of the largest requests, and for tens of thousands of usual ones.
-  @default_max_queued_bytes 64 * 1024 * 1024
+  # Room for two of the largest requests, and for tens of thousands of usual ones.
+  @default_max_queued_bytes 32 * 1024 * 1024
+
+  # More tools and metrics at one time than an LM's provider answers requests, and a small part of
+  # the processes that a node has by default.
+  @default_max_callbacks 1000
 
   @start_schema [
                   name: {:atom, "what the functions of this module call the instance.", DSPex}
@@ -40,6 +45,11 @@ defmodule DSPex do
                       {{:integer, 1, :infinity},
                        "how many bytes of requests may wait to be written; a call beyond them is " <>
                          "answered with `:overloaded` at once.", @default_max_queued_bytes},
+                    max_callbacks:
+                      {{:integer, 1, :infinity},
+                       "how many tools and metrics of the application may run at one time; one " <>
+                         "beyond them fails with `:overloaded`, which its program observes.",
+                       @default_max_callbacks},
                     start_timeout:
                       {:timeout, "how long Python may take until it is ready, in milliseconds.",
                        60_000}
@@ -50,16 +60,14 @@ defmodule DSPex do
 
   @create_schema [
     program: {:name, "the program's id; one is made where there is none."},
-    module:
-      {:name,
-       "`:predict` (the default), `:chain_of_thought` or `:react` (without tools: this client has " <>
-         "none yet)."},
+    module: {:name, "`:predict` (the default), `:chain_of_thought` or `:react`."},
     options: {:map, "parameters of the module: `max_iters:` of `:react`."},
     lm: {:name, "the name of the LM that it uses, one of `lms:`."},
     adapter: {:name, "`:chat`, `:json` or `:xml`."},
     config: {:map, "parameters of the LM, such as `temperature:`."},
     instructions: {:string, "in place of the signature's own."},
     demos: {:list, "demonstrations: a list of `%{inputs: %{...}, outputs: %{...}}`."},
+    tools: {{:is, &Tool.list/1}, "functions that `:react` may call: a list of `DSPex.Tool`s."},
     replace: {:boolean, "whether a program of that id is replaced."},
     timeout: @timeout
   ]
@@ -72,8 +80,23 @@ defmodule DSPex do
     timeout: @timeout
   ]
 
+  @stream_schema Keyword.delete(@execute_schema, :timeout) ++
+                   [
+                     fields:
+                       {:list,
+                        "the outputs whose text is wanted, as names; all where none are given."},
+                     window:
+                       {{:integer, 1, 1_000_000},
+                        "how many chunks may be under way to a consumer that does not take them.",
+                        DSPex.Stream.default_window()},
+                     timeout: @timeout
+                   ]
+
   @load_schema [
     program: {:name, "the id to have it under; one is made where there is none."},
+    tools:
+      {{:is, &Tool.list/1},
+       "the functions of the state's tools, which it has by name alone: a list of `DSPex.Tool`s."},
     replace: {:boolean, "whether a program of that id is replaced."},
     timeout: @timeout
   ]
@@ -162,16 +185,15 @@ defmodule DSPex do
     configuration = options |> Keyword.take([:lms, :default_lm, :adapter]) |> Map.new()
 
     with {:ok, command} <- Command.find(options[:command]) do
-      limits = Keyword.take(options, [:max_frame_bytes, :max_queued_bytes, :start_timeout])
-      own = [name: connection(name), command: command, journal: journal(name)]
+      limits =
+        Keyword.take(options, [
+          :max_frame_bytes,
+          :max_queued_bytes,
+          :max_callbacks,
+          :start_timeout
+        ])
 
-      children = [
-        {Journal, name: journal(name), configuration: configuration},
-        {Connection, own ++ limits}
-      ]
-
-      # A connection without its journal would forget; a journal outlives connections.
-      Supervisor.start_link(children, strategy: :rest_for_one, name: name)
+      Instance.start_link(name, configuration, [command: command] ++ limits)
     end
   end
 
@@ -211,15 +233,17 @@ defmodule DSPex do
          {:ok, signature} <- Signature.fetch(signature),
          {:ok, demos} <- demos(options[:demos], signature) do
       {timeout, options} = Keyword.pop!(options, :timeout)
+      {tools, options} = Keyword.pop(options, :tools)
       id = Keyword.get_lazy(options, :program, &make_id/0)
 
       params =
         options
         |> Map.new()
         |> Map.merge(demos)
+        |> Map.merge(if tools, do: %{tools: Enum.map(tools, &Tool.to_wire/1)}, else: %{})
         |> Map.merge(%{program: id, signature: Signature.to_wire(signature)})
 
-      make(server, "create", params, timeout, signature)
+      make(server, "create", params, timeout, signature, tools || [])
     end
   end
 
@@ -241,23 +265,29 @@ defmodule DSPex do
           {:ok, Prediction.t()} | {:error, Error.t()}
   def execute(server, program, inputs, options \\ []) do
     with {:ok, options} <- check(options, @execute_schema),
-         {:ok, id} <- id(program),
+         {timeout, options} = Keyword.pop!(options, :timeout),
+         {:ok, params, signature} <- execute_params(server, program, inputs, options),
+         {:ok, result} <- Instance.request(server, "execute", params, timeout),
+         do: prediction(result, signature)
+  end
+
+  defp execute_params(server, program, inputs, options) do
+    with {:ok, id} <- id(program),
          {:ok, inputs} <- map(inputs, "inputs") do
-      {timeout, options} = Keyword.pop!(options, :timeout)
       signature = known_signature(server, program, id)
       inputs = if signature, do: Signature.dump(signature.inputs, inputs), else: inputs
+      params = options |> Map.new() |> Map.merge(%{program: id, inputs: inputs})
+      {:ok, Config.reveal(params), signature}
+    end
+  end
 
-      params =
-        options |> Map.new() |> Map.merge(%{program: id, inputs: inputs}) |> Config.reveal()
-
-      with {:ok, result} <- request(server, "execute", params, timeout),
-           %{"outputs" => outputs} when is_map(outputs) and not is_struct(outputs) <- result,
-           {:ok, outputs} <- load_outputs(signature, outputs) do
-        {:ok, Prediction.new(result, outputs)}
-      else
-        {:error, error} -> {:error, error}
-        other -> unexpected("execute", other)
-      end
+  defp prediction(result, signature) do
+    with %{"outputs" => outputs} when is_map(outputs) and not is_struct(outputs) <- result,
+         {:ok, outputs} <- load_outputs(signature, outputs) do
+      {:ok, Prediction.new(result, outputs)}
+    else
+      {:error, error} -> {:error, error}
+      other -> unexpected("execute", other)
     end
   end
 
@@ -266,13 +296,69 @@ defmodule DSPex do
   def execute!(server, program, inputs, options \\ []),
     do: bang!(execute(server, program, inputs, options))
 
-  @doc "Deletes a program. Work in flight on it finishes."
+  @doc """
+  Runs a program and gives the text of its outputs while the LM writes it: a lazy enumerable of
+  `DSPex.Chunk`s, whose last element is `{:ok, prediction}` or `{:error, error}`, as `execute/4` gives
+  it.
+
+      DSPex.stream(MyApp.DSPex, program, %{question: "Why is the sky blue?"}, fields: [:answer])
+      |> Enum.each(fn
+        %DSPex.Chunk{text: text} -> IO.write(text)
+        {:ok, prediction} -> IO.inspect(prediction.usage)
+        {:error, error} -> IO.puts(Exception.message(error))
+      end)
+
+  Each enumeration is an execution of its own, in the process that enumerates. One that is slow holds
+  the bridge back: no more than `:window` chunks are under way, and the text gathers in the bridge.
+  To stop enumerating, or to die, cancels the execution. Options:
+
+  #{Options.docs(@stream_schema)}
+  """
+  @spec stream(server(), program(), map() | keyword(), keyword()) ::
+          Enumerable.t()
+  def stream(server, program, inputs, options \\ []) do
+    with {:ok, options} <- check(options, @stream_schema),
+         {:ok, fields} <- names(Keyword.get(options, :fields, [])),
+         {timeout, options} = Keyword.pop!(options, :timeout),
+         {window, options} = Keyword.pop!(options, :window),
+         options =
+           Keyword.put(Keyword.delete(options, :fields), :stream, %{
+             fields: fields,
+             window: window
+           }),
+         {:ok, params, signature} <- execute_params(server, program, inputs, options) do
+      # In a function nothing shows it: an LM's key may be in it.
+      open = fn -> Instance.open(server, "execute", params, timeout) end
+      DSPex.Stream.new(open, window, &prediction(&1, signature), signature)
+    else
+      {:error, error} -> [{:error, error}]
+    end
+  end
+
+  @doc "As `stream/4`, but its last element is the prediction, and an error is raised."
+  @spec stream!(server(), program(), map() | keyword(), keyword()) :: Enumerable.t()
+  def stream!(server, program, inputs, options \\ []) do
+    server
+    |> stream(program, inputs, options)
+    |> Stream.map(fn
+      %Chunk{} = chunk -> chunk
+      result -> bang!(result)
+    end)
+  end
+
+  defp names(names) do
+    if Enum.all?(names, &((is_atom(&1) and &1 != nil) or is_binary(&1))),
+      do: {:ok, Enum.map(names, &to_string/1)},
+      else: invalid("option :fields: expected a list of names, atoms or strings")
+  end
+
+  @doc "Deletes a program. Work in flight on it finishes, without its tools."
   @spec delete(server(), program()) :: :ok | {:error, Error.t()}
   def delete(server, program) do
     with {:ok, id} <- id(program),
          entry = fn _body -> {:delete, id} end,
          {:ok, _result} <-
-           request(server, "delete", %{program: id}, @default_timeout, entry) do
+           Instance.request(server, "delete", %{program: id}, @default_timeout, entry: entry) do
       :ok
     end
   end
@@ -287,7 +373,7 @@ defmodule DSPex do
   def list(server, options \\ []) do
     with {:ok, options} <- check(options, @list_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
-         {:ok, result} <- request(server, "list", Map.new(options), timeout) do
+         {:ok, result} <- Instance.request(server, "list", Map.new(options), timeout) do
       case result do
         %{"programs" => programs} when is_list(programs) -> {:ok, programs}
         other -> unexpected("list", other)
@@ -299,7 +385,7 @@ defmodule DSPex do
   @spec describe(server(), program()) :: {:ok, map()} | {:error, Error.t()}
   def describe(server, program) do
     with {:ok, id} <- id(program),
-         do: request(server, "describe", %{program: id}, @default_timeout)
+         do: Instance.request(server, "describe", %{program: id}, @default_timeout)
   end
 
   @doc """
@@ -309,7 +395,7 @@ defmodule DSPex do
   @spec dump(server(), program()) :: {:ok, map()} | {:error, Error.t()}
   def dump(server, program) do
     with {:ok, id} <- id(program),
-         {:ok, result} <- request(server, "dump", %{program: id}, @default_timeout) do
+         {:ok, result} <- Instance.request(server, "dump", %{program: id}, @default_timeout) do
       case result do
         %{"state" => state} when is_map(state) and not is_struct(state) -> {:ok, state}
         other -> unexpected("dump", other)
@@ -326,11 +412,13 @@ defmodule DSPex do
   def load(server, state, options \\ []) do
     with {:ok, options} <- check(options, @load_schema),
          {:ok, state} <- map(state, "the state"),
-         {:ok, signature} <- state_signature(state) do
+         {:ok, signature} <- state_signature(state),
+         {tools, options} = Keyword.pop(options, :tools, []),
+         :ok <- state_tools(state, tools) do
       {timeout, options} = Keyword.pop!(options, :timeout)
       id = Keyword.get_lazy(options, :program, &make_id/0)
       params = options |> Map.new() |> Map.merge(%{program: id, state: state})
-      make(server, "load", params, timeout, signature)
+      make(server, "load", params, timeout, signature, tools)
     end
   end
 
@@ -351,7 +439,7 @@ defmodule DSPex do
       {timeout, options} = Keyword.pop!(options, :timeout)
       configuration = Map.new(options)
       entry = fn _body -> {:configure, configuration} end
-      request(server, "configure", Config.reveal(configuration), timeout, entry)
+      Instance.request(server, "configure", Config.reveal(configuration), timeout, entry: entry)
     end
   end
 
@@ -365,7 +453,7 @@ defmodule DSPex do
   def ping(server, options \\ []) do
     with {:ok, options} <- check(options, @ping_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
-         {:ok, result} <- request(server, "ping", Map.new(options), timeout) do
+         {:ok, result} <- Instance.request(server, "ping", Map.new(options), timeout) do
       case result do
         %{"payload" => payload} -> {:ok, payload}
         other -> unexpected("ping", other)
@@ -375,14 +463,14 @@ defmodule DSPex do
 
   @doc "Counters of the bridge: requests, work in flight, LMs with tokens and cost, memory."
   @spec stats(server()) :: {:ok, map()} | {:error, Error.t()}
-  def stats(server), do: request(server, "stats", %{}, @default_timeout)
+  def stats(server), do: Instance.request(server, "stats", %{}, @default_timeout)
 
   # --- together ---
 
-  defp make(server, method, params, timeout, signature) do
-    entry = fn body -> {:put, params.program, body, signature} end
+  defp make(server, method, params, timeout, signature, tools) do
+    entry = fn body -> {:put, params.program, body, signature, tools} end
 
-    case request(server, method, params, timeout, entry) do
+    case Instance.request(server, method, params, timeout, entry: entry) do
       {:ok, %{"program" => id, "module" => module, "revision" => revision} = result} ->
         {:ok,
          %Program{
@@ -405,34 +493,20 @@ defmodule DSPex do
   defp state_signature(%{"signature" => signature}), do: Signature.fetch(signature)
   defp state_signature(_other), do: invalid("this is no state that DSPex.dump/2 gave")
 
-  # The client chooses ids: what is in the journal has to have the same one in every Python.
-  defp make_id, do: "program-" <> Base.encode16(:rand.bytes(8), case: :lower)
+  defp state_tools(state, tools) do
+    wanted = for %{"name" => name} <- List.wrap(state["tools"]), do: name
 
-  defp request(server, method, params, timeout, entry \\ nil) do
-    with {:ok, pid} <- whereis(server),
-         do: Connection.request(pid, method, params, timeout, entry)
-  end
+    case wanted -- Enum.map(tools, & &1.name) do
+      [] ->
+        :ok
 
-  defp whereis(server) when is_atom(server) and server not in [nil, true, false] do
-    case Process.whereis(connection(server)) do
-      nil -> {:error, not_started(server)}
-      pid -> {:ok, pid}
+      missing ->
+        invalid("the state has the tools #{Enum.join(missing, ", ")}: give them as tools:")
     end
   end
 
-  defp whereis(_other),
-    do: invalid("the first argument is the name of a DSPex instance, an atom")
-
-  defp not_started(server) do
-    text =
-      "no DSPex instance named #{inspect(server)} is running; " <>
-        "add {DSPex, name: #{inspect(server)}} to the children of a supervisor"
-
-    Error.new(:not_started, text)
-  end
-
-  defp connection(name), do: Module.concat(name, "Connection")
-  defp journal(name), do: Module.concat(name, "Journal")
+  # The client chooses ids: what is in the journal has to have the same one in every Python.
+  defp make_id, do: "program-" <> Base.encode16(:rand.bytes(8), case: :lower)
 
   defp check(options, schema) do
     with {:error, message} <- Options.validate(options, schema), do: invalid(message)
@@ -452,9 +526,7 @@ defmodule DSPex do
 
   # The journal knows best: the program may have been replaced since the handle was made.
   defp known_signature(server, program, id) do
-    found =
-      if is_atom(server) and :ets.whereis(journal(server)) != :undefined,
-        do: Journal.signature(journal(server), id)
+    found = Instance.signature(server, id)
 
     case {found, program} do
       {nil, %Program{signature: signature}} -> signature

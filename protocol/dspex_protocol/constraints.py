@@ -17,19 +17,22 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from typing import TYPE_CHECKING
 
 from dspex_protocol.errors import SignatureError
+from dspex_protocol.spelling import did_you_mean
 from dspex_protocol.types import (
     MAX_EMBEDDING_DIMENSIONS,
+    Constrained,
     DictOf,
     Embedding,
     ListOf,
+    Literal,
     Scalar,
     SetOf,
     Type,
-    did_you_mean,
+    constraints_text,
     without_none,
 )
 
@@ -62,6 +65,10 @@ MAX_PATTERN_LENGTH = 1_000
 
 #: A number as text: JSON's own form, without leading zeros, spaces or underscores.
 NUMBER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+# Enough to tell multiples of any float apart, as far as their quotients are of a common size.
+_DECISION_DIGITS = 400
+_LARGEST_DECISION = Decimal(10) ** 30
 
 _TEXT = ("min_length", "max_length", "pattern", "format", "one_of")
 _NUMBER = ("min", "max", "multiple_of", "one_of")
@@ -104,25 +111,18 @@ def check_constraints(type_: Type, constraints: Mapping[str, Any]) -> None:
         if name not in allowed:
             takes = f"takes {', '.join(allowed)}" if allowed else "takes no constraint"
             raise SignatureError(f"{name!r} does not apply to the type {type_}, which {takes}")
-        for member in without_none(type_):
+        for member in map(_unconstrained, without_none(type_)):
             if (wanted := _wrong(name, value, member)) is not None:
                 raise SignatureError(f"{name} of {type_} has to be {wanted}")
-    for low, high in _PAIRS:
-        if (
-            low in constraints
-            and high in constraints
-            and Decimal(constraints[low]) > Decimal(constraints[high])
-        ):
-            raise SignatureError(
-                f"{low} ({constraints[low]}) is above {high} ({constraints[high]}), so nothing fits"
-            )
+    if (reason := _contradiction(type_, constraints)) is not None:
+        raise SignatureError(f"{reason}, so nothing fits")
 
 
 def describe(type_: Type, constraints: Mapping[str, Any]) -> str:
     """The canonical type with its constraints: `int (min 0, max 10)`."""
     if not constraints:
         return str(type_)
-    return f"{type_} ({', '.join(f'{name} {_text(value)}' for name, value in constraints.items())})"
+    return f"{type_} ({constraints_text(constraints)})"
 
 
 def bounds(type_: Type) -> tuple[int | None, int | None]:
@@ -131,6 +131,8 @@ def bounds(type_: Type) -> tuple[int | None, int | None]:
 
 
 def _of_member(member: Type) -> tuple[str, ...]:
+    if isinstance(member, Constrained):
+        return _of_member(member.type)
     if isinstance(member, Scalar):
         return _BY_SCALAR.get(member.name, ())
     if isinstance(member, ListOf):
@@ -198,9 +200,51 @@ def _number_words(member: Type) -> str:
     return "a finite number"
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_text, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+def _unconstrained(member: Type) -> Type:
+    return member.type if isinstance(member, Constrained) else member
+
+
+def _contradiction(type_: Type, constraints: Mapping[str, Any]) -> str | None:
+    """Why no value at all meets constraints that are each fit, None where one may."""
+    for low, high in _PAIRS:
+        if (
+            low in constraints
+            and high in constraints
+            and Decimal(constraints[low]) > Decimal(constraints[high])
+        ):
+            return f"{low} ({constraints[low]}) is above {high} ({constraints[high]})"
+    if "one_of" in constraints:
+        if not any(_meets(value, constraints) for value in constraints["one_of"]):
+            return "no value of one_of meets the other constraints"
+    elif "multiple_of" in constraints and "min" in constraints and "max" in constraints:
+        least, most, step = (Decimal(constraints[name]) for name in ("min", "max", "multiple_of"))
+        # The division is exact enough for a decision only where its digits are few.
+        with localcontext(prec=_DECISION_DIGITS):
+            if abs(most / step) < _LARGEST_DECISION and (least / step).to_integral_value(
+                ROUND_CEILING
+            ) > (most / step).to_integral_value(ROUND_FLOOR):
+                return "no multiple of multiple_of lies between min and max"
+    for member in map(_unconstrained, without_none(type_)):
+        if isinstance(member, DictOf) and isinstance(member.key, Literal):
+            keys, least = len(member.key.values), constraints.get("min_items", 0)
+            if least > keys:
+                return f"min_items ({least}) is above the number of its keys ({keys})"
+    return None
+
+
+def _meets(value: Any, constraints: Mapping[str, Any]) -> bool:
+    """Whether a value of one_of is within the bounds; what a pattern says of it is left open."""
+    if "min" in constraints or "max" in constraints:
+        number = Decimal(value)
+        return (
+            Decimal(constraints.get("min", number))
+            <= number
+            <= Decimal(constraints.get("max", number))
+        )
+    if isinstance(value, str) and ("min_length" in constraints or "max_length" in constraints):
+        size = len(value)
+        within: bool = (
+            constraints.get("min_length", 0) <= size <= constraints.get("max_length", size)
+        )
+        return within
+    return True

@@ -3,7 +3,8 @@ r"""The type grammar: text to the tree of `types.py`. Nothing is evaluated or lo
     type     = member ("|" member)*
     member   = name | name "[" type ("," type)* "]"
              | "Optional" "[" type "]" | "Union" "[" type ("," type)* "]"
-             | "Literal" "[" value ("," value)* "]" | "embedding" "[" integer "]" | "None"
+             | "Literal" "[" value ("," value)* "]" | "embedding" "[" integer "]"
+             | "code" "[" string "]" | "None"
     value    = string | ["-"] integer | "True" | "False" | "None"
     string   = "…" or '…' with the escapes \\ \' \" \b \f \n \r \t \xHH \uHHHH \UHHHHHHHH
     name     = [A-Za-z_][A-Za-z0-9_]*
@@ -44,7 +45,7 @@ from dspex_protocol.types import (
     union,
 )
 
-__all__ = ["MAX_TYPE_DEPTH", "MAX_TYPE_LENGTH", "Parser", "parse_type"]
+__all__ = ["LANGUAGE", "MAX_TYPE_DEPTH", "MAX_TYPE_LENGTH", "Parser", "parse_type"]
 
 # A type written by a person has some tens of characters; a generated Literal may have hundreds of
 # members. The limit keeps a parse under a few milliseconds.
@@ -53,6 +54,9 @@ MAX_TYPE_LENGTH = 10_000
 # Deeper brackets than anybody reads, and far from the recursion limits of this parser, of Pydantic
 # and of the JSON Schema that is made from a type.
 MAX_TYPE_DEPTH = 32
+
+#: A language's name: it stands in prompts, in a class's name and in a media type.
+LANGUAGE = re.compile(r"[A-Za-z0-9#+._-]{1,40}")
 
 _GENERICS = ("list", "set", "tuple", "dict", "Literal", "Optional", "Union", "embedding", "code")
 
@@ -218,10 +222,11 @@ class Parser:
         if name == "None":
             return Null()
         if name in SCALARS or name in DSPY_TYPES:
-            if self.token.kind == "[":
+            if self.token.kind == "[" and name != "code":
                 raise self.error(f"{token.text} takes nothing in brackets")
-            return Scalar(name)
-        if name not in _GENERICS:
+            if self.token.kind != "[":
+                return Scalar(name)
+        elif name not in _GENERICS:
             raise self.error(
                 f"unknown type {token.text!r}{did_you_mean(token.text, TYPE_NAMES)}"
                 f"; the types are {', '.join(TYPE_NAMES)}",
@@ -252,6 +257,8 @@ class Parser:
             result: Type = self._literal()
         elif name == "embedding":
             result = Embedding(self._dimensions())
+        elif name == "code":
+            result = Code(self._language())
         else:
             result = self._applied(name, token)
         if self.token.kind == ",":
@@ -301,6 +308,15 @@ class Parser:
                 f"an embedding has 1 to {MAX_EMBEDDING_DIMENSIONS} dimensions", token.position
             )
         return int(token.text)
+
+    def _language(self) -> str:
+        token = self.expect("string", 'the name of a language in quotes, as in code["python"]')
+        if not LANGUAGE.fullmatch(token.text):
+            raise self.error(
+                "the name of a language has 1 to 40 letters, digits and '#', '+', '-', '.', '_'",
+                token.position,
+            )
+        return token.text
 
     def _literal(self) -> Literal:
         values = [self._literal_value()]

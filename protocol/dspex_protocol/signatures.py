@@ -11,8 +11,6 @@ compiles is for whoever enforces them to say.
 
 from __future__ import annotations
 
-import enum
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +18,13 @@ from typing import Any, Final
 
 from dspex_protocol.constraints import check_constraints
 from dspex_protocol.errors import SignatureError
-from dspex_protocol.types import MAX_TYPE_LENGTH, Parser, Scalar, Type, did_you_mean, parse_type
+from dspex_protocol.grammar import MAX_TYPE_LENGTH, Parser, parse_type
+from dspex_protocol.json_values import MAX_DEFAULT_DEPTH, is_json
+from dspex_protocol.refusals import Path, kind_of, refused_at
+from dspex_protocol.schema_reader import field_of_schema
+from dspex_protocol.schema_writer import schema_of
+from dspex_protocol.spelling import did_you_mean
+from dspex_protocol.types import MISSING, Missing, Scalar, Type, has_text
 
 __all__ = [
     "MAX_FIELDS",
@@ -45,9 +49,6 @@ MAX_SIGNATURE_LENGTH = 10 * MAX_TYPE_LENGTH
 MAX_FIELDS = 256
 
 MAX_NAME_LENGTH = 128
-
-# Deeper defaults than anybody writes, well inside Python's recursion limit.
-MAX_DEFAULT_DEPTH = 32
 
 _CALL = "DSPy's modules take an argument of that name"
 _CLASS = "DSPy's signature class has an attribute of that name"
@@ -88,15 +89,6 @@ _SIGNATURE_KEYS = ("name", "instructions", "inputs", "outputs")
 _FIELD_KEYS = ("name", "type", "description", "default", "constraints")
 
 
-class Missing(enum.Enum):
-    """The type of `MISSING`: a field without a default, where None would be one."""
-
-    MISSING = "MISSING"
-
-
-MISSING: Final = Missing.MISSING
-
-
 @dataclass(frozen=True, slots=True)
 class Field:
     """One input or output. `default` is a wire value, not yet converted to the type."""
@@ -109,7 +101,8 @@ class Field:
 
     def to_map(self) -> dict[str, Any]:
         """The wire form."""
-        result: dict[str, Any] = {"name": self.name, "type": str(self.type)}
+        written = str(self.type) if has_text(self.type) else schema_of(self.type)
+        result: dict[str, Any] = {"name": self.name, "type": written}
         if self.description is not None:
             result["description"] = self.description
         if self.default is not MISSING:
@@ -184,19 +177,19 @@ def signature_from_map(value: object) -> SignatureSpec:
     where it is in the text of a type.
     """
     if not isinstance(value, Mapping):
-        raise SignatureError(f"a signature is a string or a map, not {_kind(value)}")
+        raise SignatureError(f"a signature is a string or a map, not {kind_of(value)}")
     _check_keys(value, _SIGNATURE_KEYS, ("inputs", "outputs"), [])
     name = value.get("name")
     if name is not None and not (
         isinstance(name, str) and _SIGNATURE_NAME.fullmatch(name) and len(name) <= MAX_NAME_LENGTH
     ):
-        raise _at(
+        raise refused_at(
             ["name"],
             f"a signature's name is letters, digits, '_' and '.', at most {MAX_NAME_LENGTH}",
         )
     instructions = value.get("instructions")
     if instructions is not None and not isinstance(instructions, str):
-        raise _at(["instructions"], f"expected a string, got {_kind(instructions)}")
+        raise refused_at(["instructions"], f"expected a string, got {kind_of(instructions)}")
     seen: dict[str, str] = {}
     return SignatureSpec(
         name=name,
@@ -226,42 +219,55 @@ def _parse_field(parser: Parser, side: str, seen: dict[str, str]) -> Field:
 
 
 def _side_from_list(value: object, side: str, seen: dict[str, str]) -> tuple[Field, ...]:
-    path: list[str | int] = [f"{side}s"]
+    path: Path = [f"{side}s"]
     if not isinstance(value, list):
-        raise _at(path, f"expected a list of fields, got {_kind(value)}")
+        raise refused_at(path, f"expected a list of fields, got {kind_of(value)}")
     if not value:
-        raise _at(path, f"a signature needs at least one {side}")
+        raise refused_at(path, f"a signature needs at least one {side}")
     if len(value) > MAX_FIELDS:
-        raise _at(path, f"a signature has at most {MAX_FIELDS} {side}s, this one has {len(value)}")
+        raise refused_at(
+            path, f"a signature has at most {MAX_FIELDS} {side}s, this one has {len(value)}"
+        )
     return tuple(_field_from_map(item, side, seen, [*path, i]) for i, item in enumerate(value))
 
 
-def _field_from_map(value: object, side: str, seen: dict[str, str], path: list[str | int]) -> Field:
+def _field_from_map(value: object, side: str, seen: dict[str, str], path: Path) -> Field:
     if not isinstance(value, Mapping):
-        raise _at(path, f"a field is a map with name and type, not {_kind(value)}")
+        raise refused_at(path, f"a field is a map with name and type, not {kind_of(value)}")
     _check_keys(value, _FIELD_KEYS, ("name", "type"), path)
     name = value["name"]
     if not isinstance(name, str):
-        raise _at([*path, "name"], f"expected a string, got {_kind(name)}")
+        raise refused_at([*path, "name"], f"expected a string, got {kind_of(name)}")
     if (wrong := _wrong_name(name, side, seen)) is not None:
-        raise _at([*path, "name"], wrong)
+        raise refused_at([*path, "name"], wrong)
     seen[name] = side
     description = value.get("description")
     if description is not None and not isinstance(description, str):
-        raise _at([*path, "description"], f"expected a string, got {_kind(description)}")
-    type_ = _type_from_wire(value["type"], [*path, "type"])
+        raise refused_at([*path, "description"], f"expected a string, got {kind_of(description)}")
     constraints = value.get("constraints")
     if constraints is None:
         constraints = {}
     if not isinstance(constraints, Mapping):
-        raise _at([*path, "constraints"], f"expected a map, got {_kind(constraints)}")
+        raise refused_at([*path, "constraints"], f"expected a map, got {kind_of(constraints)}")
+    default = value.get("default", MISSING)
+    if isinstance(value["type"], Mapping):
+        schema = field_of_schema(value["type"], [*path, "type"])
+        type_ = schema.type
+        if (twice := next((c for c in constraints if c in schema.constraints), None)) is not None:
+            raise refused_at(
+                [*path, "constraints"], f"{twice} stands here and in the type's JSON Schema"
+            )
+        constraints = {**schema.constraints, **constraints}
+        description = schema.description if description is None else description
+        default = schema.default if default is MISSING else default
+    else:
+        type_ = _type_from_text(value["type"], [*path, "type"])
     try:
         check_constraints(type_, constraints)
     except SignatureError as error:
-        raise _at([*path, "constraints"], error.message) from None
-    default = value.get("default", MISSING)
-    if default is not MISSING and not _is_json(default, MAX_DEFAULT_DEPTH):
-        raise _at(
+        raise refused_at([*path, "constraints"], error.message) from None
+    if default is not MISSING and not is_json(default):
+        raise refused_at(
             [*path, "default"],
             "a default holds what JSON holds (a date as ISO text, no bytes), "
             f"nested at most {MAX_DEFAULT_DEPTH} deep",
@@ -269,15 +275,16 @@ def _field_from_map(value: object, side: str, seen: dict[str, str], path: list[s
     return Field(name, type_, description, default, dict(constraints))
 
 
-def _type_from_wire(value: object, path: list[str | int]) -> Type:
-    if isinstance(value, Mapping):
-        raise _at(path, "a JSON Schema type is not supported yet; use a type string")
+def _type_from_text(value: object, path: Path) -> Type:
     if not isinstance(value, str):
-        raise _at(path, f"a type is a string such as 'list[str]', not {_kind(value)}")
+        raise refused_at(
+            path,
+            f"a type is a string such as 'list[str]' or a JSON Schema map, not {kind_of(value)}",
+        )
     try:
         return parse_type(value)
     except SignatureError as error:
-        raise _at(path, error.message, error.data) from None
+        raise refused_at(path, error.message, error.data) from None
 
 
 def _wrong_name(name: str, side: str, seen: Mapping[str, str]) -> str | None:
@@ -302,45 +309,16 @@ def _check_keys(
     value: Mapping[Any, Any],
     known: tuple[str, ...],
     required: tuple[str, ...],
-    path: list[str | int],
+    path: Path,
 ) -> None:
     what = "field" if path else "signature"
     for key in value:
         if key not in known:
             hint = did_you_mean(key, known) if isinstance(key, str) else ""
-            raise _at(
+            raise refused_at(
                 [*path, str(key)],
                 f"unknown key {key!r} in a {what}{hint}; the keys are {', '.join(known)}",
             )
     for key in required:
         if key not in value:
-            raise _at(path, f"a {what} needs {key!r}")
-
-
-def _at(
-    path: list[str | int], message: str, data: Mapping[str, Any] | None = None
-) -> SignatureError:
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
-    text = f"{where}: {message}" if where else message
-    return SignatureError(text, data={**(data or {}), "path": path})
-
-
-def _is_json(value: object, depth: int) -> bool:
-    if value is None or isinstance(value, str | bool | int):
-        return True
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if depth and isinstance(value, list):
-        return all(_is_json(item, depth - 1) for item in value)
-    if depth and isinstance(value, dict):
-        return all(isinstance(k, str) and _is_json(v, depth - 1) for k, v in value.items())
-    return False
-
-
-def _kind(value: object) -> str:
-    """What a value is, in JSON's words."""
-    if value is None:
-        return "nothing (null)"
-    names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
-    names |= {list: "a list", dict: "a map", bytes: "bytes"}
-    return names.get(type(value), type(value).__name__)
+            raise refused_at(path, f"a {what} needs {key!r}")

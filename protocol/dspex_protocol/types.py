@@ -1,61 +1,59 @@
-r"""The type grammar: text to a small tree, and back. Nothing is evaluated or looked up by name.
+"""Types as a small tree of frozen nodes; `grammar.py` and `schema_reader.py` make it.
 
-    type     = member ("|" member)*
-    member   = name | name "[" type ("," type)* "]"
-             | "Optional" "[" type "]" | "Union" "[" type ("," type)* "]"
-             | "Literal" "[" value ("," value)* "]" | "embedding" "[" integer "]" | "None"
-    value    = string | ["-"] integer | "True" | "False" | "None"
-    string   = "…" or '…' with the escapes \\ \' \" \b \f \n \r \t \xHH \uHHHH \UHHHHHHHH
-    name     = [A-Za-z_][A-Za-z0-9_]*
-
-`None` stands only beside another type. `str(type)` is the canonical text: it parses to an equal
-type, two types are equal exactly when their canonical texts are, and it is what goes over the wire.
-Positions in errors count characters (code points) from 0.
+`str(type)` is the canonical text of a type. Where the grammar of type strings has the type
+(`has_text`), that text parses to an equal type, two types are equal exactly when their texts are,
+and it is what goes over the wire. An `Object` and a `Constrained` have no such text: they go over
+the wire as JSON Schema, and their `str` is for people.
 """
 
 from __future__ import annotations
 
-import re
+import enum
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-from dspex_protocol.errors import SignatureError
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = [
     "DSPY_TYPES",
     "MAX_EMBEDDING_DIMENSIONS",
-    "MAX_TYPE_DEPTH",
-    "MAX_TYPE_LENGTH",
+    "MAX_LITERAL_INTEGER",
+    "MIN_LITERAL_INTEGER",
+    "MISSING",
     "SCALARS",
     "SPELLINGS",
     "TYPE_NAMES",
+    "Code",
+    "Constrained",
     "DictOf",
     "Embedding",
     "ListOf",
     "Literal",
     "LiteralValue",
+    "Missing",
     "Null",
-    "Parser",
+    "Object",
+    "Property",
     "Scalar",
     "SetOf",
     "TupleOf",
     "Type",
     "Union",
     "allows_none",
-    "did_you_mean",
-    "parse_type",
+    "constraints_text",
+    "has_text",
+    "literal_text",
+    "parts_of",
+    "unfit_key",
+    "unhashable",
+    "union",
+    "walk",
     "without_none",
 ]
 
 # An order of magnitude above the largest embedding models.
 MAX_EMBEDDING_DIMENSIONS = 65_536
-
-# A longer name is nobody's misspelling, and comparing one of a frame's length takes seconds.
-_MAX_MISSPELT_CHARS = 256
 
 # The integers that every MessagePack and JSON reader of the vectors can hold.
 MIN_LITERAL_INTEGER = -(2**63)
@@ -83,8 +81,6 @@ SPELLINGS = {
     "array": "list",
 }
 
-_GENERICS = ("list", "set", "tuple", "dict", "Literal", "Optional", "Union", "embedding")
-
 #: Every name that may stand in a type, in the order of the documentation.
 TYPE_NAMES: tuple[str, ...] = (
     *("str", "int", "float", "bool", "bytes", "any", "date", "time", "datetime", "decimal"),
@@ -98,13 +94,37 @@ TYPE_NAMES: tuple[str, ...] = (
 _KEY_SCALARS = frozenset({"str", "int", "float", "bool", "date", "time", "datetime", "decimal"})
 _UNHASHABLE_SCALARS = frozenset({"reasoning_chain", "tensor"}) | DSPY_TYPES
 
+# Of an object's properties, as many as a person takes in at a glance.
+_SHOWN_PROPERTIES = 8
+
 LiteralValue = str | int | bool | None
+
+
+class Missing(enum.Enum):
+    """The type of `MISSING`: no default, where None would be one."""
+
+    MISSING = "MISSING"
+
+
+MISSING: Final = Missing.MISSING
 
 
 class Type:
     """A node of the tree. Nodes are frozen; `str(node)` is the canonical text."""
 
     __slots__ = ()
+
+
+class _ByRepr(Type):
+    """Equal by what is written: Python holds 1, 1.0 and True for equal, and cannot hash a list."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +193,13 @@ class DictOf(Type):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Literal(Type):
+class Literal(_ByRepr):
     """One of these values, in the order in which they were written."""
 
     values: tuple[LiteralValue, ...]
 
     def __str__(self) -> str:
-        return f"Literal[{', '.join(map(_literal_text, self.values))}]"
-
-    # By text, because Python holds 1 and True for equal and the grammar does not.
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Literal) and str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
+        return f"Literal[{', '.join(map(literal_text, self.values))}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +210,62 @@ class Union(Type):
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.members))
+
+
+@dataclass(frozen=True, slots=True)
+class Code(Type):
+    """Source text in a language of this name; one of DSPy's own types."""
+
+    language: str
+
+    def __str__(self) -> str:
+        return f"code[{literal_text(self.language)}]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constrained(_ByRepr):
+    """A type within another, with constraints of its own. A field's stand beside its type."""
+
+    type: Type
+    #: Names and values; a list among them stands as a tuple.
+    pairs: tuple[tuple[str, Any], ...]
+
+    @property
+    def constraints(self) -> dict[str, Any]:
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in self.pairs
+        }
+
+    def __str__(self) -> str:
+        return f"{self.type} ({constraints_text(self.constraints)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One property of an `Object`. `default` is a wire value, not yet converted to the type."""
+
+    name: str
+    type: Type
+    required: bool = True
+    description: str | None = None
+    default: Any = MISSING
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Object(_ByRepr):
+    """A map with known keys. `additional` is the type of all others, None where there are none."""
+
+    properties: tuple[Property, ...]
+    additional: Type | None = Scalar("any")
+    title: str | None = None
+    description: str | None = None
+
+    def __str__(self) -> str:
+        names = [p.name if p.required else f"{p.name}?" for p in self.properties]
+        shown = names[:_SHOWN_PROPERTIES]
+        if len(names) > len(shown) or self.additional is not None:
+            shown.append("…")
+        return f"{{{', '.join(shown)}}}"
 
 
 def allows_none(type_: Type) -> bool:
@@ -213,7 +282,35 @@ def without_none(type_: Type) -> tuple[Type, ...]:
     return (type_,)
 
 
-def _union(members: list[Type]) -> Type:
+def parts_of(type_: Type) -> tuple[Type, ...]:
+    """The types that a type is directly made of."""
+    match type_:
+        case ListOf(item) | SetOf(item) | Constrained(item, _):
+            return (item,)
+        case TupleOf(parts) | Union(parts):
+            return parts
+        case DictOf(key, value):
+            return (key, value)
+        case Object(properties, additional):
+            own = tuple(item.type for item in properties)
+            return own if additional is None else (*own, additional)
+    return ()
+
+
+def walk(type_: Type) -> Iterator[Type]:
+    """A type and all types in it."""
+    yield type_
+    for part in parts_of(type_):
+        yield from walk(part)
+
+
+def has_text(type_: Type) -> bool:
+    """Whether the grammar of type strings has the type: else it is written as JSON Schema."""
+    return not any(isinstance(part, Object | Constrained) for part in walk(type_))
+
+
+def union(members: Iterable[Type]) -> Type:
+    """The union of these: flat, no member twice, None last; a single member is itself."""
     flat: dict[Type, None] = {}
     for member in members:
         for leaf in member.members if isinstance(member, Union) else (member,):
@@ -223,21 +320,23 @@ def _union(members: list[Type]) -> Type:
     return unique[0] if len(unique) == 1 else Union(unique)
 
 
-def _unhashable(item: Type) -> str | None:
+def unhashable(item: Type) -> str | None:
     """What in an item's type cannot be hashed, None where all can."""
     parts: tuple[Type, ...] = ()
     if isinstance(item, Union):
         parts = item.members
     elif isinstance(item, TupleOf):
         parts = item.items
-    elif isinstance(item, ListOf | SetOf | DictOf | Embedding):
+    elif isinstance(item, Constrained):
+        parts = (item.type,)
+    elif isinstance(item, ListOf | SetOf | DictOf | Embedding | Object | Code):
         return str(item)
     elif isinstance(item, Scalar) and item.name in _UNHASHABLE_SCALARS:
         return item.name
-    return next((wrong for part in parts if (wrong := _unhashable(part)) is not None), None)
+    return next((wrong for part in parts if (wrong := unhashable(part)) is not None), None)
 
 
-def _no_key(key: Type) -> str | None:
+def unfit_key(key: Type) -> str | None:
     """What in a key's type cannot be a key, None where all can."""
     if isinstance(key, Scalar) and key.name in _KEY_SCALARS:
         return None
@@ -246,15 +345,30 @@ def _no_key(key: Type) -> str | None:
     return str(key)
 
 
+_NAMED_ESCAPES = {"\\": "\\\\", '"': '\\"'} | dict(
+    zip("\b\f\n\r\t", ("\\b", "\\f", "\\n", "\\r", "\\t"), strict=True)
+)
 _WRITTEN_ESCAPES = {
-    **{character: f"\\{letter}" for letter, character in _ESCAPES.items() if letter != "'"},
-    **{
-        chr(c): f"\\x{c:02x}"
-        for c in (*range(0x20), *range(0x7F, 0xA0))
-        if chr(c) not in "\b\f\n\r\t"
-    },
+    **{chr(code): f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
+    **_NAMED_ESCAPES,
 }
-def _literal_text(value: LiteralValue) -> str:
+
+
+def literal_text(value: LiteralValue) -> str:
+    """A value as it stands in the canonical text of a `Literal`."""
     if isinstance(value, str):
         return '"' + "".join(_WRITTEN_ESCAPES.get(c, c) for c in value) + '"'
     return str(value)
+
+
+def constraints_text(constraints: Mapping[str, Any]) -> str:
+    """`min 0, max 10`."""
+    return ", ".join(f"{name} {_constraint_text(value)}" for name, value in constraints.items())
+
+
+def _constraint_text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_constraint_text, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)

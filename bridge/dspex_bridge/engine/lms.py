@@ -1,29 +1,32 @@
-"""LMs by name: made from the client's description, metered, retried within bounds."""
+"""LMs by name: made from the client's descriptions, all of them or none."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
-from contextlib import contextmanager
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import dspy
 from dspex_protocol.errors import InvalidParamsError, NotFoundError
-from dspy.utils.exceptions import is_retryable_lm_error
 
+from dspex_bridge.limits import Breaker, Limits
+from dspex_bridge.params import number
 from dspex_bridge.redaction import MASK, is_secret_name, mask_url, secrets_of_url
 
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
-from .metering import METER_SETTING, CallRecord, Meter
-from .recording import RECORDER_SETTING
-from .streaming import STREAM_SETTING
+from .lm import LM
+from .metering import Meter
+from .prices import PRICE_KEYS, given_price
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dspex_bridge.redaction import Redactor
+
+    from .prices import Price
 
 __all__ = ["LM", "LMs"]
 
@@ -32,8 +35,11 @@ DEFAULT_TIMEOUT_MS = 120_000
 
 DEFAULT_RETRIES = 3
 
-# Providers may say "retry after an hour": a caller is better served by an error at once.
-_MAX_RETRY_WAIT_S = 20.0
+# LMs that came with a call are kept for the next one that brings the same: each has connections of
+# its own, and to open them anew costs more than the rest of a call.
+_INLINE_KEPT = 64
+
+_INLINE = "(inline)"
 
 # Parameters of dspy.LM that are the bridge's to set, or that name code.
 _NOT_EXTRA = frozenset(
@@ -47,59 +53,6 @@ _NOT_EXTRA = frozenset(
 )
 
 
-class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
-    """DSPy's LM with a name, a meter, and retries whose waits are bounded."""
-
-    def __init__(self, name: str, model: str, *, retries: int, **kwargs: Any) -> None:
-        super().__init__(model, num_retries=0, **kwargs)
-        self.name = name
-        self.retries = retries
-        self.total = Meter()
-
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        stream = dspy.settings.get(STREAM_SETTING)
-        for attempt in range(self.retries + 1):
-            if stream is not None:
-                stream.begin_call()
-            try:
-                with self._metered():
-                    return await super().acall(*args, **kwargs)
-            except Exception as error:
-                if attempt == self.retries or not is_retryable_lm_error(error):
-                    raise
-                wait_s = _retry_wait(error, attempt)
-                if wait_s is None:
-                    raise
-            await asyncio.sleep(wait_s)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    @contextmanager
-    def _metered(self) -> Iterator[None]:
-        record = CallRecord()
-        is_error = True
-        try:
-            with dspy.context(usage_tracker=record, disable_history=False):
-                yield
-            is_error = False
-        finally:
-            self.total.add(record, is_error=is_error)
-            meter = dspy.settings.get(METER_SETTING)
-            if meter is not None:
-                meter.add(record, is_error=is_error)
-
-    def update_history(self, entry: dict[str, Any]) -> None:
-        """Where DSPy says what a call cost. No history is kept: it would only ever grow."""
-        record = dspy.settings.usage_tracker
-        if isinstance(record, CallRecord):
-            record.cost_usd = 0.0 if self.model == EMBEDDED_MODEL else entry.get("cost")
-        recorder = dspy.settings.get(RECORDER_SETTING)
-        if recorder is not None:
-            recorder.add_call(entry)
-
-    def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: int | None) -> None:
-        """Silent: the rollout id is there to keep LMs of one model apart in the cache."""
-
-
 class LMs:
     """The LMs of the configuration in force, and which is the default one."""
 
@@ -107,13 +60,21 @@ class LMs:
         self._redactor = redactor
         self._specs: dict[str, dict[str, Any]] = {}
         self._lms: dict[str, LM] = {}
+        self._inline: OrderedDict[str, LM] = OrderedDict()
         self._default: str | None = None
+        self.limits = Limits("bridge")
 
     def __contains__(self, name: str) -> bool:
         return name in self._lms
 
-    def configure(self, specs: Mapping[str, Mapping[str, Any]], default: str | None) -> None:
-        """Adds or replaces the LMs of `specs` and sets the default. All of it or nothing."""
+    def configure(
+        self,
+        specs: Mapping[str, Mapping[str, Any]],
+        default: str | None,
+        limits: Mapping[str, Any] | None,
+    ) -> None:
+        """Adds or replaces the LMs of `specs`, sets the default and the limits of the bridge. All
+        of it or nothing."""
         for spec in specs.values():
             for secret in _secrets(spec):
                 self._redactor.add(secret)
@@ -124,21 +85,26 @@ class LMs:
                 f"{_names({**self._lms, **specs})}",
                 data={"kind": "lm", "name": default},
             )
+        _check_fallbacks({**self._lms, **made}, made)
         for name, lm in made.items():
-            if name in self._lms:
-                lm.total = self._lms[name].total
+            known = self._lms.get(name)
+            if known is not None:
+                # The account goes on under the name; the failures of the old one do not.
+                lm.total = known.total
+                own, _ = lm.limits = known.limits
+                own.change(specs[name].get("limits") or {})
         self._lms.update(made)
         self._specs.update({name: dict(spec) for name, spec in specs.items()})
         self._default = default or self._default
+        if limits is not None:
+            self.limits.change(limits)
 
     def get(self, which: str | Mapping[str, Any] | None) -> LM:
         """An LM by name, one made for this call from a description, or the default one."""
         if isinstance(which, str):
             return self._named(which)
         if which is not None:
-            for secret in _secrets(which):
-                self._redactor.add_passing(secret)
-            return self._make("(inline)", which)
+            return self._for_one_call(which)
         default = self._default_name()
         if default is not None:
             return self._lms[default]
@@ -159,6 +125,7 @@ class LMs:
         return {
             "lms": {name: _masked(spec) for name, spec in self._specs.items()},
             "default_lm": self._default_name(),
+            "limits": dict(self.limits.spec),
         }
 
     def stats(self) -> dict[str, Any]:
@@ -168,6 +135,7 @@ class LMs:
                 "tokens": lm.total.total_tokens,
                 "cost_usd": lm.total.cost_usd,
                 "errors": lm.total.errors,
+                "breaker": lm.breaker.state,
             }
             for name, lm in list(self._lms.items())
         }
@@ -190,9 +158,32 @@ class LMs:
             )
         return lm
 
+    def _for_one_call(self, spec: Mapping[str, Any]) -> LM:
+        """An LM that came with a call: an account, limits and a breaker of its own each time."""
+        for secret in _secrets(spec):
+            self._redactor.add_passing(secret)
+        key = json.dumps(spec, sort_keys=True, default=repr)
+        known = self._inline.pop(key, None)
+        if known is None:
+            known = self._make(_INLINE, spec)
+            _check_fallbacks({**self._lms, _INLINE: known}, {_INLINE: known})
+        self._inline[key] = known
+        if len(self._inline) > _INLINE_KEPT:
+            self._inline.popitem(last=False)
+        lm = known.copy()
+        lm.total, lm.breaker = Meter(), Breaker(_INLINE)
+        lm.limits = (Limits("lm", spec.get("limits")), self.limits)
+        return lm
+
     def _make(self, name: str, spec: Mapping[str, Any]) -> LM:
         retries = spec.get("num_retries")
+        extra = spec.get("extra") or {}
+        own_limits = Limits("lm", spec.get("limits"), name=name)
         options: dict[str, Any] = {
+            "limits": (own_limits, self.limits),
+            "price": _price(name, extra),
+            "fallbacks": spec.get("fallbacks") or (),
+            "find": self._named,
             "retries": DEFAULT_RETRIES if retries is None else retries,
             "temperature": spec.get("temperature"),
             "max_tokens": spec.get("max_tokens"),
@@ -212,14 +203,16 @@ class LMs:
             # The cache's key knows neither the address nor the key: two LMs of one model at two
             # addresses must not answer for each other. This stands in the key and nowhere else.
             options["rollout_id"] = crc32(f"{name}\0{spec.get('api_base')}".encode())
-        options |= _extra(name, spec.get("extra") or {})
+        options |= _extra(name, extra)
         try:
-            return LM(name, spec["model"], **options)
+            lm = LM(name, spec["model"], **options)
         except (ValueError, TypeError, dspy.LMError) as error:
             raise InvalidParamsError(
                 self._redactor.text(f"the LM {name!r} cannot be made: {error}"),
                 data={"param": f"lms.{name}"},
             ) from error
+        lm.require_price([own_limits])
+        return lm
 
     def _connection(self, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         timeout_ms = spec.get("timeout_ms")
@@ -249,15 +242,48 @@ def _extra(name: str, extra: Mapping[str, Any]) -> dict[str, Any]:
                 "where the LM has a parameter of its own for it, use that",
                 data={"param": f"lms.{name}.extra.{key}"},
             )
-    return dict(extra)
+    return {key: value for key, value in extra.items() if key not in PRICE_KEYS}
 
 
-def _retry_wait(error: Exception, attempt: int) -> float | None:
-    """Seconds until the next attempt; None where the provider wants more than we wait."""
-    hint = getattr(error, "retry_after", None)
-    if hint is None:
-        return min(0.5 * 2.0**attempt, _MAX_RETRY_WAIT_S)
-    return None if hint > _MAX_RETRY_WAIT_S else max(0.0, float(hint))
+def _price(name: str, extra: Mapping[str, Any]) -> Price | None:
+    for key in PRICE_KEYS:
+        if extra.get(key) is not None:
+            number(0)(extra[key], f"lms.{name}.extra.{key}")
+    return given_price(extra)
+
+
+def _check_fallbacks(lms: Mapping[str, LM], made: Mapping[str, LM]) -> None:
+    """Each names an LM, and none leads back to where it came from."""
+    for name, lm in made.items():
+        param = f"lms.{name}.fallbacks"
+        for fallback in lm.fallbacks:
+            if fallback not in lms:
+                raise NotFoundError(
+                    f"{param}: there is no LM {fallback!r}; configured: {_names(lms)}",
+                    data={"kind": "lm", "name": fallback, "param": param},
+                )
+        # What leads back to a new LM is a cycle; one without a new LM was refused before.
+        way = _way_back(name, lms)
+        if way is not None:
+            raise InvalidParamsError(
+                f"{param}: they lead back to where they began ({' → '.join(way)}): "
+                "an LM cannot stand in for itself",
+                data={"param": param},
+            )
+
+
+def _way_back(name: str, lms: Mapping[str, LM]) -> list[str] | None:
+    """The names from an LM by its fallbacks back to itself, or None."""
+    ways, seen = [[name]], {name}
+    while ways:
+        way = ways.pop()
+        for fallback in lms[way[-1]].fallbacks if way[-1] in lms else ():
+            if fallback == name:
+                return [*way, name]
+            if fallback not in seen:
+                seen.add(fallback)
+                ways.append([*way, fallback])
+    return None
 
 
 def _masked(spec: Mapping[str, Any]) -> dict[str, Any]:

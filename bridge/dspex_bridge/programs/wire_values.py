@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["MAX_GOT_LENGTH", "NoWireFormError", "key_text", "render", "to_wire"]
+__all__ = ["MAX_GOT_LENGTH", "NoWireFormError", "add_wire_form", "key_text", "render", "to_wire"]
 
 # Of a value in an error: enough to recognise it, never a whole document.
 MAX_GOT_LENGTH = 80
@@ -27,6 +27,15 @@ MAX_GOT_LENGTH = 80
 _MAX_DEPTH = 200
 
 _TEXTUAL = (uuid.UUID, PurePath)
+
+
+# Of classes that are known elsewhere only.
+_FORMS: dict[type, Callable[[Any], Any]] = {}
+
+
+def add_wire_form(class_: type, form: Callable[[Any], Any]) -> None:
+    """Say what instances of a class are on the wire: a value that `to_wire` knows."""
+    _FORMS[class_] = form
 
 
 class NoWireFormError(ValueError):
@@ -84,6 +93,9 @@ def _to_wire(value: Any, depth: int) -> Any:
         return [_to_wire(item, depth - 1) for item in _in_order(value)]
     if isinstance(value, enum.Enum):
         return _to_wire(value.value, depth - 1)
+    for class_ in type(value).__mro__:
+        if class_ in _FORMS:
+            return _to_wire(_FORMS[class_](value), depth - 1)
     if isinstance(value, BaseModel):
         return _map_to_wire(value.model_dump(), depth)
     if isinstance(value, _TEXTUAL):

@@ -1,18 +1,19 @@
 defmodule DSPex.Journal do
   @moduledoc false
   # What a new Python has to be told to be like the one before: the configuration, and the request
-  # that made each program, without its deadline. It outlives connections, and lives in memory only.
-  # What is secret is in functions, which nothing shows.
+  # that made each program, without its deadline. Beside that what Elixir alone knows of a program:
+  # its signature and its tools. It outlives connections, and lives in memory only. What is secret is
+  # in functions, which nothing shows.
 
   use GenServer
 
-  alias DSPex.{Config, Signature}
+  alias DSPex.{Config, Signature, Tool}
 
   @type body :: (... -> binary())
 
   @type entry ::
           {:configure, Config.t()}
-          | {:put, program :: String.t(), body(), Signature.t() | nil}
+          | {:put, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
           | {:delete, program :: String.t()}
 
   @spec start_link(name: atom(), configuration: Config.t()) :: GenServer.on_start()
@@ -27,8 +28,9 @@ defmodule DSPex.Journal do
     :ok
   end
 
-  def record(journal, {:put, program, body, signature}) do
-    :ets.insert(journal, {{:program, program}, body, signature})
+  def record(journal, {:put, program, body, signature, tools}) do
+    tools = Map.new(tools, &{&1.name, &1})
+    :ets.insert(journal, {{:program, program}, body, signature, tools})
     :ok
   end
 
@@ -43,14 +45,23 @@ defmodule DSPex.Journal do
   @doc "The requests that make every program again."
   @spec programs(atom()) :: [{String.t(), body()}]
   def programs(journal) do
-    :ets.select(journal, [{{{:program, :"$1"}, :"$2", :_}, [], [{{:"$1", :"$2"}}]}])
+    :ets.select(journal, [{{{:program, :"$1"}, :"$2", :_, :_}, [], [{{:"$1", :"$2"}}]}])
   end
 
   @doc "The signature of a program as Elixir knows it, `nil` where it does not."
   @spec signature(atom(), String.t()) :: Signature.t() | nil
   def signature(journal, program) do
     case :ets.lookup(journal, {:program, program}) do
-      [{_key, _body, signature}] -> signature
+      [{_key, _body, signature, _tools}] -> signature
+      [] -> nil
+    end
+  end
+
+  @doc "A tool of a program, `nil` where there is none of that name."
+  @spec tool(atom(), term(), term()) :: Tool.t() | nil
+  def tool(journal, program, name) do
+    case :ets.lookup(journal, {:program, program}) do
+      [{_key, _body, _signature, tools}] -> tools[name]
       [] -> nil
     end
   end

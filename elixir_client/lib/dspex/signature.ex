@@ -296,6 +296,15 @@ defmodule DSPex.Signature do
   @spec dump([Field.t()], map()) :: map()
   def dump(fields, values), do: Values.dump_fields(fields, values)
 
+  @doc "The name of an output, of the signature or of the module, as outputs come under it."
+  @spec output_name(t(), String.t()) :: atom() | String.t()
+  def output_name(%__MODULE__{outputs: [first | _] = fields}, text) do
+    case Enum.find(fields, &(to_string(&1.name) == text)) do
+      nil -> if is_atom(first.name), do: Map.get(@module_outputs, text, text), else: text
+      field -> field.name
+    end
+  end
+
   @doc "Outputs from the wire, under the names and of the types that the signature has."
   @spec load_outputs(t(), map()) :: {:ok, map()} | {:error, Error.t()}
   def load_outputs(%__MODULE__{outputs: [first | _] = fields}, outputs) do

@@ -137,8 +137,8 @@ defmodule DSPex.ConnectionTest do
       end
 
       for {n, task} <- tasks, do: assert(await(task) == {:ok, n})
-      assert %{calls: calls, ids: ids} = state(name)
-      assert {calls, ids} == {%{}, %{}}
+      assert %{calls: %{by_id: by_id, by_key: by_key}} = state(name)
+      assert {by_id, by_key} == {%{}, %{}}
     end
 
     test "leave nothing behind in the connection" do
@@ -158,8 +158,8 @@ defmodule DSPex.ConnectionTest do
       end)
 
       assert_receive :done, @patience_ms
-      assert %{calls: calls, ids: ids, outbox: %{bytes: 0}} = state(name)
-      assert {calls, ids} == {%{}, %{}}
+      assert %{calls: %{by_id: by_id, by_key: by_key}, outbox: %{bytes: 0}} = state(name)
+      assert {by_id, by_key} == {%{}, %{}}
       assert Process.info(connection(name), :monitors) == {:monitors, []}
     end
 
@@ -191,7 +191,7 @@ defmodule DSPex.ConnectionTest do
       assert tasks
              |> Enum.map(&await/1)
              |> Enum.map(fn {:error, error} -> error.code end)
-             |> Enum.sort() == [:internal_error, :invalid_request, :parse_error]
+             |> Enum.sort() == [:internal_error, :internal_error, :parse_error]
     end
 
     test "over the limit become frame_too_large, and the next ones are read" do
@@ -254,7 +254,7 @@ defmodule DSPex.ConnectionTest do
 
       send(caller, :report)
       assert_receive {:mailbox, {:messages, []}}, @patience_ms
-      assert state(name).calls == %{}
+      assert state(name).calls.by_id == %{}
     end
 
     test "that passes while the answer is on its way leaves the mailbox empty" do
@@ -285,7 +285,7 @@ defmodule DSPex.ConnectionTest do
       :ok = :sys.resume(connection)
 
       # Once this is answered, the connection has been through its mailbox.
-      assert state(name).calls == %{}
+      assert state(name).calls.by_id == %{}
       send(caller, :report)
       assert_receive {:mailbox, {:messages, []}}, @patience_ms
     end
@@ -307,7 +307,7 @@ defmodule DSPex.ConnectionTest do
     {id, _params, peer} = Peer.request(peer, "execute")
     Process.exit(caller, :kill)
     assert {{:notification, "cancel", %{"id" => ^id}}, _peer} = Peer.next(peer)
-    assert state(name).ids == %{}
+    assert state(name).calls.by_key == %{}
   end
 
   describe "when Python is killed" do
@@ -646,13 +646,13 @@ defmodule DSPex.ConnectionTest do
   end
 
   describe "requests of the bridge" do
-    test "are refused: there is no method yet" do
+    test "for what the client does not have are refused" do
       {_name, peer, _listener} = ready()
-      Peer.message(peer, [0, 3, "call_tool", %{tool: "search"}])
+      Peer.message(peer, [0, 3, "no_such_method", %{tool: "search"}])
       assert {{:response, 3, {:error, error}}, peer} = Peer.next(peer)
 
       assert {error.code, error.message} ==
-               {:method_not_found, ~s(this client has no method "call_tool")}
+               {:method_not_found, ~s(this client has no method "no_such_method")}
 
       Peer.message(peer, [0, 4, "call_tool", nil])
       assert {{:response, 4, {:error, %{code: :invalid_request}}}, peer} = Peer.next(peer)
@@ -707,7 +707,7 @@ defmodule DSPex.ConnectionTest do
       assert error.message =~ "Python reads too slowly"
 
       # The owner of the port is not suspended, and keeps deadlines.
-      assert %{phase: :ready, writing?: true} = state(name)
+      assert %{phase: :ready, python: %{writing?: true}} = state(name)
       assert {:error, %Error{code: :timeout}} = DSPex.ping(name, timeout: 1)
 
       Peer.signal(peer, "CONT")
@@ -717,7 +717,7 @@ defmodule DSPex.ConnectionTest do
     test "and dies leaves those who waited to the next one" do
       {name, peer, listener} = ready(max_queued_bytes: 3_000_000)
       {calls, _error} = fill(name, peer)
-      written = Enum.count(state(name).calls, fn {_id, call} -> call.written? end)
+      written = Enum.count(state(name).calls.by_id, fn {_id, call} -> call.written? end)
       {lost, waiting} = Enum.split(calls, written)
       assert length(lost) >= 1
       assert length(waiting) >= 2
@@ -761,10 +761,10 @@ defmodule DSPex.ConnectionTest do
   defp fill(name, payload, waiting) do
     number = length(waiting)
     assert number < 100
-    before = state(name).next_id
+    before = state(name).calls.next_id
     task = async(fn -> DSPex.ping(name, payload: "#{payload} #{number}", timeout: 30_000) end)
 
-    case Peer.eventually(fn -> Task.yield(task, 0) || state(name).next_id > before end) do
+    case Peer.eventually(fn -> Task.yield(task, 0) || state(name).calls.next_id > before end) do
       true -> fill(name, payload, [{number, task} | waiting])
       {:ok, {{:error, error}, _messages}} -> {Enum.reverse(waiting), error}
     end
@@ -1016,7 +1016,7 @@ defmodule DSPex.ConnectionTest do
 
   # Waits until the connection has that many calls, its own included.
   defp assert_calls(name, count),
-    do: Peer.eventually(fn -> map_size(state(name).calls) >= count end)
+    do: Peer.eventually(fn -> map_size(state(name).calls.by_id) >= count end)
 
   # The answer to initialize may still be on its way.
   defp assert_ready(name), do: Peer.eventually(fn -> state(name).phase == :ready end)

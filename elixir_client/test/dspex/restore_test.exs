@@ -184,15 +184,15 @@ defmodule DSPex.RestoreTest do
       assert error.message =~ "invalid_params: nor this"
       assert await(mend) == {:error, error}
       assert Peer.no_more?(listener, @long_ms)
-      assert %{calls: calls, ids: ids, outbox: %{bytes: 0}} = state(name)
-      assert {calls, ids} == {%{}, %{}}
+      assert %{calls: %{by_id: by_id, by_key: by_key}, outbox: %{bytes: 0}} = state(name)
+      assert {by_id, by_key} == {%{}, %{}}
     end
 
     test "is not made of one whose configure only waited for a first start" do
       {name, listener} = start(lms: [main: "demo/knn"])
       peer = Peer.accept(listener)
       other = Task.async(fn -> DSPex.configure(name, lms: [other: "no/such"]) end)
-      Peer.eventually(fn -> map_size(state(name).calls) == 2 end)
+      Peer.eventually(fn -> map_size(state(name).calls.by_id) == 2 end)
       {_hello, peer} = Peer.handshake(peer)
       {params, peer} = Peer.accept_configure(peer)
       assert Map.keys(params["lms"]) == ["main"]

@@ -1,21 +1,25 @@
 defmodule DSPex.Integration.ConformanceTest do
   # This client against `dspex conformance --serve`, a bridge that tries what a client has to bear and
-  # says what it saw of it.
+  # says what it saw of it: the driver of the recipe in protocol/CONFORMANCE.md.
   use ExUnit.Case, async: true
 
+  alias DSPex.{Chunk, Tool}
   alias DSPex.Test.Bridge
 
   @moduletag :integration
   @moduletag :capture_log
   @moduletag timeout: 120_000
 
-  # What this client can do so far, of what some cases need.
-  @has ["cancel", "timeout"]
+  @patience_ms 60_000
 
-  test "it bears every case that asks for nothing it does not have" do
+  test "it bears every case" do
     name = Bridge.start(command: Bridge.conformance_command())
     %{"cases" => cases} = question(name, "cases", %{})
-    cases = Enum.filter(cases, &(&1["needs"] -- @has == []))
+
+    for %{"case" => case, "needs" => ["tools"]} <- cases do
+      assert {:ok, _program} =
+               DSPex.create(name, "n -> n2", program: "conformance/#{case}", tools: tools())
+    end
 
     verdicts =
       for %{"case" => case} = told <- cases do
@@ -28,9 +32,23 @@ defmodule DSPex.Integration.ConformanceTest do
       assert verdict["ok"]
     end
 
-    names = for {case, _outcomes, _verdict} <- verdicts, do: case
-    # The list is the bridge's; these are some that it may not lose unseen.
-    assert ~w(values twice bad_frames errors cancel timeout dies prints) -- names == []
+    # The list is the bridge's; none may be lost unseen.
+    assert length(verdicts) == 30
+  end
+
+  defp tools do
+    [
+      Tool.new(:add, "Adds.", [a: :integer, b: :integer], &(&1.a + &1.b)),
+      Tool.new(:nest, "Nests.", [n: :integer], fn %{n: n}, context ->
+        DSPex.execute!(context.server, context.program, %{n: n})["n"]
+      end),
+      Tool.new(:wait, "Waits.", [], fn _args ->
+        receive do
+          :never -> nil
+        end
+      end),
+      Tool.new(:fail, "Fails.", [], fn _args -> raise "this tool always fails" end)
+    ]
   end
 
   defp question(name, question, inputs) do
@@ -44,7 +62,7 @@ defmodule DSPex.Integration.ConformanceTest do
   defp outcomes(name, %{"calls" => calls} = told) do
     calls
     |> Enum.map(&Task.async(fn -> outcome(name, told, &1) end))
-    |> Task.await_many(60_000)
+    |> Task.await_many(@patience_ms)
   end
 
   defp outcome(name, %{"case" => case}, %{"cancel" => true} = call) do
@@ -54,16 +72,26 @@ defmodule DSPex.Integration.ConformanceTest do
     %{cancelled: true}
   end
 
-  defp outcome(name, %{"case" => case}, call) do
-    options = [timeout: Map.get(call, "timeout_ms", 60_000)]
+  defp outcome(name, %{"case" => case}, %{"stream" => true} = call) do
+    elements =
+      name |> DSPex.stream("conformance/#{case}", call["inputs"], window: 4) |> Enum.to_list()
 
-    case DSPex.execute(name, "conformance/#{case}", call["inputs"], options) do
-      {:ok, prediction} ->
-        assert Process.info(self(), :messages) == {:messages, []}
-        %{outputs: prediction.outputs}
-
-      {:error, error} ->
-        %{error: %{code: error.code, retryable: error.retryable, data: error.data}}
-    end
+    chunks = for %Chunk{} = chunk <- elements, do: chunk
+    last = chunks |> Enum.map(& &1.attempt) |> Enum.max(fn -> 1 end)
+    text = for %Chunk{attempt: ^last, text: text} <- chunks, into: "", do: text
+    elements |> List.last() |> told() |> Map.put(:text, text)
   end
+
+  defp outcome(name, %{"case" => case}, call) do
+    options = [timeout: Map.get(call, "timeout_ms", @patience_ms)]
+    told(DSPex.execute(name, "conformance/#{case}", call["inputs"], options))
+  end
+
+  defp told({:ok, prediction}) do
+    assert Process.info(self(), :messages) == {:messages, []}
+    %{outputs: prediction.outputs}
+  end
+
+  defp told({:error, error}),
+    do: %{error: %{code: error.code, retryable: error.retryable, data: error.data}}
 end

@@ -9,7 +9,7 @@ defmodule DSPex.Test.Bridge do
   def start(options \\ []) do
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
     options = Keyword.put_new_lazy(options, :command, &command/0)
-    ExUnit.Callbacks.start_supervised!({DSPex, [name: name] ++ options})
+    ExUnit.Callbacks.start_supervised!({DSPex, Keyword.put_new(options, :name, name)})
     name
   end
 
@@ -34,7 +34,7 @@ defmodule DSPex.Test.Bridge do
     [executable |> Path.dirname() |> Path.join("dspex"), "conformance", "--serve"]
   end
 
-  def os_pid(name), do: :sys.get_state(Module.concat(name, "Connection")).os_pid
+  def os_pid(name), do: :sys.get_state(Module.concat(name, "Connection")).python.os_pid
 
   @doc "A server that takes connections and never answers: an LM that thinks for ever."
   def silent_lm do

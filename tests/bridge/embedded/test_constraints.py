@@ -6,7 +6,8 @@ from typing import Any
 import dspy
 import pytest
 from dspex_bridge.programs.checks import checks_of
-from dspex_bridge.programs.signatures import annotation, prompt_constraints
+from dspex_bridge.programs.annotations import annotation
+from dspex_bridge.programs.signatures import prompt_constraints
 from dspex_protocol.signatures import signature_from_map
 
 TEXT = "Order ABC-123 of 5 March 2024: 7 boxes, 2.5 kg each, for ada@example.org. Urgent, red."

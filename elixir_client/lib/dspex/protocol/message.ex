@@ -24,9 +24,9 @@ defmodule DSPex.Protocol.Message do
           | {:notification, method :: String.t(), params :: map()}
 
   @type peeked ::
-          {:request, id()}
+          {:request, id(), method :: String.t() | nil}
           | {:response, id() | nil, :ok | :error}
-          | :notification
+          | {:notification, method :: String.t() | nil, about :: id() | nil}
           | :unknown
 
   @doc "The part of a request or notification that does not depend on its id, encoded."
@@ -52,9 +52,19 @@ defmodule DSPex.Protocol.Message do
   def notification(body), do: [0x93, @notification, body]
 
   @doc "The response that refuses a request, or a frame of which not even the id can be read."
-  @spec error_response(id() | nil, Error.t()) :: {:ok, iodata()} | {:error, Error.t()}
-  def error_response(id, %Error{} = error),
-    do: Codec.encode_to_iodata([@response, id, Error.to_wire(error), nil])
+  @spec error_response(id() | nil, Error.t()) :: binary()
+  def error_response(id, %Error{} = error) do
+    # What was made here always has a form on the wire.
+    {:ok, response} = Codec.encode([@response, id, Error.to_wire(error), nil])
+    response
+  end
+
+  @doc "The response that gives a request its result."
+  @spec result_response(id(), term()) :: {:ok, iodata()} | {:error, Error.t()}
+  def result_response(id, result) when id in 0..@max_id do
+    with {:ok, result} <- Codec.encode_to_iodata(result, 1),
+         do: {:ok, [0x94, @response, encode_id(id), 0xC0, result]}
+  end
 
   @doc """
   Reads a whole message, strictly. A refusal comes with the id where one could be read.
@@ -103,10 +113,15 @@ defmodule DSPex.Protocol.Message do
   defp invalid(what), do: {:error, Error.new(:invalid_request, "the frame holds #{what}")}
 
   @doc """
-  Tells from its first bytes what a message is and whose, without reading the rest.
+  Tells from its first bytes what a message is and whose, without reading the rest. A method is told
+  where it is no longer than 31 bytes, as all are, and the request that a notification is about where
+  that stands first in its params, as bridges write it; else they are `nil`.
 
       iex> DSPex.Protocol.Message.peek(<<0x94, 1, 0xCD, 1, 0, 0xC0, "whatever">>)
       {:response, 256, :ok}
+
+      iex> DSPex.Protocol.Message.peek(<<0x93, 2, 0xA5, "chunk", 0x81, 0xA2, "id", 7>>)
+      {:notification, "chunk", 7}
 
       iex> DSPex.Protocol.Message.peek("Traceback (most recent call last)")
       :unknown
@@ -124,12 +139,18 @@ defmodule DSPex.Protocol.Message do
     case peek_integer(bytes) do
       {@request, rest} when length >= 2 -> peek_request(peek_integer(rest))
       {@response, rest} -> peek_response(peek_integer(rest))
-      {@notification, _rest} -> :notification
+      {@notification, rest} -> peek_notification(peek_text(rest))
       _other -> :unknown
     end
   end
 
-  defp peek_request({id, _method}) when id in 0..@max_id, do: {:request, id}
+  defp peek_request({id, rest}) when id in 0..@max_id do
+    case peek_text(rest) do
+      {method, _params} -> {:request, id, method}
+      :unknown -> {:request, id, nil}
+    end
+  end
+
   defp peek_request(_other), do: :unknown
 
   defp peek_response({id, <<0xC0, _result::binary>>}) when id in 0..@max_id,
@@ -138,6 +159,21 @@ defmodule DSPex.Protocol.Message do
   defp peek_response({id, _error}) when id in 0..@max_id, do: {:response, id, :error}
   # To nobody: the id is nil, or nonsense.
   defp peek_response(_other), do: {:response, nil, :error}
+
+  defp peek_notification({method, params}), do: {:notification, method, peek_about(params)}
+  defp peek_notification(:unknown), do: {:notification, nil, nil}
+
+  defp peek_about(<<0x8::4, size::4, 0xA2, "id", rest::binary>>) when size > 0 do
+    case peek_integer(rest) do
+      {id, _rest} when id in 0..@max_id -> id
+      _other -> nil
+    end
+  end
+
+  defp peek_about(_params), do: nil
+
+  defp peek_text(<<0b101::3, size::5, text::binary-size(size), rest::binary>>), do: {text, rest}
+  defp peek_text(_other), do: :unknown
 
   # The shortest form is usual, but any is good MessagePack.
   defp peek_integer(<<number, rest::binary>>) when number < 0x80, do: {number, rest}
@@ -151,7 +187,7 @@ defmodule DSPex.Protocol.Message do
   defp peek_integer(<<0xD3, number::signed-64, rest::binary>>), do: {number, rest}
   defp peek_integer(_other), do: :unknown
 
-  defp peeked_id({:request, id}), do: id
+  defp peeked_id({:request, id, _method}), do: id
   defp peeked_id({:response, id, _outcome}), do: id
   defp peeked_id(_other), do: nil
 

@@ -19,16 +19,15 @@ defmodule DSPex.Protocol.MessageTest do
     for id <- [0, 1, 127, 128, 255, 256, 65_536, 0x1_0000_0000, 0x7FFF_FFFF_FFFF_FFFF] do
       frame = IO.iodata_to_binary(Message.request(id, body))
       assert Message.parse(frame) == {:ok, {:request, id, "execute", params}}
-      assert Message.peek(frame) == {:request, id}
+      assert Message.peek(frame) == {:request, id, "execute"}
     end
 
     frame = IO.iodata_to_binary(Message.notification(body))
     assert Message.parse(frame) == {:ok, {:notification, "execute", params}}
-    assert Message.peek(frame) == :notification
+    assert Message.peek(frame) == {:notification, "execute", nil}
 
     error = Error.new(:method_not_found, "no such method", data: %{"method" => "x"})
-    {:ok, frame} = Message.error_response(9, error)
-    frame = IO.iodata_to_binary(frame)
+    frame = Message.error_response(9, error)
     assert Message.parse(frame) == {:ok, {:response, 9, {:error, error}}}
     assert Message.peek(frame) == {:response, 9, :error}
   end

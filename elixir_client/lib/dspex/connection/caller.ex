@@ -1,0 +1,248 @@
+defmodule DSPex.Connection.Caller do
+  @moduledoc false
+  # The caller's side of a request: it is encoded, awaited and decoded in the process that makes it.
+  #
+  # What comes for it comes to an alias, which is gone once the answer is there or nobody wants it
+  # any more: whatever is late is dropped by the runtime and never reaches a mailbox.
+
+  require Logger
+
+  alias DSPex.Connection.Failure
+  alias DSPex.{Error, Journal}
+  alias DSPex.Protocol.Message
+
+  # How much longer than its deadline a caller waits, for the bridge's own answer to it.
+  @grace_ms 50
+
+  # Around a request's body: an array's head, its kind and the longest id.
+  @max_envelope_bytes 11
+
+  @enforce_keys [:connection, :ref, :method, :timeout, :give_up_at]
+  defstruct @enforce_keys
+
+  @type t :: %__MODULE__{
+          connection: pid(),
+          ref: reference(),
+          method: String.t(),
+          timeout: timeout(),
+          give_up_at: integer() | :infinity
+        }
+
+  @type listener :: (method :: String.t(), params :: map() -> any())
+
+  @typedoc """
+    * `:entry` - makes the journal's entry, which is written once the bridge has confirmed the
+      request, of the body that makes the request again: without the deadline, which was this call's
+      alone.
+    * `:metrics` - functions by name that `call_metric` finds while the request is in flight.
+    * `:listener` - called in this process with each notification about the request; for `request/5`.
+  """
+  @type option ::
+          {:entry, nil | (Journal.body() -> Journal.entry())}
+          | {:metrics, %{optional(String.t()) => (map(), map() -> term())}}
+          | {:listener, listener() | nil}
+
+  @type result :: {:ok, term()} | {:error, Error.t()}
+
+  @doc "Sends a request and waits for its result."
+  @spec request(GenServer.server(), String.t(), map(), timeout(), [option()]) :: result()
+  def request(connection, method, params, timeout, options \\ []) do
+    {listener, options} = Keyword.pop(options, :listener)
+
+    with {:ok, exchange} <- open(connection, method, params, timeout, listener != nil, options) do
+      if listener, do: listen(exchange, listener), else: await(exchange)
+    end
+  end
+
+  defp await(exchange) do
+    {:answer, result} = next(exchange)
+    result
+  end
+
+  # A listener that raises ends the request.
+  defp listen(exchange, listener) do
+    await(exchange, listener)
+  after
+    close(exchange)
+  end
+
+  defp await(exchange, listener) do
+    case next(exchange) do
+      {:answer, result} ->
+        result
+
+      {:notification, method, params} ->
+        listener.(method, params)
+        await(exchange, listener)
+    end
+  end
+
+  @doc """
+  Sends a request, whose answer and notifications, where it `listens?`, are for `next/1`. The process
+  that opened it has to go on to the answer or `close/1`.
+  """
+  @spec open(GenServer.server(), String.t(), map(), timeout(), boolean(), [option()]) ::
+          {:ok, t()} | {:error, Error.t()}
+  def open(connection, method, params, timeout, listens?, options \\ []) do
+    with {:ok, pid} <- whereis(connection),
+         {:ok, body} <- Message.body(method, with_deadline(params, timeout)),
+         {:ok, entry} <- make_entry(options[:entry], method, params) do
+      # One answer ends the alias of a request that does not listen, the caller that of others.
+      mode = if listens?, do: :demonitor, else: :reply_demonitor
+      ref = :erlang.monitor(:process, pid, alias: mode)
+
+      request = %{
+        ref: ref,
+        caller: self(),
+        method: method,
+        # In a function nothing shows it.
+        body: fn -> body end,
+        size: byte_size(body) + @max_envelope_bytes,
+        entry: entry,
+        listens?: listens?,
+        metrics: Keyword.get(options, :metrics, %{})
+      }
+
+      GenServer.cast(pid, {:request, request})
+
+      {:ok,
+       %__MODULE__{
+         connection: pid,
+         ref: ref,
+         method: method,
+         timeout: timeout,
+         give_up_at: give_up_at(timeout)
+       }}
+    end
+  end
+
+  defp whereis(connection) do
+    case GenServer.whereis(connection) do
+      nil -> {:error, Failure.not_running()}
+      pid -> {:ok, pid}
+    end
+  end
+
+  defp with_deadline(params, :infinity), do: params
+  defp with_deadline(params, timeout), do: Map.put(params, :timeout_ms, timeout)
+
+  defp make_entry(nil, _method, _params), do: {:ok, nil}
+
+  defp make_entry(entry, method, params) do
+    with {:ok, body} <- Message.body(method, params), do: {:ok, entry.(fn -> body end)}
+  end
+
+  defp give_up_at(:infinity), do: :infinity
+  defp give_up_at(timeout), do: System.monotonic_time(:millisecond) + timeout + @grace_ms
+
+  @doc """
+  Waits for the next notification, or the answer, which is the last. No later than the deadline and
+  a moment there is one.
+  """
+  @spec next(t()) :: {:notification, String.t(), map()} | {:answer, result()}
+  def next(%__MODULE__{ref: ref} = exchange) do
+    receive do
+      {^ref, {:notification, frame}} ->
+        notification(exchange, frame)
+
+      {^ref, answer} ->
+        answered(exchange, answer)
+
+      {:DOWN, ^ref, :process, _pid, reason} ->
+        {:answer, {:error, Failure.down(reason, exchange.method)}}
+    after
+      wait_ms(exchange.give_up_at) -> give_up(exchange)
+    end
+  end
+
+  defp wait_ms(:infinity), do: :infinity
+  defp wait_ms(give_up_at), do: max(0, give_up_at - System.monotonic_time(:millisecond))
+
+  defp notification(exchange, frame) do
+    case Message.parse(frame) do
+      {:ok, {:notification, method, params}} ->
+        {:notification, method, params}
+
+      {:error, error, _id} ->
+        Logger.warning("DSPex: a notification could not be read: #{error.message}")
+        next(exchange)
+    end
+  end
+
+  defp answered(exchange, answer) do
+    forget(exchange)
+
+    case answer do
+      {:ok, frame} -> {:answer, read(frame)}
+      {:error, error} -> {:answer, {:error, error}}
+    end
+  end
+
+  defp give_up(exchange) do
+    # From here on an answer is dropped by the runtime; one that is in the mailbox still counts.
+    Process.demonitor(exchange.ref, [:flush])
+
+    case last(exchange.ref) do
+      nil ->
+        GenServer.cast(exchange.connection, {:abandon, exchange.ref})
+        text = "no answer within #{exchange.timeout} ms"
+        {:answer, {:error, Error.new(:timeout, text)}}
+
+      answer ->
+        answered(exchange, answer)
+    end
+  end
+
+  # The answer that is in the mailbox, behind notifications that nobody waits for now.
+  defp last(ref) do
+    receive do
+      {^ref, {:notification, _frame}} -> last(ref)
+      {^ref, answer} -> answer
+    after
+      0 -> nil
+    end
+  end
+
+  @doc "Lets the bridge send `n` more chunks."
+  @spec grant(t(), pos_integer()) :: :ok
+  def grant(exchange, n), do: GenServer.cast(exchange.connection, {:grant, exchange.ref, n})
+
+  @doc "Ends a request that nobody wants any more: it is cancelled, unless it has been answered."
+  @spec close(t()) :: :ok
+  def close(exchange) do
+    forget(exchange)
+    GenServer.cast(exchange.connection, {:abandon, exchange.ref})
+  end
+
+  # What is on its way goes nowhere, what has come is taken out.
+  defp forget(exchange) do
+    Process.demonitor(exchange.ref, [:flush])
+    flush(exchange.ref)
+  end
+
+  defp flush(ref) do
+    receive do
+      {^ref, _message} -> flush(ref)
+    after
+      0 -> :ok
+    end
+  end
+
+  @doc """
+  Reads the response to a request of ours. One that is no response as the protocol has it is an
+  error of the bridge's.
+  """
+  @spec read(binary()) :: result()
+  def read(frame) do
+    case Message.parse(frame) do
+      {:ok, {:response, _id, result}} ->
+        result
+
+      {:error, %Error{code: :invalid_request} = error, _id} ->
+        {:error, Error.new(:internal_error, "the answer is malformed: #{error.message}")}
+
+      {:error, error, _id} ->
+        {:error, error}
+    end
+  end
+end

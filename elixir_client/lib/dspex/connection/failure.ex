@@ -1,0 +1,50 @@
+defmodule DSPex.Connection.Failure do
+  @moduledoc false
+  # The errors that are the connection's own: what became of a request that has no answer.
+
+  alias DSPex.Error
+
+  # Requests that can be made again whatever became of the first one: they change nothing, or
+  # nothing that a new Python would still have. Others may have called an LM.
+  @repeatable ~w(ping stats list describe dump create load delete configure)
+
+  @doc "Python ended after the request had been written to it."
+  @spec lost(String.t(), String.t()) :: Error.t()
+  def lost(method, why) do
+    if method in @repeatable do
+      text = "#{why}; #{method} can safely be called again"
+      Error.new(:connection_lost, text, retryable: true)
+    else
+      Error.new(
+        :connection_lost,
+        "#{why}; #{method} may have been done in part, and paid for, so it is not made again by itself"
+      )
+    end
+  end
+
+  @doc "The connection's process ended, for this reason."
+  @spec down(term(), String.t()) :: Error.t()
+  def down(reason, _method) when reason in [:noproc, :normal, :shutdown], do: not_running()
+  def down({:shutdown, _why}, _method), do: not_running()
+
+  def down(_reason, method),
+    do: lost(method, "the connection to Python failed before it answered")
+
+  @spec not_running() :: Error.t()
+  def not_running,
+    do: Error.new(:not_started, "the DSPex instance is not running", retryable: true)
+
+  @doc "So many bytes of requests wait to be written that there is no room for another."
+  @spec overloaded(non_neg_integer(), :starting | :ready) :: Error.t()
+  def overloaded(bytes, phase) do
+    why = if phase == :ready, do: "Python reads too slowly", else: "Python is starting"
+    text = "#{bytes} bytes of requests are waiting (#{why}); this one was not sent"
+    Error.new(:overloaded, text, retryable: true)
+  end
+
+  @spec too_large(pos_integer(), pos_integer()) :: Error.t()
+  def too_large(size, limit) do
+    text = "the request has #{size} bytes, the bridge takes #{limit}"
+    Error.new(:frame_too_large, text, data: %{"size" => size, "limit" => limit})
+  end
+end
