@@ -277,9 +277,9 @@ defmodule DSPex.Signature do
   @doc """
   The signature as a text for people.
 
-      iex> {:ok, signature} = DSPex.Signature.new("question -> score: float", instructions: "Judge.")
-      iex> signature |> DSPex.Signature.describe() |> String.split("\n")
-      ["Judge.", "", "Inputs:", "  * `question` (`str`)", "Outputs:", "  * `score` (`float`)"]
+      iex> {:ok, signature} = DSPex.Signature.new("question -> score: float")
+      iex> signature |> DSPex.Signature.describe() |> String.split("\\n")
+      ["Inputs:", "  * `question` (`str`)", "Outputs:", "  * `score` (`float`)"]
   """
   @spec describe(t()) :: String.t()
   def describe(%__MODULE__{} = signature) do

@@ -96,6 +96,23 @@ defmodule DSPex.Signature.Field do
   defp merge({:constrained, type, inner}, constraints),
     do: merge(type, Keyword.merge(inner, constraints))
 
+  defp merge({:optional, {:constrained, type, inner}}, constraints),
+    do: merge({:optional, type}, Keyword.merge(inner, constraints))
+
+  # Of a union those that all members have.
+  defp merge({:optional, {:union, _types} = union}, constraints) do
+    {union, constraints} = merge(union, constraints)
+    {{:optional, union}, constraints}
+  end
+
+  defp merge({:union, [{:constrained, _, inner} | _] = types} = union, constraints) do
+    if Enum.all?(types, &match?({:constrained, _type, ^inner}, &1)) do
+      {{:union, Enum.map(types, &elem(&1, 1))}, Keyword.merge(inner, constraints)}
+    else
+      {union, constraints}
+    end
+  end
+
   defp merge(:atom, constraints) do
     case Keyword.pop(constraints, :one_of) do
       {nil, constraints} -> {:atom, constraints}

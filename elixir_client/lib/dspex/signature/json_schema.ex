@@ -5,7 +5,7 @@ defmodule DSPex.Signature.JsonSchema do
   """
 
   alias DSPex.Signature
-  alias DSPex.Signature.{Constraints, Field, Struct, Types, Values}
+  alias DSPex.Signature.{Constraints, Field, Types, Values}
 
   # JSON Schema's own format "time" is another one: it has an offset.
   @time "^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\\.[0-9]{1,9})?)?$"
@@ -74,6 +74,9 @@ defmodule DSPex.Signature.JsonSchema do
   # What the providers take as the name of a function.
   @max_function_name 64
 
+  @doc false
+  def tables, do: %{plain: @plain, keys: @keys, keywords: @keywords, media_type: @media_type}
+
   @doc """
   A signature in one of three forms:
 
@@ -138,16 +141,17 @@ defmodule DSPex.Signature.JsonSchema do
   end
 
   defp of_field(field) do
-    schema = field.type |> of_type(field.constraints) |> put("description", field.description)
+    field.type
+    |> of_type(field.constraints)
+    |> put("description", field.description)
+    |> put_default(field.type, field.default)
+  end
 
-    case field.default do
-      {:value, value} ->
-        {:ok, json} = Values.to_json(field.type, value)
-        Map.put(schema, "default", json)
+  defp put_default(schema, _type, :none), do: schema
 
-      :none ->
-        schema
-    end
+  defp put_default(schema, type, {:value, value}) do
+    {:ok, json} = Values.to_json(type, value)
+    Map.put(schema, "default", json)
   end
 
   # --- from types ---
@@ -220,14 +224,29 @@ defmodule DSPex.Signature.JsonSchema do
   end
 
   defp of_object(type) do
-    schema = Map.put(of_fields(Types.properties(type), :inputs), "additionalProperties", false)
+    object = Types.object(type)
+    required = for property <- object.properties, property.required?, do: to_string(property.name)
 
-    if is_atom(type) and Struct.struct?(type),
-      do: Map.put(schema, "title", title(type)),
-      else: schema
+    %{
+      "type" => "object",
+      "properties" => Map.new(object.properties, &{to_string(&1.name), of_property(&1)}),
+      "required" => required
+    }
+    |> put("title", object.title)
+    |> put("description", object.description)
+    |> additional(object.additional)
   end
 
-  defp title(module), do: module |> inspect() |> String.replace(".", "_")
+  defp additional(schema, nil), do: Map.put(schema, "additionalProperties", false)
+  defp additional(schema, :any), do: schema
+  defp additional(schema, type), do: Map.put(schema, "additionalProperties", of_type(type, %{}))
+
+  defp of_property(property) do
+    property.type
+    |> of_type(%{})
+    |> put("description", property.description)
+    |> put_default(property.type, property.default)
+  end
 
   defp any_of(union, constraints) do
     schemas = union |> members() |> Enum.map(&of_type(&1, constraints))
@@ -290,129 +309,4 @@ defmodule DSPex.Signature.JsonSchema do
 
   defp put(map, _key, nil), do: map
   defp put(map, key, value), do: Map.put(map, key, value)
-
-  # --- to types ---
-
-  @by_schema @plain
-             |> Map.drop([:confidence_score, :embedding, :reasoning_chain, :tensor])
-             |> Map.new(fn {type, schema} -> {schema, type} end)
-
-  @key_types Map.new(@keys, fn {type, schema} -> {schema, type} end)
-
-  @names Map.new(@keywords, fn {name, keyword} -> {keyword, name} end)
-
-  @doc """
-  The type whose schema this is, `{:json_schema, schema}` where there is none: nothing that a schema
-  says is ever left out.
-  """
-  @spec to_type(map()) :: Types.t()
-  def to_type(schema) when is_map(schema) do
-    # What is read is only believed where it is written the same way.
-    with {:ok, type} <- read(schema),
-         :ok <- Types.check(type),
-         ^schema <- of_type(type, %{}) do
-      type
-    else
-      _other -> {:json_schema, schema}
-    end
-  end
-
-  defp read(schema) when is_map_key(@by_schema, schema), do: Map.fetch(@by_schema, schema)
-
-  defp read(%{"anyOf" => schemas}) when is_list(schemas) do
-    {nulls, schemas} = Enum.split_with(schemas, &(&1 == %{"type" => "null"}))
-
-    with {:ok, types} <- read_all(schemas) do
-      case {types, nulls} do
-        {[type], [_null]} -> {:ok, {:optional, type}}
-        {[_, _ | _], [_null]} -> {:ok, {:optional, {:union, types}}}
-        {[_, _ | _], []} -> {:ok, {:union, types}}
-        _other -> :error
-      end
-    end
-  end
-
-  defp read(%{"prefixItems" => schemas, "items" => false}) when is_list(schemas) do
-    with {:ok, types} <- read_all(schemas), do: {:ok, {:tuple, types}}
-  end
-
-  defp read(%{"enum" => [_ | _] = values} = schema) when map_size(schema) <= 2,
-    do: {:ok, {:one_of, values}}
-
-  defp read(%{"contentMediaType" => @media_type <> language}), do: {:ok, {:code, language}}
-
-  defp read(%{"type" => "array", "uniqueItems" => true, "items" => items} = schema)
-       when is_map(items) do
-    with {:ok, type} <- read_item(items),
-         do: constrained({:set, type}, Map.drop(schema, ["type", "items", "uniqueItems"]))
-  end
-
-  defp read(%{"type" => "array"} = schema) do
-    with {:ok, type} <- read_item(Map.get(schema, "items", %{})),
-         do: constrained({:list, type}, Map.drop(schema, ["type", "items"]))
-  end
-
-  defp read(%{"type" => "object", "properties" => properties} = schema) when is_map(properties) do
-    with {:ok, types} <- properties |> Map.values() |> read_all(),
-         false <- is_map_key(schema, "title"),
-         do: {:ok, properties |> Map.keys() |> Enum.zip(types) |> Map.new()}
-  end
-
-  defp read(%{"type" => "object"} = schema) do
-    with {:ok, key} <- read_key(Map.get(schema, "propertyNames", %{})),
-         {:ok, type} <- read_item(Map.get(schema, "additionalProperties", %{})) do
-      type = if {key, type} == {:string, :any}, do: :map, else: {:dict, key, type}
-      constrained(type, Map.drop(schema, ["type", "propertyNames", "additionalProperties"]))
-    end
-  end
-
-  defp read(%{"type" => _type} = schema) do
-    # The plain type with most of these keywords; the rest are constraints.
-    @by_schema
-    |> Enum.filter(fn {plain, _type} ->
-      plain != %{} and Map.take(schema, Map.keys(plain)) == plain
-    end)
-    |> Enum.max_by(fn {plain, _type} -> map_size(plain) end, fn -> nil end)
-    |> case do
-      nil -> :error
-      {plain, type} -> constrained(type, Map.drop(schema, Map.keys(plain)))
-    end
-  end
-
-  defp read(_other), do: :error
-
-  defp read_item(schema) when is_map(schema), do: {:ok, to_type(schema)}
-  defp read_item(_other), do: :error
-
-  defp read_all(schemas) do
-    if Enum.all?(schemas, &is_map/1), do: {:ok, Enum.map(schemas, &to_type/1)}, else: :error
-  end
-
-  defp read_key(none) when none == %{}, do: {:ok, :string}
-  defp read_key(names) when is_map_key(@key_types, names), do: Map.fetch(@key_types, names)
-  defp read_key(%{"enum" => [_ | _] = values}), do: {:ok, {:one_of, values}}
-  defp read_key(_other), do: :error
-
-  defp constrained(type, none) when none == %{}, do: {:ok, type}
-
-  defp constrained(type, rest) do
-    # By name, so that a schema is always read as the same term.
-    rest
-    |> Enum.sort()
-    |> Enum.reduce_while({:ok, []}, fn {keyword, value}, {:ok, options} ->
-      case name(keyword, type) do
-        nil -> {:halt, :error}
-        name -> {:cont, {:ok, [{name, value} | options]}}
-      end
-    end)
-    |> case do
-      {:ok, options} -> {:ok, {:constrained, type, Enum.reverse(options)}}
-      :error -> :error
-    end
-  end
-
-  defp name("minProperties", _type), do: :min_items
-  defp name("maxProperties", _type), do: :max_items
-  defp name("enum", _type), do: :one_of
-  defp name(keyword, _type), do: @names[keyword]
 end

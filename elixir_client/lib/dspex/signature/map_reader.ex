@@ -54,11 +54,18 @@ defmodule DSPex.Signature.MapReader do
   defp field(field, side) when is_map(field) and not is_struct(field) do
     with {:ok, field} <- string_keys(field, @field_keys, "a field of the #{side}"),
          {:ok, type} <- type(Map.get(field, "type", :string)),
-         {:ok, options} <- options(field),
+         {:ok, options} <- options(said_by_schema(field)),
          do: named(field["name"], Field.new(field["name"], type, options))
   end
 
   defp field(_other, side), do: invalid("a field of the #{side} is a map")
+
+  # A JSON Schema says these of itself.
+  defp said_by_schema(%{"type" => %{} = schema} = field) do
+    schema |> Map.take(["description", "default"]) |> Map.merge(field)
+  end
+
+  defp said_by_schema(field), do: field
 
   defp type(text) when is_binary(text), do: TypeConverter.from_wire(text)
 

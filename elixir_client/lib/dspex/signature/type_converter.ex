@@ -48,7 +48,7 @@ defmodule DSPex.Signature.TypeConverter do
   | `{:json_schema, map}` | what fits the schema, as the bridge judges |
   """
 
-  alias DSPex.Signature.{JsonSchema, TypeParser, Types, Values}
+  alias DSPex.Signature.{JsonSchema, SchemaReader, TypeParser, Types, Values}
 
   @type type :: Types.t()
 
@@ -95,7 +95,10 @@ defmodule DSPex.Signature.TypeConverter do
   def to_json_schema(type), do: JsonSchema.of_type(type, %{})
 
   @doc """
-  The type whose JSON Schema this is; `{:json_schema, schema}` where no other type says the same.
+  The type that says what a JSON Schema does; `{:json_schema, schema}` where none does.
+
+  An object with more to say than a map has (a description, a default, open to other keys) is read as
+  `{:object, properties, rest}`, whose values are maps with string keys.
 
       iex> DSPex.Signature.TypeConverter.from_json_schema(%{"type" => "array", "items" => %{"type" => "string"}})
       {:list, :string}
@@ -104,7 +107,7 @@ defmodule DSPex.Signature.TypeConverter do
       {:json_schema, %{"not" => %{}}}
   """
   @spec from_json_schema(map()) :: type()
-  defdelegate from_json_schema(schema), to: JsonSchema, as: :to_type
+  defdelegate from_json_schema(schema), to: SchemaReader, as: :type
 
   @doc """
   A value of a type, as the codec writes it. What does not fit the type is left as it is: the bridge

@@ -7,7 +7,7 @@ defmodule DSPex.Signature.TypeParser do
   #     field     = name [":" type]
   #     type      = member ("|" member)*
   #     member    = name | name "[" type ("," type)* "]" | "Literal" "[" value ("," value)* "]"
-  #               | "embedding" "[" integer "]" | "None"
+  #               | "embedding" "[" integer "]" | "code" "[" string "]" | "None"
   #
   # Text becomes Elixir types (see `DSPex.Signature.TypeConverter`), and never atoms of its own. The
   # error is the first in reading order; its position counts characters from 0.
@@ -130,7 +130,7 @@ defmodule DSPex.Signature.TypeParser do
   defp alternatives(tokens, depth) do
     {members, rest} = members(tokens, depth)
 
-    case flat_union(members) do
+    case Types.union(members) do
       :none -> fail(tokens, "None stands only beside another type, as in \"str | None\"")
       type -> {type, rest}
     end
@@ -185,7 +185,7 @@ defmodule DSPex.Signature.TypeParser do
 
   defp generic("Optional", inner, _tokens, depth) do
     {type, rest} = alternatives(inner, depth)
-    {flat_union([type, :none]), close(rest)}
+    {Types.union([type, :none]), close(rest)}
   end
 
   defp generic("tuple", inner, _tokens, depth) do
@@ -196,7 +196,7 @@ defmodule DSPex.Signature.TypeParser do
   defp generic("Union", inner, _tokens, depth) do
     {types, rest} = union_members(inner, depth)
 
-    case flat_union(types) do
+    case Types.union(types) do
       :none -> fail(inner, "None stands only beside another type, as in \"str | None\"")
       type -> {type, close(rest)}
     end
@@ -233,6 +233,13 @@ defmodule DSPex.Signature.TypeParser do
     end
   end
 
+  defp generic("code", inner, _tokens, _depth) do
+    case inner do
+      [{:string, language, _} | rest] -> {checked({:code, language}, inner), close(rest)}
+      inner -> expected(inner, "the name of a language, as in code[\"python\"]")
+    end
+  end
+
   defp generic(name, _inner, tokens, _depth) do
     case Types.from_name(name) do
       {:ok, _type} -> fail(tl(tokens), "#{name} takes nothing in brackets")
@@ -254,7 +261,7 @@ defmodule DSPex.Signature.TypeParser do
   defp union_members(tokens, depth) do
     separated(tokens, fn tokens ->
       {members, tokens} = members(tokens, depth)
-      {flat_union(members), tokens}
+      {Types.union(members), tokens}
     end)
   end
 
@@ -304,24 +311,6 @@ defmodule DSPex.Signature.TypeParser do
       do: fail(tokens, message),
       else: String.to_integer(digits)
   end
-
-  # Unions have no unions in them, nothing twice, and None as {:optional, type}.
-  defp flat_union(members) do
-    members = Enum.flat_map(members, &flat_member/1)
-    types = members |> Enum.reject(&(&1 == :none)) |> Enum.uniq()
-
-    case {types, :none in members} do
-      {[], true} -> :none
-      {[type], true} -> {:optional, type}
-      {types, true} -> {:optional, {:union, types}}
-      {[type], false} -> type
-      {types, false} -> {:union, types}
-    end
-  end
-
-  defp flat_member({:union, types}), do: types
-  defp flat_member({:optional, type}), do: flat_member(type) ++ [:none]
-  defp flat_member(type), do: [type]
 
   defp unknown(name) do
     names = Types.wire_names()

@@ -77,6 +77,22 @@ defmodule DSPex.Signature.Types do
 
   @type t :: atom() | tuple() | map()
 
+  @type property :: %{
+          name: atom() | String.t(),
+          type: t(),
+          required?: boolean(),
+          default: {:value, term()} | :none,
+          description: String.t() | nil
+        }
+
+  @type object :: %{
+          properties: [property()],
+          additional: t() | nil,
+          title: String.t() | nil,
+          description: String.t() | nil,
+          partial?: boolean()
+        }
+
   @doc "The type of a wire type that is a name alone."
   @spec from_name(String.t()) :: {:ok, t()} | :error
   def from_name(name), do: Map.fetch(@by_name, name)
@@ -104,6 +120,28 @@ defmodule DSPex.Signature.Types do
   def members({:optional, type}), do: members(type)
   def members({:union, types}), do: Enum.flat_map(types, &members/1)
   def members(type), do: [canonical(type)]
+
+  @doc """
+  The union of types: flat, nothing twice, and `:none`, which is nil's type, as `{:optional, type}`.
+  Of `:none` alone it is `:none`.
+  """
+  @spec union([t() | :none]) :: t() | :none
+  def union(types) do
+    flat = Enum.flat_map(types, &flat/1)
+    types = flat |> Enum.reject(&(&1 == :none)) |> Enum.uniq()
+
+    case {types, :none in flat} do
+      {[], true} -> :none
+      {[type], true} -> {:optional, type}
+      {types, true} -> {:optional, {:union, types}}
+      {[type], false} -> type
+      {types, false} -> {:union, types}
+    end
+  end
+
+  defp flat({:union, types}), do: Enum.flat_map(types, &flat/1)
+  defp flat({:optional, type}), do: flat(type) ++ [:none]
+  defp flat(type), do: [type]
 
   @doc "Whether `nil` is a value of the type by its own declaration (`:any` declares nothing)."
   @spec allows_nil?(t()) :: boolean()
@@ -159,13 +197,16 @@ defmodule DSPex.Signature.Types do
     do: {:error, "{:embedding, size} takes an integer from 1 to #{@max_dimensions}"}
 
   def check({:code, language}) when is_binary(language) do
-    if language =~ ~r/\A[A-Za-z0-9_+#.-]{1,32}\z/,
+    if language =~ ~r/\A[A-Za-z0-9#+._-]{1,40}\z/,
       do: :ok,
-      else: {:error, "{:code, language} takes a language's name, such as \"python\""}
+      else: {:error, "the name of a language has 1 to 40 letters, digits and _ + # . -"}
   end
 
   def check({:json_schema, schema}) when is_map(schema) and not is_struct(schema), do: :ok
   def check({:json_schema, _other}), do: {:error, "{:json_schema, schema} takes a map"}
+
+  # Only ever read from a JSON Schema, which holds the types in it to this.
+  def check({:object, _properties, _rest}), do: :ok
 
   def check(map) when is_map(map) and not is_struct(map) do
     wrong = Enum.find(Map.keys(map), &(not key_name?(&1)))
@@ -295,7 +336,7 @@ defmodule DSPex.Signature.Types do
 
   def text(type) do
     case canonical(type) do
-      ^type -> "{#{Enum.join(shown_properties(properties(type)), ", ")}}"
+      ^type -> "{#{type |> object() |> shown_properties() |> Enum.join(", ")}}"
       other -> text(other)
     end
   end
@@ -314,31 +355,65 @@ defmodule DSPex.Signature.Types do
   defp allows_none?({:union, types}), do: Enum.any?(types, &allows_none?/1)
   defp allows_none?(_type), do: false
 
-  defp shown_properties(properties) do
+  defp shown_properties(object) do
     names =
-      for field <- properties,
-          do: if(may_be_left_out?(field), do: "#{field.name}?", else: to_string(field.name))
+      for property <- object.properties,
+          do: if(property.required?, do: to_string(property.name), else: "#{property.name}?")
 
-    case Enum.split(names, @shown_properties) do
-      {names, []} -> names
-      {names, _more} -> names ++ ["…"]
-    end
+    {shown, more} = Enum.split(names, @shown_properties)
+    if more == [] and is_nil(object.additional), do: shown, else: shown ++ ["…"]
   end
 
   @doc "Whether values of a type are maps with known keys."
   @spec object?(t()) :: boolean()
+  def object?({:object, _properties, _rest}), do: true
   def object?(type), do: is_map(type) or (is_atom(type) and Struct.struct?(type))
 
-  @doc "The keys of an object type, as fields."
-  @spec properties(t()) :: [Field.t()]
-  def properties(map) when is_map(map) do
+  @doc """
+  What an object type says: of every property the name, the type with its constraints, whether there
+  has to be one, and the default; and `additional`, the type of all other properties, nil where there
+  are none. `partial?` is whether a property that is left out stays so, and is not nil.
+  """
+  @spec object(t()) :: object()
+  def object({:object, properties, rest}),
+    do: Map.merge(%{properties: properties, partial?: true}, rest)
+
+  def object(map) when is_map(map) do
     # A map has no order: that of the names is the same on every machine.
     map
     |> Enum.sort_by(fn {key, _type} -> to_string(key) end)
-    |> Enum.map(fn {key, type} -> struct(Field, name: key, type: type) end)
+    |> Enum.map(fn {key, type} -> property(key, type) end)
+    |> closed(nil)
   end
 
-  def properties(module), do: Struct.fields(module)
+  def object(module) do
+    properties =
+      for field <- Struct.fields(module) do
+        constrained =
+          if field.constraints == %{},
+            do: field.type,
+            else: {:constrained, field.type, Map.to_list(field.constraints)}
+
+        property = property(field.name, constrained)
+        required? = property.required? and field.default == :none
+        %{property | default: field.default, description: field.description, required?: required?}
+      end
+
+    closed(properties, module |> inspect() |> String.replace(".", "_"))
+  end
+
+  defp closed(properties, title),
+    do: %{
+      properties: properties,
+      additional: nil,
+      title: title,
+      description: nil,
+      partial?: false
+    }
+
+  defp property(name, type) do
+    %{name: name, type: type, required?: not allows_nil?(type), default: :none, description: nil}
+  end
 
   @doc "Whether a field needs no value: it has a default, or its type allows `nil`."
   @spec may_be_left_out?(Field.t()) :: boolean()

@@ -463,36 +463,30 @@ defmodule DSPex.Signature.Validator do
   defp shape?({:constrained, type, options}, value),
     do: exact?(type, value) and failed(type, Constraints.normal(options), value) == nil
 
-  defp shape?(type, value) when is_atom(type) or is_map(type) do
-    if Types.object?(type), do: exact_object?(type, value), else: type in Types.dspy()
-  end
-
   defp shape?({:json_schema, _schema}, _value), do: true
   defp shape?({:code, _language}, _value), do: true
-  defp shape?(_type, _value), do: false
+
+  defp shape?(type, value),
+    do: if(Types.object?(type), do: exact_object?(type, value), else: type in Types.dspy())
 
   # --- objects ---
 
   defp object(type, label, value, at, found) do
     with {:ok, map} <- object_map(type, value),
          {:ok, by_text} <- distinct(map) do
-      properties = Types.properties(type)
+      object = Types.object(type)
 
       {converted, found} =
-        Enum.reduce(properties, {%{}, found}, fn property, {converted, found} ->
-          {value, found} = property(property, by_text, at, found)
-          {Map.put(converted, property.name, value), found}
+        Enum.reduce(object.properties, {%{}, found}, fn property, {converted, found} ->
+          case property(property, by_text, at, found) do
+            {:left_out, found} when object.partial? -> {converted, found}
+            {:left_out, found} -> {Map.put(converted, property.name, nil), found}
+            {value, found} -> {Map.put(converted, property.name, value), found}
+          end
         end)
 
-      names = Enum.map(properties, &to_string(&1.name))
-
-      found =
-        for {text, value} <- by_text, text not in names, reduce: found do
-          found ->
-            hint = Options.did_you_mean(text, names)
-            add(found, "unexpected", [text | at], "no property of this name", value, hint)
-        end
-
+      {others, found} = others(by_text, object, at, found)
+      converted = Map.merge(converted, others)
       {if(is_atom(type), do: struct(type, converted), else: converted), found}
     else
       :error -> refuse(found, "type", at, label, value)
@@ -513,30 +507,53 @@ defmodule DSPex.Signature.Validator do
   defp property(property, by_text, at, found) do
     name = to_string(property.name)
 
-    case {by_text, property.default} do
-      {%{^name => value}, _default} ->
-        convert(property.type, property.constraints, value, [name | at], found)
-
-      {%{}, {:value, default}} ->
-        convert(property.type, property.constraints, default, [name | at], found)
-
-      {%{}, :none} ->
-        if Types.allows_nil?(property.type),
-          do: {nil, found},
-          else: {nil, add(found, "missing", [name | at], expected(property), :missing)}
+    case {by_text, property} do
+      {%{^name => value}, _property} -> convert(property.type, %{}, value, [name | at], found)
+      {_, %{default: {:value, value}}} -> convert(property.type, %{}, value, [name | at], found)
+      {_, %{required?: false}} -> {:left_out, found}
+      _missing -> {nil, add(found, "missing", [name | at], Types.text(property.type), :missing)}
     end
   end
 
-  defp exact_object?(type, value) do
-    case object_map(type, value) do
-      {:ok, map} ->
-        match?({_value, %{count: 0}}, object(type, {type, %{}}, map, [], new(@max_errors)))
+  defp others(by_text, object, at, found) do
+    names = Enum.map(object.properties, &to_string(&1.name))
 
-      :error ->
-        false
+    by_text
+    |> Map.drop(names)
+    |> Enum.reduce({%{}, found}, fn {text, value}, {others, found} ->
+      if object.additional do
+        {value, found} = convert(object.additional, %{}, value, [text | at], found)
+        {Map.put(others, text, value), found}
+      else
+        hint = Options.did_you_mean(text, names)
+        what = "no property of this name"
+        {others, add(found, "unexpected", [text | at], what, value, hint)}
+      end
+    end)
+  end
+
+  defp exact_object?(type, value) do
+    with {:ok, map} <- object_map(type, value),
+         {:ok, by_text} <- distinct(map) do
+      object = Types.object(type)
+      names = Enum.map(object.properties, &to_string(&1.name))
+      others = Map.drop(by_text, names)
+
+      # A default that is to be filled in leaves the value not as it was.
+      Enum.all?(object.properties, &exact_property?(&1, by_text)) and
+        (others == %{} or
+           (object.additional != nil and
+              Enum.all?(others, fn {_, item} -> exact?(object.additional, item) end)))
+    else
+      :error -> false
     end
-  catch
-    {__MODULE__, _found} -> false
+  end
+
+  defp exact_property?(property, by_text) do
+    case Map.fetch(by_text, to_string(property.name)) do
+      {:ok, value} -> exact?(property.type, value)
+      :error -> not property.required? and property.default == :none
+    end
   end
 
   # --- errors ---

@@ -52,8 +52,10 @@ defmodule DSPex.Signature.Values do
   defp dump_object(type, %module{} = value) when module == type,
     do: dump_object(type, Map.from_struct(value))
 
-  defp dump_object(type, map) when is_map(map) and not is_struct(map),
-    do: dump_fields(Types.properties(type), map)
+  defp dump_object(type, map) when is_map(map) and not is_struct(map) do
+    %{properties: properties, additional: additional} = Types.object(type)
+    dump_named(properties, additional, map)
+  end
 
   defp dump_object(_type, value), do: value
 
@@ -62,23 +64,17 @@ defmodule DSPex.Signature.Values do
   under a key that is no field's is left as it is.
   """
   @spec dump_fields([Field.t()], map()) :: map()
-  def dump_fields(fields, values) do
-    types = Map.new(fields, &{to_string(&1.name), &1.type})
+  def dump_fields(fields, values), do: dump_named(fields, nil, values)
+
+  defp dump_named(named, other, values) do
+    types = Map.new(named, &{to_string(&1.name), &1.type})
 
     Map.new(values, fn {key, value} ->
-      case types do
-        %{^key => type} -> {key, dump(type, value)}
-        %{} when is_atom(key) -> {key, dump_atom_key(types, key, value)}
-        %{} -> {key, value}
+      case Map.get(types, if(is_atom(key), do: Atom.to_string(key), else: key), other) do
+        nil -> {key, value}
+        type -> {key, dump(type, value)}
       end
     end)
-  end
-
-  defp dump_atom_key(types, key, value) do
-    case Map.fetch(types, Atom.to_string(key)) do
-      {:ok, type} -> dump(type, value)
-      :error -> value
-    end
   end
 
   defp dumped(type, value) do
@@ -219,29 +215,48 @@ defmodule DSPex.Signature.Values do
   end
 
   defp load_object(type, map) when is_map(map) and not is_struct(map) do
-    type
-    |> Types.properties()
-    |> Enum.reduce_while({:ok, %{}}, fn property, {:ok, loaded} ->
-      name = to_string(property.name)
+    object = Types.object(type)
+    names = Enum.map(object.properties, &to_string(&1.name))
 
-      case load_property(property, Map.fetch(map, name)) do
-        {:ok, value} -> {:cont, {:ok, Map.put(loaded, property.name, value)}}
-        {:error, path, expected} -> {:halt, {:error, [name | path], expected}}
-      end
-    end)
-    |> case do
-      {:ok, loaded} when is_atom(type) -> {:ok, struct(type, loaded)}
-      result -> result
+    with {:ok, loaded} <- load_properties(object, map),
+         {:ok, others} <- load_others(Map.drop(map, names), object.additional || :any) do
+      loaded = Map.merge(others, loaded)
+      {:ok, if(is_atom(type), do: struct(type, loaded), else: loaded)}
     end
   end
 
   defp load_object(type, _other), do: misfit(type)
 
-  defp load_property(property, {:ok, value}), do: load(property.type, value)
-  defp load_property(%{default: {:value, value}}, :error), do: {:ok, value}
+  defp load_properties(object, map) do
+    Enum.reduce_while(object.properties, {:ok, %{}}, fn property, {:ok, loaded} ->
+      name = to_string(property.name)
 
-  defp load_property(property, :error) do
-    if Types.allows_nil?(property.type), do: {:ok, nil}, else: misfit(property.type)
+      case {Map.fetch(map, name), property} do
+        {{:ok, value}, _property} ->
+          case load(property.type, value) do
+            {:ok, value} -> {:cont, {:ok, Map.put(loaded, property.name, value)}}
+            {:error, path, expected} -> {:halt, {:error, [name | path], expected}}
+          end
+
+        {:error, %{required?: true}} ->
+          {:halt, {:error, [name], Types.text(property.type)}}
+
+        {:error, _optional} when object.partial? ->
+          {:cont, {:ok, loaded}}
+
+        {:error, _optional} ->
+          {:cont, {:ok, Map.put(loaded, property.name, nil)}}
+      end
+    end)
+  end
+
+  defp load_others(map, type) do
+    Enum.reduce_while(map, {:ok, %{}}, fn {name, value}, {:ok, loaded} ->
+      case load(type, value) do
+        {:ok, value} -> {:cont, {:ok, Map.put(loaded, name, value)}}
+        {:error, path, expected} -> {:halt, {:error, [name | path], expected}}
+      end
+    end)
   end
 
   # `true` is a value of its own, and not the text "true".

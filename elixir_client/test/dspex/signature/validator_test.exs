@@ -62,6 +62,22 @@ defmodule DSPex.Signature.ValidatorTest do
     signature
   end
 
+  defp errors(vector, errors) do
+    errors = Enum.map(errors, &Map.delete(&1, "message"))
+
+    # The properties of an object are a map, which has no order here.
+    if Enum.any?(vector["fields"], &is_map(&1["type"])),
+      do: errors |> Enum.map(&in_order/1) |> Enum.sort(),
+      else: errors
+  end
+
+  defp in_order(%{"expected" => "{" <> names} = error) do
+    names = names |> String.trim_trailing("}") |> String.split(", ") |> Enum.sort()
+    %{error | "expected" => names}
+  end
+
+  defp in_order(error), do: error
+
   test "validation.json: inputs convert to the same values, or are refused with the same errors" do
     cases = Enum.filter(JSON.vectors("validation.json")["cases"], &(&1["side"] == "inputs"))
     {left_out, judged} = Enum.split_with(cases, &left_out?/1)
@@ -77,9 +93,9 @@ defmodule DSPex.Signature.ValidatorTest do
 
         %{"errors" => errors} ->
           assert {^vector, {:error, %Error{code: :input_validation} = error}} = {vector, result}
-          found = Enum.map(error.data["errors"], &Map.delete(&1, "message"))
-          wanted = Enum.map(errors, &Map.delete(&1, "message"))
-          assert {vector, found} == {vector, wanted}
+
+          assert {vector, errors(vector, error.data["errors"])} ==
+                   {vector, errors(vector, errors)}
       end
     end
   end
@@ -103,8 +119,7 @@ defmodule DSPex.Signature.ValidatorTest do
       assert {:error, %Error{code: :output_validation} = error} =
                Signature.validate_outputs(signature(vector), value(vector["values"]))
 
-      assert Enum.map(error.data["errors"], &Map.delete(&1, "message")) ==
-               Enum.map(errors, &Map.delete(&1, "message"))
+      assert errors(vector, error.data["errors"]) == errors(vector, errors)
     end
   end
 end
