@@ -32,7 +32,7 @@ PIPELINE = "pipeline"
 EXTRA_OUTPUTS: dict[str, dict[str, str]] = {
     "chain_of_thought": {"reasoning": "str"},
     "react": {"reasoning": "str", "trajectory": "dict"},
-    "react_v2": {"termination_reason": "str", "history": "dict"},
+    "react_v2": {"termination_reason": "str", "history": "list"},
     "multi_chain_comparison": {"rationale": "str"},
     "program_of_thought": {"reasoning": "str"},
     "code_act": {"reasoning": "str", "trajectory": "dict"},

@@ -9,7 +9,6 @@ import dspy
 from dspex_protocol.errors import InvalidParamsError
 
 from dspex_bridge.catalog import INNER_MODULES
-from dspex_bridge.engine.tools import ClientTool
 from dspex_bridge.metric_shape import metric
 from dspex_bridge.params import Check, integer, name, number, one_of, record
 
@@ -17,9 +16,11 @@ from . import sandboxed
 from .best_of_n import HINT, BestOfN, Refine
 from .knn import KNN
 from .multi_chain_comparison import MultiChainComparison
+from .react_v2 import ReActV2
 from .rewards import make_reward
 
 if TYPE_CHECKING:
+    from dspex_bridge.engine.tools import ClientTool
     from dspex_bridge.programs.spec import Demo
 
 __all__ = ["MODULES", "Kind", "Parts", "Resources"]
@@ -86,20 +87,6 @@ def _agent(module: Callable[..., dspy.Module]) -> Callable[[Parts], dspy.Module]
     return lambda parts: module(parts.signature, tools=list(parts.tools), **parts.options)
 
 
-def _react_v2(parts: Parts) -> dspy.Module:
-    module = dspy.ReActV2(parts.signature, tools=list(parts.tools), **parts.options)
-    submit = module.tools["submit"]
-    # Its complaints go to the LM, and to the client in the history, without Python's paths.
-    module.tools["submit"] = ClientTool(
-        func=submit.func,
-        name=submit.name,
-        desc=submit.desc,
-        args=submit.args,
-        arg_types=submit.arg_types,
-    )
-    return module
-
-
 def _inner(parts: Parts) -> dspy.Module:
     return _INNER[parts.options.get("module") or "predict"](parts.signature)
 
@@ -160,7 +147,7 @@ MODULES = {
         ),
     ),
     "react_v2": Kind(
-        _react_v2,
+        _agent(ReActV2),
         options=record(optional={"max_iters": _MAX_ITERS}),
         has_tools=True,
         own_tools=("submit",),
