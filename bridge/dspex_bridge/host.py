@@ -127,6 +127,8 @@ class Host:
         with self.batch:
             self.writer.flush()
             self.writer.wait_until_below(0, timeout=_LAST_WRITE_S)
+            if self.engine is not None and self.engine.tracing is not None:
+                self.engine.tracing.flush()
             self.exit_process(0)
 
     def _broken(self, error: OSError) -> None:

@@ -25,6 +25,7 @@ from .predictors import predictors_of
 from .recording import Recorder
 from .runs import Run
 from .streaming import FieldStream
+from .tracing import start_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -54,6 +55,8 @@ class Engine:
         # DSPy's disk cache is pickle in a folder that everybody knows.
         dspy.configure_cache(enable_disk_cache=False)
         logs.join(log)
+        # Where it is configured: spans of executions and LM calls.
+        self.tracing = start_tracing(log)
         self._redactor = redactor
         self._lms = LMs(redactor)
         self._adapter = _DEFAULT_ADAPTER

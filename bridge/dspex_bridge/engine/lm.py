@@ -20,6 +20,7 @@ from .prices import is_listed
 from .recording import RECORDER_SETTING
 from .streaming import STREAM_SETTING
 from .threads import THREADS_SETTING
+from .tracing import lm_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,7 +143,10 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         async with Admission(scopes, self.breaker) as admission:
             record = CallRecord(self.name)
             try:
-                with dspy.context(usage_tracker=record, disable_history=False):
+                with (
+                    dspy.context(usage_tracker=record, disable_history=False),
+                    lm_call(self.model, record),
+                ):
                     answer = await super().acall(*args, **kwargs)
                 if record.is_filtered:
                     raise LMInvalidRequestError(

@@ -11,6 +11,7 @@ from .call_client import CallClient
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from dspex_bridge.dispatch import Call
@@ -106,10 +107,19 @@ class ProgramRuns:
         program = self.program
         program.executions += 1
         try:
-            return program.converted(await run.prediction())
+            with self._traced(run):
+                return program.converted(await run.prediction())
         except BaseException:
             program.errors += 1
             raise
+
+    def _traced(self, run: Run) -> AbstractContextManager[None]:
+        from contextlib import nullcontext
+
+        tracing, program = self.engine.tracing, self.program
+        if tracing is None:
+            return nullcontext()
+        return tracing.execution(program.id, program.spec.module, run.meter, self._call.meta)
 
     def answer(self, run: Run, outputs: dict[str, Any], since: float) -> dict[str, Any]:
         """The result of an execute that began at `since`, in time.monotonic()."""
