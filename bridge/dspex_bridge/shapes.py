@@ -29,6 +29,7 @@ __all__ = [
     "ADAPTER",
     "CONFIG",
     "CREATE",
+    "EMBEDDERS",
     "LIMITS",
     "LM",
     "LMS",
@@ -75,6 +76,19 @@ LM = record(
     },
 )
 LMS = map_of(LM)
+EMBEDDERS = map_of(
+    record(
+        {"model": name},
+        {
+            "api_key": text,
+            "api_key_env": name,
+            "api_base": text,
+            "num_retries": integer(0, _MAX_RETRIES),
+            "timeout_ms": integer(1),
+            "extra": mapping,
+        },
+    )
+)
 LM_OR_NAME = either(name, LM, f"the name of an LM (1 to {MAX_NAME_CHARS} characters) or a map")
 
 # What may be set for one call; connections and keys belong to the LM.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 import dspy
-from dspex_protocol.errors import NotFoundError
 
 from dspex_bridge.state_dir import StateDir
 
 from . import errors, logs
 from .adapters import ADAPTERS, Adapter
 from .dspy_types import dspy_types
+from .embedders import Embedders
 from .lms import LM, LMs
 from .metering import Meter
 from .metrics import make_metric
@@ -45,6 +45,9 @@ __all__ = ["Engine"]
 
 _DEFAULT_ADAPTER = "chat"
 
+# Answers that LMs with a cache may give again. DSPy would keep a million: some gigabytes.
+_MAX_CACHED = 4096
+
 
 class Engine:
     """One instance a process. Everything here runs on the event loop's thread."""
@@ -53,12 +56,13 @@ class Engine:
         #: DSPy's own types as clients send them, who may name files.
         self.client_types = dspy_types((state_dir or StateDir()).read)
         # DSPy's disk cache is pickle in a folder that everybody knows.
-        dspy.configure_cache(enable_disk_cache=False)
+        dspy.configure_cache(enable_disk_cache=False, memory_max_entries=_MAX_CACHED)
         logs.join(log)
         # Where it is configured: spans of executions and LM calls.
         self.tracing = start_tracing(log)
         self._redactor = redactor
         self._lms = LMs(redactor)
+        self._embedders = Embedders(redactor)
         self._adapter = _DEFAULT_ADAPTER
         self._adapters: dict[str, Adapter] = {name: make() for name, make in ADAPTERS.items()}
 
@@ -67,10 +71,17 @@ class Engine:
 
     def configure(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Applies the whole of `params` or, where anything in it is wrong, none of it."""
+        embedders = params.get("embedders") or {}
+        made = self._embedders.make(embedders)
         self._lms.configure(params.get("lms") or {}, params.get("default_lm"), params.get("limits"))
+        self._embedders.add(embedders, made)
         if params.get("adapter") is not None:
             self._adapter = params["adapter"]
-        return {**self._lms.describe(), "adapter": self._adapter}
+        return {
+            **self._lms.describe(),
+            "adapter": self._adapter,
+            "embedders": self._embedders.describe(),
+        }
 
     def lm_stats(self) -> dict[str, Any]:
         return self._lms.stats()
@@ -97,10 +108,7 @@ class Engine:
 
     def embedder(self, name: str | None) -> Any:
         """An embedder by name, or the default one. Raises NotFoundError."""
-        raise NotFoundError(
-            "no embedder is configured: this version of the bridge has none",
-            data={"kind": "embedder", "name": name},
-        )
+        return self._embedders.get(name)
 
     def metric(self, spec: Mapping[str, Any], outputs: Sequence[str], judge: Judge) -> Metric:
         """The metric of a request, for programs with these outputs. Raises InvalidParamsError."""

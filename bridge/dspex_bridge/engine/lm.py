@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .prices import Price
 
-__all__ = ["LM"]
+__all__ = ["LM", "retry_wait"]
 
 # Providers may say "retry after an hour": a caller is better served by an error at once.
 _MAX_RETRY_WAIT_S = 20.0
@@ -130,7 +130,7 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
             except Exception as error:
                 if attempt == self.retries or not is_retryable_lm_error(error):
                     raise
-                wait_s = _retry_wait(error, attempt)
+                wait_s = retry_wait(error, attempt)
                 if wait_s is None or self.breaker.state != "closed":
                     raise
             await asyncio.sleep(wait_s)
@@ -214,7 +214,7 @@ def _tell(error: Exception, tried: list[dict[str, Any]]) -> None:
         error.tried = tried  # type: ignore[attr-defined]  # for errors.translate
 
 
-def _retry_wait(error: Exception, attempt: int) -> float | None:
+def retry_wait(error: Exception, attempt: int) -> float | None:
     """Seconds until the next attempt; None where the provider wants more than we wait."""
     hint = getattr(error, "retry_after", None)
     if hint is None:
