@@ -77,6 +77,8 @@ defmodule DSPex do
       {{:is, &__MODULE__.lm_or_name/1}, "the name of an LM, or the options of one for this call."},
     adapter: {:name, "`:chat`, `:json` or `:xml`."},
     config: {:map, "parameters of the LM, such as `temperature:`."},
+    meta:
+      {:map, "a map of your own, which its tools find in their context; with string keys there."},
     timeout: @timeout
   ]
 
