@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .field_parsers import FieldParser
 
-__all__ = ["ADAPTERS", "Adapter"]
+__all__ = ["ADAPTERS", "Adapter", "adapter_name"]
 
 
 class _AsJSON:
@@ -141,3 +141,8 @@ ADAPTERS: dict[str, Callable[[], Adapter]] = {
     "baml": _BAML,
     "two_step": _TwoStep,
 }
+
+
+def adapter_name(adapter: Adapter) -> str:
+    """The name of one that was made here."""
+    return next(name for name, made in ADAPTERS.items() if type(adapter) is made)
