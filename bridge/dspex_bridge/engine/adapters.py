@@ -12,7 +12,7 @@ from dspy.adapters.two_step_adapter import TwoStepAdapter, adapter_message_call
 from dspy.utils.exceptions import AdapterParseError
 
 from .field_parsers import ChatParser, JsonParser, XmlParser
-from .streaming import PARSER_SETTING
+from .streaming import NATIVE_SETTING, PARSER_SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +130,10 @@ def _cut_by(
     """Tells the stream of a run, where there is one, the form of the answers to come: None for a
     text without fields."""
     make = None if parser is None else partial(parser, set(signature.output_fields))
-    context: AbstractContextManager[Any] = dspy.context(**{PARSER_SETTING: make})
+    fields = signature.output_fields.items()
+    native = next((name for name, field in fields if field.annotation is dspy.Reasoning), None)
+    settings = {PARSER_SETTING: make, NATIVE_SETTING: native}
+    context: AbstractContextManager[Any] = dspy.context(**settings)
     return context
 
 

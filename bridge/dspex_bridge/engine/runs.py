@@ -97,7 +97,10 @@ class Run:
                 },
             ),
         ):
-            prediction = dict((await self._module.acall(**self._inputs)).items())
+            prediction = {
+                name: str(value) if isinstance(value, dspy.Reasoning) else value
+                for name, value in (await self._module.acall(**self._inputs)).items()
+            }
         sys.stdout.flush()  # a print without the end of its line
         if self._stream is not None:
             self._stream.finish(prediction)
