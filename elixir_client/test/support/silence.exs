@@ -12,7 +12,7 @@ defmodule Silence do
   @payload String.duplicate("x", 64 * 1024)
 
   # More than fit. The last comes at half of the time: from then on callers are refused.
-  @waiting 640
+  @waiting 320
 
   def run(seconds) do
     {:ok, _} = Supervisor.start_link([DSPex], strategy: :one_for_one)
