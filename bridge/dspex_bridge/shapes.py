@@ -7,6 +7,7 @@ from dspex_bridge.params import (
     MAX_NAME_CHARS,
     TOOLS,
     Check,
+    anything,
     array,
     boolean,
     either,
@@ -14,7 +15,6 @@ from dspex_bridge.params import (
     map_of,
     mapping,
     name,
-    not_yet,
     number,
     one_of,
     record,
@@ -29,6 +29,7 @@ __all__ = [
     "ADAPTER",
     "CONFIG",
     "CREATE",
+    "EMBEDDERS",
     "LIMITS",
     "LM",
     "LMS",
@@ -37,6 +38,7 @@ __all__ = [
     "NAME",
     "PIPELINE",
     "PROGRAM_OR_CREATE",
+    "VARIABLES",
 ]
 
 # Retries multiply the time a caller may wait; more of them hide a provider that is down.
@@ -75,6 +77,19 @@ LM = record(
     },
 )
 LMS = map_of(LM)
+EMBEDDERS = map_of(
+    record(
+        {"model": name},
+        {
+            "api_key": text,
+            "api_key_env": name,
+            "api_base": text,
+            "num_retries": integer(0, _MAX_RETRIES),
+            "timeout_ms": integer(1),
+            "extra": mapping,
+        },
+    )
+)
 LM_OR_NAME = either(name, LM, f"the name of an LM (1 to {MAX_NAME_CHARS} characters) or a map")
 
 # What may be set for one call; connections and keys belong to the LM.
@@ -91,6 +106,23 @@ CONFIG = record(
     }
 )
 
+VARIABLES = map_of(
+    record(
+        {
+            "kind": one_of("float", "int", "categorical", "module", "lm", "adapter", "text"),
+            "applies_to": text,
+        },
+        {
+            "low": number(),
+            "high": number(),
+            "log": boolean,
+            "choices": array(anything),
+            "default": anything,
+            "depends_on": record({"variable": name, "in": array(anything)}),
+        },
+    )
+)
+
 _SIGNATURE = either(text, mapping, "a string or a map")
 _DEMOS = array(record({"inputs": mapping, "outputs": mapping}))
 
@@ -105,7 +137,7 @@ _PROGRAM = {
     "lm": name,
     "adapter": ADAPTER,
     "config": CONFIG,
-    "variables": not_yet,
+    "variables": VARIABLES,
     "limits": LIMITS,
 }
 _REGISTERED: dict[str, Check] = {"program": name, "replace": boolean}

@@ -12,8 +12,8 @@ import pytest
 from dspex_bridge import catalog, health, limits, shapes, state_dir
 from dspex_bridge.conformance.literals import from_json, is_same
 from dspex_bridge.dispatch import _COMMON
+from dspex_bridge.engine import connections, lms
 from dspex_bridge.engine import errors as engine_errors
-from dspex_bridge.engine import lms
 from dspex_bridge.engine.metrics import METRICS
 from dspex_bridge.engine.modules import MODULES, kinds, sandboxed
 from dspex_bridge.host import DEFAULT_MAX_IN_FLIGHT
@@ -37,6 +37,7 @@ from dspex_protocol import (
     framing,
     grammar,
     json_values,
+    schema_keywords,
     schema_kinds,
     schema_reader,
     tensor,
@@ -262,6 +263,12 @@ def test_the_methods_that_are_answered_as_they_are_read_are_named() -> None:
     ("words", "method", "value", "path"),
     [
         ("key of an LM", "configure", {"lms": {"a": {"model": "m"}}}, ("lms", "a")),
+        (
+            "key of an embedder",
+            "configure",
+            {"embedders": {"a": {"model": "m"}}},
+            ("embedders", "a"),
+        ),
         ("key of `limits`", "configure", {"limits": {}}, ("limits",)),
         ("key of `config`", "create", {"signature": "q -> a", "config": {}}, ("config",)),
         ("key of `stream`", "execute", {"program": "p", "inputs": {}, "stream": {}}, ("stream",)),
@@ -395,6 +402,15 @@ def test_every_name_of_a_type_is_there() -> None:
     assert set(types.TYPE_NAMES) <= names
 
 
+def test_every_keyword_that_is_read_of_a_schema_is_there() -> None:
+    told = " ".join(name for row in table("keywords").rows for cell in row for name in codes(cell))
+    assert set(re.findall(r"\$?\w+", told)) >= schema_keywords.KNOWN - {"$schema"}
+
+
+def test_every_type_of_dspy_is_there_with_its_forms() -> None:
+    assert {code(row[0]) for row in table("DSPy's type").rows} == types.DSPY_TYPES
+
+
 def test_every_constraint_is_there_with_the_types_that_take_it() -> None:
     rows = table("constraint").rows
     assert sorted(code(row[0]) for row in rows) == sorted(constraints.CONSTRAINTS)
@@ -470,7 +486,7 @@ def test_every_dtype_is_there_with_its_size() -> None:
         (limits.BREAKER_FAILURES, "After {} failures"),
         (limits.BREAKER_OPEN_S, "alone for {:g} seconds"),
         (lms.DEFAULT_RETRIES, "| {}; of failures"),
-        (lms.DEFAULT_TIMEOUT_MS, "| {:,}; for one call"),
+        (connections.DEFAULT_TIMEOUT_MS, "| {:,}; for one call"),
         (MAX_TOOLS, "at most {} tools"),
         (shapes.MAX_STEPS, "list of steps | required; 1 to {}"),
         (sandboxed._DEFAULT_CODE_TIMEOUT_MS, "longer than `code_timeout_ms` ({:,})"),
@@ -517,11 +533,12 @@ def test_no_table_is_without_a_check() -> None:
     checked = {"code", "kind of `lm_error`", "validation type", "validation key", "error key"}
     checked |= {"parameter", "common parameter", "result", "value", "notification", "type"}
     checked |= {"key of an LM", "key of `config`", "key of `stream`", "key of a tool", "module"}
-    checked |= {"key of `limits`"}
+    checked |= {"key of `limits`", "key of an embedder"}
     checked |= {"key of a signature", "key of a field", "key of a state", "tag", "constraint"}
     checked |= {"option of `dspex bridge`", "callback parameter"}
     checked |= {"reserved parameter", "reserved method", "dtype"}
     checked |= {"built-in metric", "parameter of a pipeline", "key of a step"}
+    checked |= {"keywords", "DSPy's type"}
     # What vectors, sessions and the tests of the converters hold the code to.
     prose = {"kind", "what came", "to"}
     unchecked = [t.header for t in tables() if t.header[0] not in checked | prose]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 import dspy
-from dspex_protocol.errors import NotFoundError
 
 from dspex_bridge.state_dir import StateDir
 
-from . import errors, logs
+from . import errors, logs, remote
 from .adapters import ADAPTERS, Adapter
 from .dspy_types import dspy_types
+from .embedders import Embedders
 from .lms import LM, LMs
 from .metering import Meter
 from .metrics import make_metric
@@ -25,6 +25,7 @@ from .predictors import predictors_of
 from .recording import Recorder
 from .runs import Run
 from .streaming import FieldStream
+from .tracing import start_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -44,6 +45,9 @@ __all__ = ["Engine"]
 
 _DEFAULT_ADAPTER = "chat"
 
+# Answers that LMs with a cache may give again. DSPy would keep a million: some gigabytes.
+_MAX_CACHED = 4096
+
 
 class Engine:
     """One instance a process. Everything here runs on the event loop's thread."""
@@ -52,10 +56,13 @@ class Engine:
         #: DSPy's own types as clients send them, who may name files.
         self.client_types = dspy_types((state_dir or StateDir()).read)
         # DSPy's disk cache is pickle in a folder that everybody knows.
-        dspy.configure_cache(enable_disk_cache=False)
+        dspy.configure_cache(enable_disk_cache=False, memory_max_entries=_MAX_CACHED)
         logs.join(log)
+        # Where it is configured: spans of executions and LM calls.
+        self.tracing = start_tracing(log)
         self._redactor = redactor
         self._lms = LMs(redactor)
+        self._embedders = Embedders(redactor)
         self._adapter = _DEFAULT_ADAPTER
         self._adapters: dict[str, Adapter] = {name: make() for name, make in ADAPTERS.items()}
 
@@ -64,10 +71,17 @@ class Engine:
 
     def configure(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Applies the whole of `params` or, where anything in it is wrong, none of it."""
+        embedders = params.get("embedders") or {}
+        made = self._embedders.make(embedders)
         self._lms.configure(params.get("lms") or {}, params.get("default_lm"), params.get("limits"))
+        self._embedders.add(embedders, made)
         if params.get("adapter") is not None:
             self._adapter = params["adapter"]
-        return {**self._lms.describe(), "adapter": self._adapter}
+        return {
+            **self._lms.describe(),
+            "adapter": self._adapter,
+            "embedders": self._embedders.describe(),
+        }
 
     def lm_stats(self) -> dict[str, Any]:
         return self._lms.stats()
@@ -92,12 +106,27 @@ class Engine:
         """
         return self._lms.get(which)
 
+    def describe_lms(self, own: LM) -> dict[str, Any]:
+        """What a job needs to know of the LMs: `own`, and all that are configured, by name."""
+        named = {name: self._lms.get(name) for name in self._lms.names}
+        return {name: remote.description(lm) for name, lm in {**named, own.name: own}.items()}
+
+    async def answer_lm(self, lm: LM, params: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a job that calls an LM, in the context of the run that it belongs to."""
+        return await remote.answer(lm, params)
+
+    def adapter_name(self, name: str | None) -> str:
+        """The adapter of a run that asks for this one, or for none."""
+        return name or self._adapter
+
     def embedder(self, name: str | None) -> Any:
         """An embedder by name, or the default one. Raises NotFoundError."""
-        raise NotFoundError(
-            "no embedder is configured: this version of the bridge has none",
-            data={"kind": "embedder", "name": name},
-        )
+        return self._embedders.get(name)
+
+    async def embed(self, name: str | None, texts: list[str]) -> list[list[float]]:
+        """The vectors of texts, for a job."""
+        vectors: list[list[float]] = (await self.embedder(name).acall(texts)).tolist()
+        return vectors
 
     def metric(self, spec: Mapping[str, Any], outputs: Sequence[str], judge: Judge) -> Metric:
         """The metric of a request, for programs with these outputs. Raises InvalidParamsError."""

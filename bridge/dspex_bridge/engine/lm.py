@@ -20,13 +20,14 @@ from .prices import is_listed
 from .recording import RECORDER_SETTING
 from .streaming import STREAM_SETTING
 from .threads import THREADS_SETTING
+from .tracing import lm_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .prices import Price
 
-__all__ = ["LM"]
+__all__ = ["LM", "retry_wait"]
 
 # Providers may say "retry after an hour": a caller is better served by an error at once.
 _MAX_RETRY_WAIT_S = 20.0
@@ -129,7 +130,7 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
             except Exception as error:
                 if attempt == self.retries or not is_retryable_lm_error(error):
                     raise
-                wait_s = _retry_wait(error, attempt)
+                wait_s = retry_wait(error, attempt)
                 if wait_s is None or self.breaker.state != "closed":
                     raise
             await asyncio.sleep(wait_s)
@@ -142,7 +143,10 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         async with Admission(scopes, self.breaker) as admission:
             record = CallRecord(self.name)
             try:
-                with dspy.context(usage_tracker=record, disable_history=False):
+                with (
+                    dspy.context(usage_tracker=record, disable_history=False),
+                    lm_call(self.model, record),
+                ):
                     answer = await super().acall(*args, **kwargs)
                 if record.is_filtered:
                     raise LMInvalidRequestError(
@@ -210,7 +214,7 @@ def _tell(error: Exception, tried: list[dict[str, Any]]) -> None:
         error.tried = tried  # type: ignore[attr-defined]  # for errors.translate
 
 
-def _retry_wait(error: Exception, attempt: int) -> float | None:
+def retry_wait(error: Exception, attempt: int) -> float | None:
     """Seconds until the next attempt; None where the provider wants more than we wait."""
     hint = getattr(error, "retry_after", None)
     if hint is None:

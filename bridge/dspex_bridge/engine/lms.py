@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -13,8 +12,8 @@ from dspex_protocol.errors import InvalidParamsError, NotFoundError
 
 from dspex_bridge.limits import Breaker, Limits
 from dspex_bridge.params import number
-from dspex_bridge.redaction import MASK, is_secret_name, mask_url, secrets_of_url
 
+from . import connections
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
 from .lm import LM
@@ -22,16 +21,13 @@ from .metering import Meter
 from .prices import PRICE_KEYS, given_price
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from dspex_bridge.redaction import Redactor
 
     from .prices import Price
 
 __all__ = ["LM", "LMs"]
-
-# DSPy's own read timeout is ten minutes; nobody who asked a question waits for that.
-DEFAULT_TIMEOUT_MS = 120_000
 
 DEFAULT_RETRIES = 3
 
@@ -76,7 +72,7 @@ class LMs:
         """Adds or replaces the LMs of `specs`, sets the default and the limits of the bridge. All
         of it or nothing."""
         for spec in specs.values():
-            for secret in _secrets(spec):
+            for secret in connections.secrets_of(spec):
                 self._redactor.add(secret)
         made = {name: self._make(name, spec) for name, spec in specs.items()}
         if default is not None and default not in made and default not in self._lms:
@@ -123,7 +119,7 @@ class LMs:
     def describe(self) -> dict[str, Any]:
         """The configuration in force, secrets masked."""
         return {
-            "lms": {name: _masked(spec) for name, spec in self._specs.items()},
+            "lms": {name: connections.masked(spec) for name, spec in self._specs.items()},
             "default_lm": self._default_name(),
             "limits": dict(self.limits.spec),
         }
@@ -139,6 +135,10 @@ class LMs:
             }
             for name, lm in list(self._lms.items())
         }
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._lms)
 
     def names_text(self) -> str:
         return _names(self._lms)
@@ -160,7 +160,7 @@ class LMs:
 
     def _for_one_call(self, spec: Mapping[str, Any]) -> LM:
         """An LM that came with a call: an account, limits and a breaker of its own each time."""
-        for secret in _secrets(spec):
+        for secret in connections.secrets_of(spec):
             self._redactor.add_passing(secret)
         key = json.dumps(spec, sort_keys=True, default=repr)
         known = self._inline.pop(key, None)
@@ -177,11 +177,10 @@ class LMs:
 
     def _make(self, name: str, spec: Mapping[str, Any]) -> LM:
         retries = spec.get("num_retries")
-        extra = spec.get("extra") or {}
         own_limits = Limits("lm", spec.get("limits"), name=name)
         options: dict[str, Any] = {
             "limits": (own_limits, self.limits),
-            "price": _price(name, extra),
+            "price": _price(name, spec.get("extra") or {}),
             "fallbacks": spec.get("fallbacks") or (),
             "find": self._named,
             "retries": DEFAULT_RETRIES if retries is None else retries,
@@ -198,12 +197,13 @@ class LMs:
         if spec["model"] == EMBEDDED_MODEL:
             options |= {"engine": KnnEngine(), "async_engine": AsyncKnnEngine()}
             return LM(name, EMBEDDED_MODEL, **options)
-        options |= self._connection(name, spec)
+        options |= connections.connection(spec, f"lms.{name}")
         if options["cache"]:
             # The cache's key knows neither the address nor the key: two LMs of one model at two
             # addresses must not answer for each other. This stands in the key and nowhere else.
             options["rollout_id"] = crc32(f"{name}\0{spec.get('api_base')}".encode())
-        options |= _extra(name, extra)
+        given = connections.passed_on(spec, f"lms.{name}", _NOT_EXTRA)
+        options |= {key: value for key, value in given.items() if key not in PRICE_KEYS}
         try:
             lm = LM(name, spec["model"], **options)
         except (ValueError, TypeError, dspy.LMError) as error:
@@ -213,36 +213,6 @@ class LMs:
             ) from error
         lm.require_price([own_limits])
         return lm
-
-    def _connection(self, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-        timeout_ms = spec.get("timeout_ms")
-        options: dict[str, Any] = {"timeout": (timeout_ms or DEFAULT_TIMEOUT_MS) / 1000}
-        key = spec.get("api_key")
-        variable = spec.get("api_key_env")
-        if key is None and variable is not None:
-            key = os.environ.get(variable)
-            if not key:
-                raise InvalidParamsError(
-                    f"the LM {name!r} takes its key from the environment variable {variable}, "
-                    "which is not set where the bridge runs",
-                    data={"param": f"lms.{name}.api_key_env"},
-                )
-        if key is not None:
-            options["api_key"] = key
-        if spec.get("api_base") is not None:
-            options["api_base"] = spec["api_base"]
-        return options
-
-
-def _extra(name: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    for key in extra:
-        if key in _NOT_EXTRA:
-            raise InvalidParamsError(
-                f"lms.{name}.extra.{key}: this is not for extra, which is passed to the provider; "
-                "where the LM has a parameter of its own for it, use that",
-                data={"param": f"lms.{name}.extra.{key}"},
-            )
-    return {key: value for key, value in extra.items() if key not in PRICE_KEYS}
 
 
 def _price(name: str, extra: Mapping[str, Any]) -> Price | None:
@@ -284,45 +254,6 @@ def _way_back(name: str, lms: Mapping[str, LM]) -> list[str] | None:
                 seen.add(fallback)
                 ways.append([*way, fallback])
     return None
-
-
-def _masked(spec: Mapping[str, Any]) -> dict[str, Any]:
-    masked = dict(spec)
-    if masked.get("api_key") is not None:
-        masked["api_key"] = MASK
-    if masked.get("api_base") is not None:
-        masked["api_base"] = mask_url(masked["api_base"])
-    if masked.get("extra"):
-        # What a provider takes, and what of it is secret, nobody knows here.
-        masked["extra"] = _without_texts(masked["extra"])
-    return masked
-
-
-def _without_texts(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_texts(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_texts(item) for item in value]
-    return MASK if isinstance(value, (str, bytes)) else value
-
-
-def _secrets(spec: Mapping[str, Any]) -> Iterator[str]:
-    """What must not be told: the key, what an address hides, what `extra` calls a secret."""
-    if spec.get("api_key"):
-        yield spec["api_key"]
-    if spec.get("api_key_env") and os.environ.get(spec["api_key_env"]):
-        yield os.environ[spec["api_key_env"]]
-    if spec.get("api_base"):
-        yield from secrets_of_url(spec["api_base"])
-    yield from _named_secrets(spec.get("extra") or {})
-
-
-def _named_secrets(values: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _named_secrets(value)
-        elif isinstance(value, str) and is_secret_name(name):
-            yield value
 
 
 def _names(lms: Mapping[str, Any]) -> str:

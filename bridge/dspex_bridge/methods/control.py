@@ -12,8 +12,8 @@ from dspex_protocol.framing import SMALLEST_MAX_FRAME_BYTES
 from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
 from dspex_bridge.health import memory_bytes
 from dspex_bridge.logs import LEVELS
-from dspex_bridge.params import anything, integer, mapping, not_yet, one_of, record
-from dspex_bridge.shapes import ADAPTER, LIMITS, LMS, NAME
+from dspex_bridge.params import anything, integer, mapping, one_of, record
+from dspex_bridge.shapes import ADAPTER, EMBEDDERS, LIMITS, LMS, NAME
 
 from .method import Method
 
@@ -145,7 +145,7 @@ CONFIGURE = Method(
             "lms": LMS,
             "default_lm": NAME,
             "adapter": ADAPTER,
-            "embedders": not_yet,
+            "embedders": EMBEDDERS,
             "limits": LIMITS,
         }
     ),

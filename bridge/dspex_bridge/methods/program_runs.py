@@ -11,6 +11,7 @@ from .call_client import CallClient
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from dspex_bridge.dispatch import Call
@@ -48,9 +49,9 @@ class ProgramRuns:
         self.meter = meter or self.engine.meter()
         self._host = host
         self._call = call
-        self._adapter = adapter or program.spec.adapter
+        self.adapter = adapter or program.spec.adapter
         self._config = {**program.spec.config, **(config or {})}
-        self._client = CallClient(host, call, program.id)
+        self.client = CallClient(host, call, program.id)
 
     @classmethod
     def of_request(cls, host: Host, call: Call, params: Mapping[str, Any]) -> ProgramRuns:
@@ -92,13 +93,25 @@ class ProgramRuns:
             self.program.module,
             self.program.inputs.convert(inputs),
             lm=self.lm,
-            adapter=self._adapter,
+            adapter=self.adapter,
             config=self._config,
-            client=self._client,
+            client=self.client,
             whole=self.meter,
             is_recorded=is_recorded,
             chunks=chunks,
             fields=fields,
+        )
+
+    def outside(self) -> Run:
+        """The settings of these runs for what belongs to none of them: the calls of a job."""
+        return self.engine.run(
+            self.program.module,
+            {},
+            lm=self.lm,
+            adapter=self.adapter,
+            config={},
+            client=self.client,
+            whole=self.meter,
         )
 
     async def outputs(self, run: Run) -> dict[str, Any]:
@@ -106,10 +119,19 @@ class ProgramRuns:
         program = self.program
         program.executions += 1
         try:
-            return program.converted(await run.prediction())
+            with self._traced(run):
+                return program.converted(await run.prediction())
         except BaseException:
             program.errors += 1
             raise
+
+    def _traced(self, run: Run) -> AbstractContextManager[None]:
+        from contextlib import nullcontext
+
+        tracing, program = self.engine.tracing, self.program
+        if tracing is None:
+            return nullcontext()
+        return tracing.execution(program.id, program.spec.module, run.meter, self._call.meta)
 
     def answer(self, run: Run, outputs: dict[str, Any], since: float) -> dict[str, Any]:
         """The result of an execute that began at `since`, in time.monotonic()."""

@@ -9,17 +9,18 @@ import dspy
 from dspex_protocol.errors import InvalidParamsError
 
 from dspex_bridge.catalog import INNER_MODULES
-from dspex_bridge.engine.tools import ClientTool
 from dspex_bridge.metric_shape import metric
-from dspex_bridge.params import Check, integer, name, number, one_of, record
+from dspex_bridge.params import Check, boolean, integer, name, number, one_of, record
 
 from . import sandboxed
 from .best_of_n import HINT, BestOfN, Refine
 from .knn import KNN
 from .multi_chain_comparison import MultiChainComparison
+from .react_v2 import ReActV2
 from .rewards import make_reward
 
 if TYPE_CHECKING:
+    from dspex_bridge.engine.tools import ClientTool
     from dspex_bridge.programs.spec import Demo
 
 __all__ = ["MODULES", "Kind", "Parts", "Resources"]
@@ -82,22 +83,14 @@ def _plain(module: Callable[..., dspy.Module]) -> Callable[[Parts], dspy.Module]
     return lambda parts: module(parts.signature, **parts.options)
 
 
+def _chain_of_thought(parts: Parts) -> dspy.Module:
+    # As DSPy has it: a model that reasons by itself is not asked to write its reasoning as well.
+    native = {"rationale_field_type": dspy.Reasoning} if parts.options.get(_NATIVE) else {}
+    return dspy.ChainOfThought(parts.signature, **native)
+
+
 def _agent(module: Callable[..., dspy.Module]) -> Callable[[Parts], dspy.Module]:
     return lambda parts: module(parts.signature, tools=list(parts.tools), **parts.options)
-
-
-def _react_v2(parts: Parts) -> dspy.Module:
-    module = dspy.ReActV2(parts.signature, tools=list(parts.tools), **parts.options)
-    submit = module.tools["submit"]
-    # Its complaints go to the LM, and to the client in the history, without Python's paths.
-    module.tools["submit"] = ClientTool(
-        func=submit.func,
-        name=submit.name,
-        desc=submit.desc,
-        args=submit.args,
-        arg_types=submit.arg_types,
-    )
-    return module
 
 
 def _inner(parts: Parts) -> dspy.Module:
@@ -146,9 +139,16 @@ _REWARDED = record(
 # What ChainOfThought calls its own field.
 _REASONING = "reasoning"
 
+# Whether it is the model's own reasoning, where the model has that.
+_NATIVE = "native_reasoning"
+
 MODULES = {
     "predict": Kind(_plain(dspy.Predict)),
-    "chain_of_thought": Kind(_plain(dspy.ChainOfThought), own_fields=(_REASONING,)),
+    "chain_of_thought": Kind(
+        _chain_of_thought,
+        options=record(optional={_NATIVE: boolean}),
+        own_fields=(_REASONING,),
+    ),
     "react": Kind(
         _agent(dspy.ReAct),
         options=record(optional={"max_iters": _MAX_ITERS}),
@@ -160,7 +160,7 @@ MODULES = {
         ),
     ),
     "react_v2": Kind(
-        _react_v2,
+        _agent(ReActV2),
         options=record(optional={"max_iters": _MAX_ITERS}),
         has_tools=True,
         own_tools=("submit",),

@@ -79,6 +79,24 @@ defmodule DSPex.Signature.Constraints do
 
   defp name_text(value), do: value
 
+  @doc "Whether these are constraints at all, as the options of `{:constrained, type, options}`."
+  @spec check_names(term()) :: :ok | {:error, String.t()}
+  def check_names(options) do
+    known = Enum.map_join(@names, ", ", &"#{&1}:")
+
+    with true <- Keyword.keyword?(options),
+         nil <- Enum.find(Keyword.keys(options), &(&1 not in @names)) do
+      :ok
+    else
+      false ->
+        {:error, "{:constrained, t, options} takes #{known}"}
+
+      unknown ->
+        hint = Options.did_you_mean(unknown, @names)
+        {:error, "unknown constraint #{inspect(unknown)}#{hint}; the constraints are #{known}"}
+    end
+  end
+
   @doc "Whether these constraints suit the type, each other, and have fit values; if not, why."
   @spec check(Types.t(), term()) :: :ok | {:error, String.t()}
   def check(type, options) do

@@ -156,8 +156,22 @@ defmodule DSPex.Signature.JsonSchema do
 
   # --- from types ---
 
-  @doc "The schema of the values of a type within constraints."
+  @doc """
+  The schema of the values of a type within constraints.
+
+      iex> DSPex.Signature.JsonSchema.of_type(%{name: :string, age: {:optional, :integer}})
+      %{
+        "type" => "object",
+        "properties" => %{
+          "name" => %{"type" => "string"},
+          "age" => %{"anyOf" => [%{"type" => "integer"}, %{"type" => "null"}]}
+        },
+        "required" => ["name"],
+        "additionalProperties" => false
+      }
+  """
   @spec of_type(Types.t(), map()) :: map()
+  def of_type(type, constraints \\ %{})
   def of_type({:json_schema, schema}, _constraints), do: schema
   def of_type({:optional, type}, constraints), do: any_of({:optional, type}, constraints)
   def of_type({:union, types}, constraints), do: any_of({:union, types}, constraints)

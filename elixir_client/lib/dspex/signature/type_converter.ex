@@ -25,8 +25,10 @@ defmodule DSPex.Signature.TypeConverter do
   | `:token_count` | the same | integer from 0 |
   | `:reasoning_chain` | the same | list of strings |
   | `:tensor` | the same | `DSPex.Tensor` |
-  | `:image`, `:audio`, `:file`, `:history`, `:code`, `:tool_calls` | the same | as DSPy takes it |
-  | `{:code, "python"}` | `code["python"]` | source text in that language |
+  | `:image`, `:audio`, `:file` | the same | a string (an address, a data URI, a path), or `DSPex.Binary` |
+  | `:history` | the same | list of maps |
+  | `:code`, `{:code, "python"}` | `code`, `code["python"]` | string |
+  | `:tool_calls` | the same | list of maps with `name` and `args` |
 
   Some travel as others do:
 
@@ -42,7 +44,7 @@ defmodule DSPex.Signature.TypeConverter do
 
   | in Elixir | a value in Elixir |
   |---|---|
-  | `%{name: :string, age: {:optional, :integer}}` | a map of these keys and no others; an optional one may be left out |
+  | `%{name: :string, age: {:optional, :integer}}` | a map of these keys and no others, but for optional ones that are left out |
   | `Triage.Inputs`, `Triage.Outputs` | the struct of that signature |
   | `{:constrained, :integer, min: 1}` | as the type, within these constraints; at the top of a field the same as the field's own options |
   | `{:json_schema, map}` | what fits the schema, as the bridge judges |
@@ -79,6 +81,15 @@ defmodule DSPex.Signature.TypeConverter do
   """
   @spec to_wire(type()) :: String.t() | map()
   def to_wire(type), do: if(Types.text?(type), do: Types.text(type), else: to_json_schema(type))
+
+  @doc """
+  The type for people, and in errors: the text of the wire where it has one.
+
+      iex> DSPex.Signature.TypeConverter.to_text({:list, {:constrained, :integer, min: 0}})
+      "list[int (min 0)]"
+  """
+  @spec to_text(type()) :: String.t()
+  defdelegate to_text(type), to: Types, as: :text
 
   @doc "The type that the wire's text or JSON Schema describes."
   @spec from_wire(String.t() | map()) :: {:ok, type()} | {:error, DSPex.Error.t()}

@@ -181,7 +181,9 @@ defmodule DSPex.Signature.Types do
   def check({:one_of, values}), do: check_values(values)
 
   def check({:constrained, type, options}) do
-    with :ok <- check(type), do: Constraints.check(type, options)
+    with :ok <- check(type),
+         :ok <- Constraints.check_names(options),
+         do: Constraints.check(type, options)
   end
 
   def check({:tagged, tag, type}) do
@@ -213,7 +215,7 @@ defmodule DSPex.Signature.Types do
 
     cond do
       map == %{} -> {:error, "%{key: t} has at least one key; the type of any map is :map"}
-      wrong -> {:error, "the keys of %{key: t} are atoms or strings, not #{shown(wrong)}"}
+      wrong -> {:error, "the keys of a map are atoms or strings, not #{shown(wrong)}"}
       true -> check_properties(map)
     end
   end
@@ -237,7 +239,7 @@ defmodule DSPex.Signature.Types do
   defp check_property({key, type}) do
     case check(type) do
       :ok -> nil
-      {:error, message} -> {:error, "under #{inspect(key)}: #{message}"}
+      {:error, message} -> {:error, "#{key}: #{message}"}
     end
   end
 
@@ -384,6 +386,7 @@ defmodule DSPex.Signature.Types do
     |> Enum.sort_by(fn {key, _type} -> to_string(key) end)
     |> Enum.map(fn {key, type} -> property(key, type) end)
     |> closed(nil)
+    |> Map.put(:partial?, true)
   end
 
   def object(module) do

@@ -54,7 +54,10 @@ defmodule DSPex.Signature.Values do
 
   defp dump_object(type, map) when is_map(map) and not is_struct(map) do
     %{properties: properties, additional: additional} = Types.object(type)
-    dump_named(properties, additional, map)
+
+    for {key, value} <- dump_named(properties, additional, map),
+        into: %{},
+        do: {if(is_atom(key), do: Atom.to_string(key), else: key), value}
   end
 
   defp dump_object(_type, value), do: value
