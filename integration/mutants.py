@@ -11,7 +11,7 @@ and which tests must notice:
 
 First every named test is run on the copy as it is, and must be green; then each patch is applied,
 its test must be red (failing, not broken: a test that cannot be collected proves nothing), and the
-patch is taken back.
+patch is taken back. A test in elixir_client is one of `mix test`, with its options.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ __all__ = ["APPLY", "PATCHES", "ROOT", "load", "main"]
 ROOT = Path(__file__).resolve().parent.parent
 PATCHES = Path(__file__).resolve().parent / "mutants.d"
 
-# pytest's exit status for "some tests failed". 2 and above are errors of another kind.
+# The exit statuses for "some tests failed", of pytest and of `mix test`; others are errors of
+# another kind.
 RED = 1
+RED_MIX = 2
 
 BOUND_S = 300
 
@@ -80,13 +82,38 @@ def copy_checkout(into: Path) -> None:
             target.chmod(source.stat().st_mode)
 
 
+def is_elixir(test: tuple[str, ...]) -> bool:
+    return test[0].startswith("elixir_client/")
+
+
 def run_test(copy: Path, test: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     # The copy's own packages, before those that .venv points at.
     paths = os.pathsep.join(str(copy / name) for name in ("protocol", "bridge"))
+    command: tuple[str, ...] = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+    )
+    folder, arguments = copy, test
+    if is_elixir(test):
+        folder = copy / "elixir_client"
+        command = ("mix", "test")
+        arguments = (str(Path(test[0]).relative_to("elixir_client")), *test[1:])
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *test],
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"},
+        [*command, *arguments],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": paths,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LC_ALL": "C.UTF-8",
+            "DSPEX_PYTHON": sys.executable,
+            "DSPEX_BRIDGE": f"{sys.executable} -m dspex_bridge",
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -133,9 +160,9 @@ def main() -> int:
             apply(copy, mutant.patch, reverse=False)
             red = run_test(copy, mutant.test)
             apply(copy, mutant.patch, reverse=True)
-            is_killed = red.returncode == RED
+            is_killed = red.returncode == (RED_MIX if is_elixir(mutant.test) else RED)
             survivors += not is_killed
-            verdict = "killed  " if is_killed else f"SURVIVED (pytest's status {red.returncode})"
+            verdict = "killed  " if is_killed else f"SURVIVED (status {red.returncode})"
             seconds = time.monotonic() - started
             sys.stdout.write(f"{verdict} {mutant.name}: {mutant.breaks} ({seconds:.1f} s)\n")
             sys.stdout.flush()

@@ -4,11 +4,13 @@
     python -m integration.soak --full     the full one; writes a record (see --record)
 
 Phases: `orphans` (a client is killed, in every state of its bridge, and nothing stays behind),
-`pollution` (a loud process, and no bad frame), `silence` (a client that sends and does not read).
+`pollution` (a loud process, and no bad frame), `silence` (a client that sends and does not read),
+`deafness` (a bridge that stops reading, and what the callers of the Elixir client see of it).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import select
@@ -22,18 +24,22 @@ from dspex_protocol.codec import encode
 from dspex_protocol.framing import frame
 
 from integration import lifetime
+from integration.agreement import CLIENT
 from integration.phases import Phase, run_phases
 from integration.pipe import Pipe
 
-__all__ = ["FULL", "LOUD", "SHORT", "main", "orphans", "pollution", "silence"]
+__all__ = ["FULL", "LOUD", "SHORT", "deafness", "main", "orphans", "pollution", "silence"]
 
-# Rounds of orphans, requests of pollution, seconds of silence.
-SHORT = {"orphans": 5, "pollution": 500, "silence": 2}
-FULL = {"orphans": 200, "pollution": 10_000, "silence": 30}
+# Rounds of orphans, requests of pollution, seconds of silence and of deafness.
+SHORT = {"orphans": 5, "pollution": 500, "silence": 2, "deafness": 4}
+FULL = {"orphans": 200, "pollution": 10_000, "silence": 30, "deafness": 30}
 
 GONE_BOUND_S = 10.0
 
 MAX_GROWTH_BYTES = 64 * 1024 * 1024
+
+# How long a caller waits beyond its deadline, or for a refusal.
+MAX_LATE_MS = 100
 
 # A bridge in whose process everything that can print does, all the time.
 LOUD = """
@@ -157,6 +163,30 @@ def silence(seed: int, seconds: int) -> dict[str, Any]:
     return {"seconds": seconds, "requests": sent, "growth_mib": round(growth / 2**20, 1)}
 
 
+def deafness(_seed: int, seconds: int) -> dict[str, Any]:
+    """The bridge of an Elixir client is stopped for `seconds`: each caller is answered by its
+    deadline or refused at once, the BEAM does not grow, and what waited is done afterwards."""
+    bridge = f"{sys.executable} -m dspex_bridge"
+    done = subprocess.run(
+        ["mix", "run", "test/support/silence.exs", str(seconds)],
+        cwd=CLIENT,
+        env={**os.environ, "DSPEX_BRIDGE": bridge, "LC_ALL": "C.UTF-8", "MIX_ENV": "test"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=seconds + 120,
+        check=True,
+    )
+    counts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    growth = counts.pop("growth_bytes")
+    assert counts["overloaded"] > 0, "the queue was never full"
+    assert counts["timeout"] > 0, "the queue was never less than full"
+    assert counts["waited_and_served"] > 0
+    assert counts["p99_ms"] <= MAX_LATE_MS, f"callers were answered {counts['p99_ms']} ms late"
+    assert growth < MAX_GROWTH_BYTES, f"the BEAM grew by {growth} bytes"
+    return {"seconds": seconds, **counts, "growth_mib": round(growth / 2**20, 1)}
+
+
 def _memory(pid: int) -> int:
     statm = Path(f"/proc/{pid}/statm").read_text().split()
     return int(statm[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -166,6 +196,7 @@ _PHASES = {
     "orphans": Phase(orphans, SHORT["orphans"], FULL["orphans"]),
     "pollution": Phase(pollution, SHORT["pollution"], FULL["pollution"]),
     "silence": Phase(silence, SHORT["silence"], FULL["silence"]),
+    "deafness": Phase(deafness, SHORT["deafness"], FULL["deafness"]),
 }
 
 

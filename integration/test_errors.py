@@ -135,7 +135,6 @@ def test_method_not_found_says_what_was_probably_meant(bridge: Pipe) -> None:
         ("create", {"signature": "q -> a", "variables": {}}, "not supported by this version"),
         ("configure", {"limits": {"max_calls": 1}}, "not supported by this version"),
         ("create", {"signature": "q -> a", "module": "best_of_n"}, "best_of_n is not supported"),
-        ("create", {"signature": "q -> a", "adapter": "baml"}, "baml is not supported"),
         ("configure", {"lms": {"a": {"model": "demo/knnn"}}}, "Did you mean 'demo/knn'?"),
         ("shutdown", {"drain_ms": -1}, "drain_ms"),
         ("initialize", {}, "protocol_version"),

@@ -22,3 +22,7 @@ def test_nothing_that_is_printed_reaches_the_wire(seed: int) -> None:
 
 def test_a_client_that_does_not_read_holds_up_nothing_and_loses_nothing(seed: int) -> None:
     assert soak.silence(seed, soak.SHORT["silence"])["requests"] > 0
+
+
+def test_an_elixir_caller_is_answered_in_time_by_a_bridge_that_does_not_read(seed: int) -> None:
+    assert soak.deafness(seed, soak.SHORT["deafness"])["overloaded"] > 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 __all__ = [
     "ADAPTERS",
-    "LATER_ADAPTERS",
+    "INNER_MODULES",
     "LATER_METHODS",
-    "LATER_MODULES",
     "METRICS",
     "MODULES",
     "OPTIMIZERS",
@@ -17,15 +16,17 @@ __all__ = [
 VERSION = "0.1.0"
 PROTOCOL_VERSION = 1
 
-MODULES = ("predict", "chain_of_thought", "react")
-ADAPTERS = ("chat", "json", "xml")
+MODULES = (
+    *("predict", "chain_of_thought", "react", "react_v2", "best_of_n", "refine"),
+    *("multi_chain_comparison", "knn", "program_of_thought", "code_act", "rlm", "flex"),
+)
+
+# Those that best_of_n, refine and knn may be made of.
+INNER_MODULES = ("predict", "chain_of_thought")
+
+ADAPTERS = ("chat", "json", "xml", "baml", "two_step")
 OPTIMIZERS: tuple[str, ...] = ()
-METRICS: tuple[str, ...] = ()
+METRICS = ("exact_match", "f1", "contains", "numeric_close", "json_match", "semantic_f1")
 
 # What the protocol and DSPy have beyond that: refused by name, not as unknown.
-LATER_METHODS = ("batch", "evaluate", "optimize", "save")
-LATER_MODULES = (
-    *("program_of_thought", "code_act", "rlm", "refine", "best_of_n"),
-    *("multi_chain_comparison", "knn", "flex", "react_v2"),
-)
-LATER_ADAPTERS = ("baml", "two_step")
+LATER_METHODS = ("optimize",)

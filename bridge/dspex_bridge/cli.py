@@ -137,12 +137,29 @@ def _options(arguments: Sequence[str]) -> Options:
         help="where the files that clients name (saves, recordings, media) lie; without it there "
         "are none",
     )
+    parser.add_argument(
+        "--max-memory-mb",
+        type=_integer(1, 2**31),
+        default=defaults.max_memory_mb,
+        metavar="N",
+        help="send 'unhealthy' once the process has more than so many MiB (default: never)",
+    )
+    parser.add_argument(
+        "--max-stuck",
+        type=_integer(0, 2**31),
+        default=defaults.max_stuck,
+        metavar="N",
+        help="send 'unhealthy' once more than so many pieces of cancelled work do not end "
+        "(default: %(default)s)",
+    )
     parsed = parser.parse_args(arguments)
     return Options(
         max_frame_bytes=parsed.max_frame_bytes,
         max_in_flight=parsed.max_in_flight,
         log_level=parsed.log_level,
         state_dir=parsed.state_dir,
+        max_memory_mb=parsed.max_memory_mb,
+        max_stuck=parsed.max_stuck,
     )
 
 

@@ -21,6 +21,7 @@ from dspex_protocol.errors import (
 from . import params
 from .catalog import LATER_METHODS
 from .exceptions import describe
+from .logs import CURRENT_REQUEST
 from .methods import METHODS
 
 TYPE_CHECKING = False
@@ -223,11 +224,14 @@ class Dispatcher:
         async function for the rest."""
         if not self._is_open(call):
             return
+        token = CURRENT_REQUEST.set(call.request.id)
         try:
             outcome = call.method.handler(self._host, call)
         except Exception as error:  # noqa: BLE001 - the boundary
-            self.end(call, self._to_wire_error(error, call.request))
+            self.end(call, self.to_wire_error(error, call.request))
             return
+        finally:
+            CURRENT_REQUEST.reset(token)
         if callable(outcome):
             call.task = self._host.runner.loop.create_task(self._finish(call, outcome))
             if not self._is_open(call):  # it ended just now, on another thread, without a task
@@ -238,6 +242,7 @@ class Dispatcher:
     async def _finish(self, call: Call, rest: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         from asyncio import CancelledError
 
+        CURRENT_REQUEST.set(call.request.id)  # in the context of this task alone
         try:
             self._answer(call, await rest())
         except CancelledError:
@@ -245,7 +250,7 @@ class Dispatcher:
             self.end(call, RequestCancelledError("the request was cancelled"))
             raise
         except BaseException as error:  # noqa: BLE001 - the boundary; no SystemExit ends the loop
-            wire_error = self._to_wire_error(error, call.request)
+            wire_error = self.to_wire_error(error, call.request)
             wire_error.data = {**wire_error.data, **call.spent}
             self.end(call, wire_error)
 
@@ -270,7 +275,7 @@ class Dispatcher:
             self._settled(call, None)
 
     def _refuse(self, request: Request, error: Exception) -> None:
-        self._host.connection.send_error(request, self._to_wire_error(error, request))
+        self._host.connection.send_error(request, self.to_wire_error(error, request))
         name = request.method if request.method in METHODS else "(unknown)"
         self._host.stats.record(name, 0.0, is_error=True)
         self._host.flush()
@@ -294,7 +299,7 @@ class Dispatcher:
     def _time_out(self, call: Call, timeout_ms: int) -> None:
         self.end(call, RequestTimeoutError(f"no result within {timeout_ms} ms"))
 
-    def _to_wire_error(self, error: BaseException, request: Request) -> DSPexError:
+    def to_wire_error(self, error: BaseException, request: Request) -> DSPexError:
         """The wire's error for an exception; nothing secret leaves in it."""
         known = error if isinstance(error, DSPexError) else self._host.translate(error)
         if known is None:

@@ -10,6 +10,7 @@ from dspex_protocol.errors import InternalError
 from dspex_protocol.framing import DEFAULT_MAX_FRAME_BYTES
 
 from .callbacks import Callbacks
+from .health import DEFAULT_MAX_STUCK
 from .logs import Log
 from .redaction import Redactor
 from .runner import Runner
@@ -40,19 +41,27 @@ _LAST_WRITE_S = 0.5
 class Options:
     """What the command line sets."""
 
-    __slots__ = ("log_level", "max_frame_bytes", "max_in_flight", "state_dir")
+    __slots__ = (
+        *("log_level", "max_frame_bytes", "max_in_flight", "max_memory_mb", "max_stuck"),
+        "state_dir",
+    )
 
     def __init__(
         self,
+        *,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         log_level: str = "warning",
         state_dir: StateDir | None = None,
+        max_memory_mb: int | None = None,
+        max_stuck: int = DEFAULT_MAX_STUCK,
     ) -> None:
         self.max_frame_bytes = max_frame_bytes
         self.max_in_flight = max_in_flight
         self.log_level = log_level
         self.state_dir = state_dir or StateDir()
+        self.max_memory_mb = max_memory_mb
+        self.max_stuck = max_stuck
 
 
 class Host:
@@ -118,6 +127,8 @@ class Host:
         with self.batch:
             self.writer.flush()
             self.writer.wait_until_below(0, timeout=_LAST_WRITE_S)
+            if self.engine is not None and self.engine.tracing is not None:
+                self.engine.tracing.flush()
             self.exit_process(0)
 
     def _broken(self, error: OSError) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import time
+from contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,9 +13,18 @@ if TYPE_CHECKING:
 
     from .redaction import Redactor
 
-__all__ = ["LEVELS", "Log"]
+__all__ = ["CURRENT_REQUEST", "LEVELS", "MAX_EVENTS_PER_SECOND", "STDOUT", "Log"]
 
 LEVELS = ("debug", "info", "warning", "error")
+
+# The id of the request that is at work in this context, for what is said without naming one.
+CURRENT_REQUEST: ContextVar[int | None] = ContextVar("dspex_request", default=None)
+
+# The logger of what Python code prints.
+STDOUT = "stdout"
+
+# A program that prints in a loop must not fill the pipe that its answers go through.
+MAX_EVENTS_PER_SECOND = 1000
 
 # A log line is for reading; a quoted prompt of a megabyte is not.
 _MAX_MESSAGE_CHARS = 10_000
@@ -35,6 +46,9 @@ class Log:
         self._wire_from: int | None = None
         self._emit: Callable[[str, str, str, int | None], None] | None = None
         self._level_listener: Callable[[str], None] | None = None
+        self._window_ends = 0.0
+        self._events_left = 0
+        self._events_dropped = 0
 
     def forward(self, level: str, emit: Callable[[str, str, str, int | None], None]) -> None:
         self._wire_from = LEVELS.index(level)
@@ -63,7 +77,15 @@ class Log:
     def error(self, message: str, request: int | None = None) -> None:
         self.write("error", "dspex", message, request)
 
+    def printed(self, line: str, request: int | None) -> None:
+        """A line that Python code printed: an event where those are asked for, else on stderr."""
+        if self._wire_from is not None and LEVELS.index("info") >= self._wire_from:
+            self.write("info", STDOUT, line, request)
+        else:
+            self._print(f"{self._redactor.text(line)}\n")
+
     def write(self, level: str, logger: str, message: str, request: int | None = None) -> None:
+        request = CURRENT_REQUEST.get() if request is None else request
         rank = LEVELS.index(level)
         to_wire = self._wire_from is not None and rank >= self._wire_from
         if rank < self._stderr_from and not to_wire:
@@ -75,8 +97,22 @@ class Log:
         if rank >= self._stderr_from:
             about = "" if request is None else f" [request {request}]"
             self._print(f"{logger}: {level}{about}: {message}\n")
-        if to_wire and self._emit is not None:
+        if to_wire and self._emit is not None and self._may_emit():
             self._emit(level, logger, message, request)
+
+    def _may_emit(self) -> bool:
+        """Whether this second has room for one more event. Two threads may both take the last."""
+        now = time.monotonic()
+        if now >= self._window_ends:
+            dropped, self._events_dropped = self._events_dropped, 0
+            self._window_ends, self._events_left = now + 1.0, MAX_EVENTS_PER_SECOND
+            if dropped:
+                self.warning(f"{dropped} log events were left out: too many in one second")
+        if not self._events_left:
+            self._events_dropped += 1
+            return False
+        self._events_left -= 1
+        return True
 
     def _print(self, line: str) -> None:
         """Writes a line to stderr, or drops it where nobody reads that: whoever logs may be the

@@ -15,6 +15,7 @@ from dspex_protocol.messages import Notification, Request
 
 from .dispatch import Dispatcher
 from .exceptions import describe
+from .health import Health
 from .host import Host, Options
 from .methods.control import DEFAULT_DRAIN_MS
 from .writer import BACKLOG_HIGH
@@ -77,6 +78,7 @@ def _serve_once(host: Host, fd: int) -> bool:
 
 def _start(host: Host) -> None:
     host.runner.start()
+    Health(host).watch()
     threading.Thread(target=_load, args=(host,), name="dspex-import", daemon=True).start()
 
 
@@ -126,7 +128,7 @@ def _load(host: Host) -> None:
         from .engine import Engine
         from .programs.registry import Registry
 
-        host.engine = Engine(host.log, host.redactor)
+        host.engine = Engine(host.log, host.redactor, host.state_dir)
         host.programs = Registry(host.engine)
         # What was imported stays: a collection need not look at it again. Large frames make many
         # objects at once, and most of their time was collections.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dspex_bridge.catalog import ADAPTERS, LATER_ADAPTERS, LATER_MODULES, MODULES
+from dspex_bridge.catalog import ADAPTERS, MODULES
 from dspex_bridge.params import (
     MAX_NAME_CHARS,
     TOOLS,
+    Check,
     array,
     boolean,
     either,
@@ -20,13 +21,43 @@ from dspex_bridge.params import (
     text,
 )
 
-__all__ = ["ADAPTER", "CONFIG", "CREATE", "LM", "LMS", "LM_OR_NAME", "NAME", "PROGRAM_OR_CREATE"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "ADAPTER",
+    "CONFIG",
+    "CREATE",
+    "EMBEDDERS",
+    "LIMITS",
+    "LM",
+    "LMS",
+    "LM_OR_NAME",
+    "MAX_STEPS",
+    "NAME",
+    "PIPELINE",
+    "PROGRAM_OR_CREATE",
+]
 
 # Retries multiply the time a caller may wait; more of them hide a provider that is down.
 _MAX_RETRIES = 20
 
 NAME = name
-ADAPTER = one_of(*ADAPTERS, later=LATER_ADAPTERS)
+ADAPTER = one_of(*ADAPTERS)
+
+# More than any provider allows, and few enough to keep their times.
+_MAX_PER_MINUTE = 1_000_000
+
+LIMITS = record(
+    optional={
+        "max_cost_usd": number(0),
+        "max_tokens": integer(0),
+        "max_calls": integer(0),
+        "requests_per_minute": integer(1, _MAX_PER_MINUTE),
+        "max_concurrency": integer(1),
+    }
+)
 
 LM = record(
     {"model": name},
@@ -40,11 +71,24 @@ LM = record(
         "num_retries": integer(0, _MAX_RETRIES),
         "timeout_ms": integer(1),
         "extra": mapping,
-        "fallbacks": not_yet,
-        "limits": not_yet,
+        "fallbacks": array(name),
+        "limits": LIMITS,
     },
 )
 LMS = map_of(LM)
+EMBEDDERS = map_of(
+    record(
+        {"model": name},
+        {
+            "api_key": text,
+            "api_key_env": name,
+            "api_base": text,
+            "num_retries": integer(0, _MAX_RETRIES),
+            "timeout_ms": integer(1),
+            "extra": mapping,
+        },
+    )
+)
 LM_OR_NAME = either(name, LM, f"the name of an LM (1 to {MAX_NAME_CHARS} characters) or a map")
 
 # What may be set for one call; connections and keys belong to the LM.
@@ -61,23 +105,51 @@ CONFIG = record(
     }
 )
 
-_CREATE_OPTIONAL = {
-    "module": one_of(*MODULES, later=LATER_MODULES),
+_SIGNATURE = either(text, mapping, "a string or a map")
+_DEMOS = array(record({"inputs": mapping, "outputs": mapping}))
+
+_MODULE = {
+    "module": one_of(*MODULES),
     "options": mapping,
+    "instructions": text,
+    "demos": _DEMOS,
+    "tools": TOOLS,
+}
+_PROGRAM = {
     "lm": name,
     "adapter": ADAPTER,
     "config": CONFIG,
-    "instructions": text,
-    "demos": array(record({"inputs": mapping, "outputs": mapping})),
-    "tools": TOOLS,
     "variables": not_yet,
-    "limits": not_yet,
+    "limits": LIMITS,
 }
-_SIGNATURE = either(text, mapping, "a string or a map")
+_REGISTERED: dict[str, Check] = {"program": name, "replace": boolean}
 
-CREATE = record(
-    {"signature": _SIGNATURE}, {**_CREATE_OPTIONAL, "program": name, "replace": boolean}
-)
-PROGRAM_OR_CREATE = either(
-    name, record({"signature": _SIGNATURE}, _CREATE_OPTIONAL), "the id of a program or a map"
-)
+# Each is at least one LM call.
+MAX_STEPS = 100
+
+# What makes a pipeline, in place of a signature and a module.
+PIPELINE = {
+    "inputs": array(mapping),
+    "steps": array(
+        record(
+            {"name": name, "signature": _SIGNATURE},
+            {"from": map_of(text), **_MODULE},
+        ),
+        maximum=MAX_STEPS,
+    ),
+    "outputs": array(text),
+}
+
+
+def _creation(more: dict[str, Check]) -> Check:
+    module = record({"signature": _SIGNATURE}, {**_MODULE, **_PROGRAM, **more})
+    pipeline = record(PIPELINE, {**_PROGRAM, **more})
+
+    def check(value: Any, where: str) -> None:
+        (pipeline if type(value) is dict and "steps" in value else module)(value, where)
+
+    return check
+
+
+CREATE = _creation(_REGISTERED)
+PROGRAM_OR_CREATE = either(name, _creation({}), "the id of a program or a map")

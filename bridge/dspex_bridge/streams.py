@@ -6,7 +6,7 @@ from _thread import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 __all__ = ["DEFAULT_MAX_CHARS", "DEFAULT_WINDOW", "MAX_WINDOW", "ChunkStream"]
@@ -40,18 +40,16 @@ class ChunkStream:
         self._max_chars = max_chars
         # Field -> (text, done), in the order in which they began to wait.
         self._pending: dict[str, tuple[str, bool]] = {}
-        self._attempt = 0
+        # Field -> its attempt, from 1: those of one LM call begin theirs together.
+        self._attempts: dict[str, int] = {}
         self._lock = allocate_lock()
 
-    @property
-    def attempt(self) -> int:
-        return self._attempt
-
-    def begin_attempt(self) -> None:
-        """The LM starts over: what waits belongs to an answer that will not be."""
+    def begin_attempt(self, fields: Iterable[str]) -> None:
+        """The LM starts over with these: what waits belongs to an answer that will not be."""
         with self._lock:
-            self._attempt += 1
-            self._pending.clear()
+            for field in fields:
+                self._attempts[field] = self._attempts.get(field, 0) + 1
+                self._pending.pop(field, None)
 
     def put(self, field: str, text: str, *, done: bool = False) -> None:
         with self._lock:
@@ -81,7 +79,7 @@ class ChunkStream:
             self._credit -= 1
             chunk = {
                 "field": field,
-                "attempt": self._attempt,
+                "attempt": self._attempts.get(field, 0),
                 "text": text,
                 "done": done and not rest,
             }

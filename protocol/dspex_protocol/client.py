@@ -251,9 +251,14 @@ class Client:
         return answer
 
     async def create(
-        self, signature: str | Mapping[str, Any], *, timeout_ms: int | None = None, **params: Any
+        self,
+        signature: str | Mapping[str, Any] | None = None,
+        *,
+        timeout_ms: int | None = None,
+        **params: Any,
     ) -> dict[str, Any]:
-        """Parameters as in the protocol: program, module, lm, instructions, demos…"""
+        """Parameters as in the protocol: program, module, lm, instructions, demos…; without a
+        signature a pipeline's: inputs, steps, outputs."""
         answer: dict[str, Any] = await self.request(
             "create", {"signature": signature, **params}, timeout_ms=timeout_ms
         )
@@ -272,6 +277,50 @@ class Client:
         answer: dict[str, Any] = await self.request(
             "execute",
             {"program": program, "inputs": dict(inputs), **params},
+            timeout_ms=timeout_ms,
+            listener=listener,
+        )
+        return answer
+
+    async def batch(
+        self,
+        program: str | Mapping[str, Any],
+        inputs: Sequence[Mapping[str, Any]],
+        *,
+        timeout_ms: int | None = None,
+        listener: Listener | None = None,
+        **params: Any,
+    ) -> dict[str, Any]:
+        """Parameters as in the protocol: max_concurrency, on_error, results, lm, config…
+
+        `listener` hears of each `item` as it finishes, and `progress`.
+        """
+        answer: dict[str, Any] = await self.request(
+            "batch",
+            {"program": program, "inputs": [dict(item) for item in inputs], **params},
+            timeout_ms=timeout_ms,
+            listener=listener,
+        )
+        return answer
+
+    async def evaluate(
+        self,
+        program: str | Mapping[str, Any],
+        devset: Sequence[Mapping[str, Any]],
+        metric: Mapping[str, Any],
+        *,
+        timeout_ms: int | None = None,
+        listener: Listener | None = None,
+        **params: Any,
+    ) -> dict[str, Any]:
+        """`devset` is a list of examples `{inputs, outputs}`; `metric` as in the protocol.
+
+        A `{callback: name}` is asked of the handler of `call_metric`. `listener` hears `progress`.
+        """
+        answer: dict[str, Any] = await self.request(
+            "evaluate",
+            {"program": program, "devset": [dict(item) for item in devset], "metric": metric}
+            | params,
             timeout_ms=timeout_ms,
             listener=listener,
         )
@@ -301,11 +350,28 @@ class Client:
         return answer["state"]
 
     async def load(
-        self, state: Mapping[str, Any], *, program: str | None = None, replace: bool = False
+        self,
+        state: Mapping[str, Any] | None = None,
+        *,
+        path: str | None = None,
+        program: str | None = None,
+        replace: bool = False,
     ) -> dict[str, Any]:
+        """Makes a program from a `dump`, or from the file that `save` wrote at `path`."""
         answer: dict[str, Any] = await self.request(
-            "load", {"state": dict(state), "program": program, "replace": replace}
+            "load",
+            {
+                "state": None if state is None else dict(state),
+                "path": path,
+                "program": program,
+                "replace": replace,
+            },
         )
+        return answer
+
+    async def save(self, program: str, path: str) -> dict[str, Any]:
+        """Writes a program's state to a file in the bridge's `--state-dir`."""
+        answer: dict[str, Any] = await self.request("save", {"program": program, "path": path})
         return answer
 
     async def stats(self) -> dict[str, Any]:

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Path", "kind_of", "refused_at"]
 
+# Of a key in a message: a person's are shorter, and a client's may be of any length.
+_SHOWN_CHARS = 80
+
 Path = list[str | int]
 
 
 def refused_at(path: Path, message: str, data: Mapping[str, Any] | None = None) -> SignatureError:
     """The error to raise for a place: in its message, and in `data.path`."""
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+    shown = (f"[{p}]" if isinstance(p, int) else f".{p[:_SHOWN_CHARS]}" for p in path)
+    where = "".join(shown).lstrip(".")
     text = f"{where}: {message}" if where else message
     return SignatureError(text, data={**(data or {}), "path": list(path)})
 

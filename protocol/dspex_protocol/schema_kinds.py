@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from dspex_protocol.constraints import FORMATS, check_constraints
@@ -104,6 +105,8 @@ def _exclusive(keyword: str, value: Any, kind: str, path: Path) -> tuple[str, An
 
 def _string(schema: Schema, own: Sequence[str], path: Path, _read: Read) -> Type:
     format_ = schema.get("format")
+    if "format" in own and not isinstance(format_, str):
+        raise refused_at([*path, "format"], f"expected a string, got {kind_of(format_)}")
     type_: Type = Scalar("str")
     constraints = {_CONSTRAINTS[k]: schema[k] for k in own if k in _CONSTRAINTS}
     if "contentMediaType" in own and format_ != "code":
@@ -125,9 +128,10 @@ def _string(schema: Schema, own: Sequence[str], path: Path, _read: Read) -> Type
         )
     elif format_ is not None and format_ not in FORMATS:
         known = sorted({*FORMATS, *_FORMAT_TYPES} - {"time"})
-        hint = did_you_mean(format_, known) if isinstance(format_, str) else ""
         raise refused_at(
-            [*path, "format"], f"unknown format {format_!r}{hint}; known are {', '.join(known)}"
+            [*path, "format"],
+            f"unknown format {format_!r}{did_you_mean(format_, known)}; "
+            f"known are {', '.join(known)}",
         )
     elif constraints.get("pattern") == TIME_PATTERN:
         type_ = Scalar("time")
@@ -155,7 +159,7 @@ def _array(schema: Schema, own: Sequence[str], path: Path, read: Read) -> Type:
     if "format" in own:
         name = schema["format"]
         shape = {key: schema[key] for key in ("type", *own)}
-        if name not in DSPY_TYPES or shape != SCALAR_SCHEMAS[name]:
+        if not isinstance(name, str) or name not in DSPY_TYPES or shape != SCALAR_SCHEMAS[name]:
             raise refused_at(
                 [*path, "format"],
                 "an array's format is 'history' or 'tool_calls', with the schema they have",
@@ -205,7 +209,7 @@ def _object(schema: Schema, own: Sequence[str], path: Path, read: Read) -> Type:
         raise refused_at(
             [*path, "properties"], f"expected a map of at most {MAX_PROPERTIES} schemas"
         )
-    if not isinstance(required, list):
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         raise refused_at([*path, "required"], "expected a list of names")
     for name in required:
         if name not in properties:
@@ -228,7 +232,12 @@ def _property(name: str, schema: Any, required: bool, path: Path, read: Read) ->
         )
     type_ = _valued(read(schema, path))
     said = schema if isinstance(schema, Mapping) else {}
-    return Property(name, type_, required, said.get("description"), said.get("default", MISSING))
+    description = said.get("description")
+    if isinstance(type_, Object):
+        # They stand at the same place, so they are one; the nearer goes before that of a $ref.
+        description = description or type_.description
+        type_ = replace(type_, description=description)
+    return Property(name, type_, required, description, said.get("default", MISSING))
 
 
 def _dict(schema: Schema, own: Sequence[str], path: Path, read: Read) -> Type:

@@ -270,11 +270,13 @@ class _Reader:
         stated = schema["type"]
         kinds = stated if isinstance(stated, list) else [stated]
         if not kinds or not all(isinstance(kind, str) and kind in KEYWORDS for kind in kinds):
-            wrong = next((kind for kind in kinds if kind not in KEYWORDS), stated)
+            names = [kind for kind in kinds if isinstance(kind, str)]
+            wrong = next((name for name in names if name not in KEYWORDS), stated)
             hint = did_you_mean(wrong, KEYWORDS) if isinstance(wrong, str) else ""
             raise refused_at(
                 [*path, "type"],
-                f"{wrong!r} is no type of JSON Schema{hint}; they are {', '.join(KEYWORDS)}",
+                f"{str(wrong)[:80]!r} is no type of JSON Schema{hint}; "
+                f"they are {', '.join(KEYWORDS)}",
             )
         return list(dict.fromkeys(kinds))
 

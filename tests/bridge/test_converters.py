@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]  # LiteLLM brings it
 import numpy as np
 import pytest
 from dspex_bridge.programs import checks, converters, scalars, wire_values
@@ -85,7 +86,7 @@ def signature(side: str, *fields: Mapping[str, Any]) -> SignatureSpec:
     return signature_from_map(sides)
 
 
-def field(type_: str, name: str = "x", **more: Any) -> dict[str, Any]:
+def field(type_: Any, name: str = "x", **more: Any) -> dict[str, Any]:
     return {"name": name, "type": type_, **more}
 
 
@@ -602,6 +603,47 @@ def test_a_large_value_is_read_no_further_than_it_is_shown() -> None:
     for _ in range(10_000):
         deep = [deep]
     assert render(deep) == "[" * (MAX_GOT_LENGTH - 1) + "…"
+
+
+# JSON Schema, against another reader of it
+
+SCHEMAS = [
+    case["schema"]
+    for case in json.loads(
+        (pathlib.Path(__file__).parents[2] / "protocol" / "vectors" / "schemas.json").read_text()
+    )["valid"]
+    # What a format, a number as text or a default is, JSON Schema leaves open.
+    if not any(word in json.dumps(case["schema"]) for word in ("format", "eE", "default", "0-9"))
+]
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 12)
+    | st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5, -1.0])
+    | st.sampled_from(["a", "b", "x", "cat", "dog", "abcdef", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "b", "name", "kind", "lives", "at", "lat", "n", "x", "class"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.sampled_from(SCHEMAS), json_values)
+def test_what_json_schema_takes_is_taken_and_what_is_taken_it_takes(
+    schema: dict[str, Any], value: Any
+) -> None:
+    other = jsonschema.Draft202012Validator(schema)
+    result = converted_or_refused(inputs(field(schema)), {"x": value})
+    if other.is_valid(value):
+        assert not isinstance(result, ValidationError), result.data
+    if not isinstance(result, ValidationError):
+        assert other.is_valid(json.loads(json.dumps(to_wire(result["x"]))))
 
 
 # Constraints

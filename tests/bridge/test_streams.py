@@ -12,7 +12,7 @@ class Client:
         self.chunks: list[dict[str, Any]] = []
         self.listens = True
         self.stream = ChunkStream(self._take, window, max_chars)
-        self.stream.begin_attempt()
+        self.stream.begin_attempt(("answer", "other", "a", "b"))
 
     def _take(self, chunk: dict[str, Any]) -> bool:
         if self.listens:
@@ -67,7 +67,7 @@ def test_a_new_attempt_drops_what_waited_for_the_old_one() -> None:
     client = Client(window=1)
     client.stream.put("answer", "wrong")
     client.stream.put("answer", " and waiting")
-    client.stream.begin_attempt()
+    client.stream.begin_attempt(["answer"])
     client.stream.put("answer", "right")
     client.stream.finish()
     assert [(chunk["attempt"], chunk["text"]) for chunk in client.chunks] == [

@@ -51,7 +51,10 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.environment",
         "dspex_bridge.exceptions",
         "dspex_bridge.guard",
+        "dspex_bridge.health",
+        "dspex_bridge.limits",
         "dspex_bridge.logs",
+        "dspex_bridge.metric_shape",
         "dspex_bridge.params",
         "dspex_bridge.redaction",
         "dspex_bridge.runner",
@@ -67,8 +70,16 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
 PROTOCOL_LAYERS: list[tuple[str, ...]] = [
     ("dspex_protocol.client",),
     ("dspex_protocol.connection", "dspex_protocol.signatures"),
-    ("dspex_protocol.constraints",),
+    ("dspex_protocol.schema_reader",),
+    ("dspex_protocol.schema_kinds",),
+    (
+        "dspex_protocol.schema_keywords",
+        "dspex_protocol.schema_overlap",
+        "dspex_protocol.schema_writer",
+    ),
+    ("dspex_protocol.constraints", "dspex_protocol.grammar"),
     ("dspex_protocol.codec", "dspex_protocol.messages", "dspex_protocol.types"),
+    ("dspex_protocol.refusals", "dspex_protocol.spelling", "dspex_protocol.json_values"),
     ("dspex_protocol.errors", "dspex_protocol.framing", "dspex_protocol.tensor"),
     ("dspex_protocol",),
 ]

@@ -9,18 +9,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dspex_bridge import catalog, health, limits, shapes, state_dir
 from dspex_bridge.conformance.literals import from_json, is_same
 from dspex_bridge.dispatch import _COMMON
+from dspex_bridge.engine import connections, lms
 from dspex_bridge.engine import errors as engine_errors
-from dspex_bridge.engine import lms
-from dspex_bridge.engine.modules import _MODULES
+from dspex_bridge.engine.metrics import METRICS
+from dspex_bridge.engine.modules import MODULES, kinds, sandboxed
 from dspex_bridge.host import DEFAULT_MAX_IN_FLIGHT
-from dspex_bridge.methods import METHODS, control
+from dspex_bridge.logs import MAX_EVENTS_PER_SECOND
+from dspex_bridge.methods import METHODS, control, many
 from dspex_bridge.params import MAX_NAME_CHARS, MAX_TOOLS, Check
-from dspex_bridge.programs import bundles, converters, signatures, spec, wire_values
+from dspex_bridge.programs import (
+    bundles,
+    converters,
+    media,
+    signatures,
+    spec,
+    value_errors,
+    wire_values,
+)
 from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW
 from dspex_bridge.writer import BACKLOG_HIGH
-from dspex_protocol import codec, constraints, framing, tensor, types
+from dspex_protocol import (
+    codec,
+    constraints,
+    framing,
+    grammar,
+    json_values,
+    schema_kinds,
+    schema_reader,
+    tensor,
+    types,
+)
 from dspex_protocol import signatures as wire_signatures
 from dspex_protocol.codec import decode, encode
 from dspex_protocol.errors import ERRORS, InputValidationError, InvalidParamsError
@@ -37,11 +58,15 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "initialize": {"protocol_version": 1},
     "create": {"signature": "q -> a"},
     "execute": {"program": "p", "inputs": {}},
-    "load": {"state": {}},
+    "batch": {"program": "p", "inputs": []},
+    "evaluate": {"program": "p", "devset": [], "metric": {"name": "f1"}},
+    "save": {"program": "p", "path": "f"},
     "describe": {"program": "p"},
     "delete": {"program": "p"},
     "dump": {"program": "p"},
 }
+
+PIPELINE: dict[str, Any] = {"inputs": [], "steps": [], "outputs": []}
 
 LATER = "12. What is reserved"
 
@@ -140,7 +165,8 @@ def test_the_example_of_a_method_is_what_it_takes_and_has_the_keys_of_its_result
     params, result = calls()[name]
     own = {key: value for key, value in params.items() if key not in _COMMON}
     METHODS[name].check(own, name)
-    always = [row for row in table("result", name).rows if "where `include`" not in row[2]]
+    rows = table("result", name).rows
+    always = [r for r in rows if "where `include`" not in r[2] and "of a pipeline" not in r[2]]
     assert sorted(result) == sorted(code(row[0]) for row in always)
 
 
@@ -156,10 +182,7 @@ def test_every_kind_of_message_has_an_example() -> None:
         if "notification" in found.header[0]
     }
     asked = {m.method for m in messages if isinstance(m, Request)} - set(METHODS)
-    assert asked - set(rows_of("reserved method")) == {
-        *headings("9. Requests of the bridge"),
-        *rows_of("reserved callback"),
-    }
+    assert asked - set(rows_of("reserved method")) == set(headings("9. Requests of the bridge"))
 
 
 @pytest.mark.parametrize("row", table("value").rows, ids=lambda row: row[1])
@@ -189,7 +212,7 @@ def test_every_kind_of_lm_error_is_there() -> None:
 
 def test_every_type_of_a_validation_error_is_there() -> None:
     told = [name for row in table("validation type").rows for name in codes(row[0])]
-    assert sorted(told) == sorted([*converters.ERROR_TYPES, "unreadable"])
+    assert sorted(told) == sorted([*value_errors.ERROR_TYPES, "unreadable"])
 
 
 def test_every_key_of_a_validation_error_is_there() -> None:
@@ -239,15 +262,31 @@ def test_the_methods_that_are_answered_as_they_are_read_are_named() -> None:
     ("words", "method", "value", "path"),
     [
         ("key of an LM", "configure", {"lms": {"a": {"model": "m"}}}, ("lms", "a")),
+        (
+            "key of an embedder",
+            "configure",
+            {"embedders": {"a": {"model": "m"}}},
+            ("embedders", "a"),
+        ),
+        ("key of `limits`", "configure", {"limits": {}}, ("limits",)),
         ("key of `config`", "create", {"signature": "q -> a", "config": {}}, ("config",)),
         ("key of `stream`", "execute", {"program": "p", "inputs": {}, "stream": {}}, ("stream",)),
         ("key of a tool", "create", {"signature": "q -> a", "tools": [{}]}, ("tools", 0)),
+        ("key of a step", "create", {**PIPELINE, "steps": [{}]}, ("steps", 0)),
     ],
 )
 def test_the_keys_of_a_shape_are_those_that_it_takes(
     words: str, method: str, value: dict[str, Any], path: tuple[str | int, ...]
 ) -> None:
     assert rows_of(words) == offered(METHODS[method].check, value, *path)
+
+
+def test_a_pipeline_takes_its_own_parameters_and_those_of_every_program() -> None:
+    of_module, of_pipeline = {"signature", "module", "options", "demos", "tools"}, set(PIPELINE)
+    check = METHODS["create"].check
+    programs = set(offered(check, {"signature": "q -> a"})) - of_module - {"instructions"}
+    assert set(offered(check, dict(PIPELINE))) == programs | of_pipeline
+    assert rows_of("parameter of a pipeline") == list(PIPELINE) == list(shapes.PIPELINE)
 
 
 def test_the_keys_of_a_signature_a_field_and_a_state_are_those_that_are_read() -> None:
@@ -262,12 +301,18 @@ def test_the_keys_of_a_signature_a_field_and_a_state_are_those_that_are_read() -
 
 def test_every_module_is_there_with_its_options_and_its_own_outputs() -> None:
     told = {code(row[0]): row for row in table("module").rows}
-    assert list(told) == list(_MODULES)
-    for name, module in _MODULES.items():
+    assert sorted(told) == sorted(MODULES) == sorted(catalog.MODULES)
+    for name, module in MODULES.items():
         _, options, tools, outputs = told[name]
         assert codes(options) == known(module.options, {})
         assert tools == ("yes" if module.has_tools else "no")
         assert codes(outputs) == list(spec.EXTRA_OUTPUTS.get(name, ()))
+
+
+def test_every_built_in_metric_is_there_with_its_params() -> None:
+    told = {code(row[0]): codes(row[1]) for row in table("built-in metric").rows}
+    assert list(told) == list(METRICS)
+    assert told == {name: known(kind.params, {}) for name, kind in METRICS.items()}
 
 
 def test_what_is_reserved_is_not_there_yet() -> None:
@@ -308,7 +353,6 @@ def sources() -> str:
 def test_every_notification_of_the_bridge_is_there() -> None:
     sent = set(re.findall(r'connection\.send_notification\(\s*"(\w+)"', sources()))
     assert set(rows_of("notification", "From the bridge")) == sent
-    assert not sent & set(rows_of("reserved notification"))
 
 
 def test_every_notification_to_the_bridge_is_there() -> None:
@@ -318,16 +362,23 @@ def test_every_notification_to_the_bridge_is_there() -> None:
 
 
 def test_the_parameters_of_call_tool_are_those_that_are_sent() -> None:
-    source = (SOURCE / "methods" / "program_runs.py").read_text(encoding="utf-8")
-    start = source.index("async def _ask_tool")
-    sent = re.findall(r'^ {8}"(\w+)":', source[start : source.index("callbacks.request")], re.M)
-    assert rows_of("callback parameter", "call_tool") == sent
+    assert rows_of("callback parameter", "call_tool") == sent_by("call_tool")
+
+
+def test_the_parameters_of_call_metric_are_those_that_are_sent() -> None:
+    assert rows_of("callback parameter", "call_metric") == sent_by("call_metric")
+
+
+def sent_by(callback: str) -> list[str]:
+    source = (SOURCE / "methods" / "call_client.py").read_text(encoding="utf-8")
+    start = source.index(f"async def {callback}")
+    end = source.index("callbacks.request", start)
+    return re.findall(r'^ {12}(?:\*\*.*\{)?"(\w+)":', source[start:end], re.M)
 
 
 def test_every_request_of_the_bridge_is_there() -> None:
     sent = set(re.findall(r'callbacks\.request\("(\w+)"', sources()))
     assert set(headings("9. Requests of the bridge")) == sent
-    assert not sent & set(rows_of("reserved callback"))
 
 
 # Types
@@ -374,7 +425,7 @@ def taking(constraint: str) -> set[str]:
     return {
         name
         for name in names
-        if constraint in constraints.constraints_of(types.parse_type(bare.get(name, name)))
+        if constraint in constraints.constraints_of(grammar.parse_type(bare.get(name, name)))
     }
 
 
@@ -403,7 +454,7 @@ def test_every_dtype_is_there_with_its_size() -> None:
         (BACKLOG_HIGH // 2**20, "more than\n  {} MiB"),
         (control.DEFAULT_DRAIN_MS, "| `drain_ms` | integer, 0 or more | {:,} |"),
         (MAX_NAME_CHARS, "a string of 1 to {} characters"),
-        (converters.MAX_ERRORS, "a list of at most {}"),
+        (value_errors.MAX_ERRORS, "a list of at most {}"),
         (wire_values.MAX_GOT_LENGTH, "in at most {} characters"),
         (codec.MAX_BIGINT_BYTES, "At most {:,} bytes (over 600,000 digits)"),
         (codec.MAX_DECIMAL_CHARS, "ASCII, at most {:,} characters"),
@@ -411,19 +462,40 @@ def test_every_dtype_is_there_with_its_size() -> None:
         (tensor.MAX_DIMENSIONS, "at most {} of them"),
         (wire_signatures.MAX_FIELDS, "| required; 1 to {} |"),
         (wire_signatures.MAX_NAME_LENGTH, "at most {} characters"),
-        (wire_signatures.MAX_DEFAULT_DEPTH, "nested at most {} deep"),
+        (json_values.MAX_DEFAULT_DEPTH, "nested at most {} deep"),
         (wire_signatures.MAX_SIGNATURE_LENGTH, "A string has at most {:,} characters"),
-        (types.MAX_TYPE_LENGTH, "A type has at most {:,} characters"),
-        (types.MAX_TYPE_DEPTH, "and {} brackets"),
+        (grammar.MAX_TYPE_LENGTH, "A type has at most {:,} characters"),
+        (grammar.MAX_TYPE_DEPTH, "and {} brackets"),
+        (grammar.MAX_TYPE_DEPTH, "A\nschema nests at most {} deep"),
+        (schema_reader.MAX_SCHEMA_NODES, "at most {:,} schemas"),
+        (schema_reader.MAX_ENUM_VALUES, "at most {:,} values"),
+        (schema_kinds.MAX_PROPERTIES, "at most {} properties"),
+        (media.MAX_MEDIA_BYTES, "Bytes have at most {:,} bytes"),
         (types.MAX_EMBEDDING_DIMENSIONS, "1 to {:,} |"),
         (constraints.MAX_PATTERN_LENGTH, "at most {:,} characters |"),
+        (limits.BREAKER_FAILURES, "After {} failures"),
+        (limits.BREAKER_OPEN_S, "alone for {:g} seconds"),
         (lms.DEFAULT_RETRIES, "| {}; of failures"),
-        (lms.DEFAULT_TIMEOUT_MS, "| {:,}; for one call"),
+        (connections.DEFAULT_TIMEOUT_MS, "| {:,}; for one call"),
         (MAX_TOOLS, "at most {} tools"),
+        (shapes.MAX_STEPS, "list of steps | required; 1 to {}"),
+        (sandboxed._DEFAULT_CODE_TIMEOUT_MS, "longer than `code_timeout_ms` ({:,})"),
+        (sandboxed._MAX_CODE_TIMEOUT_MS, "`code_timeout_ms`: integer, 1 to {:,}"),
+        (kinds._MAX_ATTEMPTS, "`N`: integer, 1 to {},"),
+        (kinds._MAX_CHAINS, "`M`: integer, 2 to {},"),
+        (kinds._DEFAULT_CHAINS, "makes `M` ({}) chains"),
+        (kinds._DEFAULT_CHAIN_TEMPERATURE, "at `temperature` ({})"),
+        (kinds._MAX_ITERATIONS, "`max_iters`: integer, 1 to {}"),
         (DEFAULT_WINDOW, "| {}; how many chunks"),
         (MAX_WINDOW, "integer, 1 to {}"),
         (DEFAULT_MAX_CHARS, "at most {:,} characters (fewer"),
         (DEFAULT_MAX_IN_FLIGHT, "| {} | requests at work"),
+        (health.DEFAULT_MAX_STUCK, "| {} | see `unhealthy`: cancelled"),
+        (MAX_EVENTS_PER_SECOND, "most {:,} events a second"),
+        (many.DEFAULT_CONCURRENCY, "| {}; how many run at once"),
+        (many.DEFAULT_CONCURRENCY, "| {}; how many examples"),
+        (many.MAX_CONCURRENCY, "integer, 1 to {} |"),
+        (state_dir.MAX_FILE_BYTES, "of at most {:,} bytes |"),
         (bundles.FORMAT_VERSION, "| `format_version` | integer | {} |"),
     ],
 )
@@ -451,10 +523,11 @@ def test_no_table_is_without_a_check() -> None:
     checked = {"code", "kind of `lm_error`", "validation type", "validation key", "error key"}
     checked |= {"parameter", "common parameter", "result", "value", "notification", "type"}
     checked |= {"key of an LM", "key of `config`", "key of `stream`", "key of a tool", "module"}
+    checked |= {"key of `limits`", "key of an embedder"}
     checked |= {"key of a signature", "key of a field", "key of a state", "tag", "constraint"}
     checked |= {"option of `dspex bridge`", "callback parameter"}
-    checked |= {"reserved parameter", "reserved method", "reserved notification", "dtype"}
-    checked |= {"reserved callback"}
+    checked |= {"reserved parameter", "reserved method", "dtype"}
+    checked |= {"built-in metric", "parameter of a pipeline", "key of a step"}
     # What vectors, sessions and the tests of the converters hold the code to.
     prose = {"kind", "what came", "to"}
     unchecked = [t.header for t in tables() if t.header[0] not in checked | prose]

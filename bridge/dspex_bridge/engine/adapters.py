@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import dspy
 from dspy.adapters import Adapter, XMLAdapter
+from dspy.adapters.baml_adapter import BAMLAdapter
+from dspy.adapters.two_step_adapter import TwoStepAdapter, adapter_message_call
 from dspy.utils.exceptions import AdapterParseError
 
 from .field_parsers import ChatParser, JsonParser, XmlParser
@@ -21,10 +23,30 @@ if TYPE_CHECKING:
 __all__ = ["ADAPTERS", "Adapter"]
 
 
-class _JSON(dspy.JSONAdapter):  # type: ignore[misc]  # dspy ships no types
-    async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, *rest: Any, **more: Any) -> Any:
+class _AsJSON:
+    """Answers that are one JSON object."""
+
+    use_native_function_calling: bool
+
+    async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+        adapter: Any = self
+        if (
+            self.use_native_function_calling
+            and adapter._get_tool_call_output_field_name(signature) is not None
+            and adapter._get_tool_call_input_field_name(signature) is None
+        ):
+            # DSPy would refuse to call the LM: there are no tools that it could call natively.
+            adapter = type(self)(use_native_function_calling=False)  # type: ignore[call-arg]
         with _cut_by(JsonParser, signature):
-            return await super().acall(lm, lm_kwargs, signature, *rest, **more)
+            return await dspy.JSONAdapter.acall(adapter, lm, lm_kwargs, signature, demos, inputs)
+
+
+class _JSON(_AsJSON, dspy.JSONAdapter):  # type: ignore[misc]  # dspy ships no types
+    pass
+
+
+class _BAML(_AsJSON, BAMLAdapter):  # type: ignore[misc]
+    """Answers as those of JSON; it describes nested types in fewer words."""
 
 
 class _WithFallback:
@@ -49,14 +71,73 @@ class _XML(_WithFallback, XMLAdapter):  # type: ignore[misc]
     parser = XmlParser
 
 
-def _cut_by(
-    parser: Callable[[set[str]], FieldParser], signature: Any
-) -> AbstractContextManager[Any]:
-    """Tells the stream of a run, where there is one, the form of the answers to come."""
-    context: AbstractContextManager[Any] = dspy.context(
-        **{PARSER_SETTING: partial(parser, set(signature.output_fields))}
+class _TwoStep(TwoStepAdapter):  # type: ignore[misc]
+    """The LM answers in words of its own, and is asked again to put them into the fields.
+
+    Both calls go to the LM of the run. Only the second one's text is of fields, so it alone is
+    streamed. DSPy's own adapter of that name gives no thought to histories and media, nor to an
+    output that is named as the text between the two calls.
+    """
+
+    def __init__(self) -> None:
+        Adapter.__init__(self)
+
+    def format(self, signature: Any, demos: Any, inputs: Any) -> Any:
+        return Adapter.format(self, signature, demos, inputs)
+
+    def format_system_message(self, signature: Any) -> Any:
+        return self.format_task_description(signature)
+
+    async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
+        messages = self.format(signature, demos, inputs)
+        with _cut_by(None, signature), adapter_message_call(lm, messages):
+            answers = await lm.acall(messages=messages, **lm_kwargs)
+        name, extraction = _extraction(signature)
+        return [
+            (await _Chat().acall(lm, {}, extraction, [], {name: self._text(answer, signature)}))[0]
+            for answer in answers
+        ]
+
+    def _text(self, answer: Any, signature: Any) -> str:
+        text: str | None = answer.get("text") if isinstance(answer, dict) else answer
+        if not text:
+            raise AdapterParseError(
+                adapter_name=type(self).__name__,
+                signature=signature,
+                lm_response=str(answer),
+                message="The LM returned an empty or null response.",
+            )
+        return text
+
+
+def _extraction(signature: Any) -> tuple[str, Any]:
+    """The signature of the second call, and the name of its input."""
+    name = "text"
+    while name in signature.output_fields:
+        name += "_"
+    outputs = {key: (field.annotation, field) for key, field in signature.output_fields.items()}
+    listed = ", ".join(f"`{key}`" for key in outputs)
+    instructions = (
+        f"The text answers a question. Take the fields {listed} from it, word for word where they "
+        "are text, and add nothing of your own."
     )
+    return name, dspy.Signature({name: (str, dspy.InputField()), **outputs}, instructions)
+
+
+def _cut_by(
+    parser: Callable[[set[str]], FieldParser] | None, signature: Any
+) -> AbstractContextManager[Any]:
+    """Tells the stream of a run, where there is one, the form of the answers to come: None for a
+    text without fields."""
+    make = None if parser is None else partial(parser, set(signature.output_fields))
+    context: AbstractContextManager[Any] = dspy.context(**{PARSER_SETTING: make})
     return context
 
 
-ADAPTERS: dict[str, Callable[[], Adapter]] = {"chat": _Chat, "json": _JSON, "xml": _XML}
+ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    "chat": _Chat,
+    "json": _JSON,
+    "xml": _XML,
+    "baml": _BAML,
+    "two_step": _TwoStep,
+}

@@ -11,39 +11,58 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 import dspy
 
+from dspex_bridge.state_dir import StateDir
+
 from . import errors, logs
 from .adapters import ADAPTERS, Adapter
+from .dspy_types import dspy_types
+from .embedders import Embedders
 from .lms import LM, LMs
 from .metering import Meter
-from .modules import build_module, predictors_of
+from .metrics import make_metric
+from .modules import build_module
+from .predictors import predictors_of
 from .recording import Recorder
 from .runs import Run
 from .streaming import FieldStream
+from .tracing import start_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from dspex_protocol.errors import DSPexError
 
+    from dspex_bridge.limits import Limits
     from dspex_bridge.logs import Log
     from dspex_bridge.programs.spec import Predictor, ProgramSpec
     from dspex_bridge.redaction import Redactor
     from dspex_bridge.streams import ChunkStream
 
+    from .metrics import Judge, Metric
+    from .runs import ClientCode
+
 __all__ = ["Engine"]
 
 _DEFAULT_ADAPTER = "chat"
+
+# Answers that LMs with a cache may give again. DSPy would keep a million: some gigabytes.
+_MAX_CACHED = 4096
 
 
 class Engine:
     """One instance a process. Everything here runs on the event loop's thread."""
 
-    def __init__(self, log: Log, redactor: Redactor) -> None:
+    def __init__(self, log: Log, redactor: Redactor, state_dir: StateDir | None = None) -> None:
+        #: DSPy's own types as clients send them, who may name files.
+        self.client_types = dspy_types((state_dir or StateDir()).read)
         # DSPy's disk cache is pickle in a folder that everybody knows.
-        dspy.configure_cache(enable_disk_cache=False)
+        dspy.configure_cache(enable_disk_cache=False, memory_max_entries=_MAX_CACHED)
         logs.join(log)
+        # Where it is configured: spans of executions and LM calls.
+        self.tracing = start_tracing(log)
         self._redactor = redactor
         self._lms = LMs(redactor)
+        self._embedders = Embedders(redactor)
         self._adapter = _DEFAULT_ADAPTER
         self._adapters: dict[str, Adapter] = {name: make() for name, make in ADAPTERS.items()}
 
@@ -52,10 +71,17 @@ class Engine:
 
     def configure(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Applies the whole of `params` or, where anything in it is wrong, none of it."""
-        self._lms.configure(params.get("lms") or {}, params.get("default_lm"))
+        embedders = params.get("embedders") or {}
+        made = self._embedders.make(embedders)
+        self._lms.configure(params.get("lms") or {}, params.get("default_lm"), params.get("limits"))
+        self._embedders.add(embedders, made)
         if params.get("adapter") is not None:
             self._adapter = params["adapter"]
-        return {**self._lms.describe(), "adapter": self._adapter}
+        return {
+            **self._lms.describe(),
+            "adapter": self._adapter,
+            "embedders": self._embedders.describe(),
+        }
 
     def lm_stats(self) -> dict[str, Any]:
         return self._lms.stats()
@@ -67,11 +93,11 @@ class Engine:
 
     def build(self, spec: ProgramSpec) -> dspy.Module:
         """The DSPy module of a specification. Raises SignatureError and InvalidParamsError."""
-        return build_module(spec)
+        return build_module(spec, self)
 
-    def predictors(self, spec: ProgramSpec, module: dspy.Module) -> dict[str, Predictor]:
+    def predictors(self, module: dspy.Module) -> dict[str, Predictor]:
         """The instructions and demonstrations in a module as it stands."""
-        return predictors_of(module, {item.name for item in spec.signature.inputs})
+        return predictors_of(module)
 
     def lm(self, which: str | Mapping[str, Any] | None) -> LM:
         """An LM by name, one made from a description, or for None the default one.
@@ -80,8 +106,17 @@ class Engine:
         """
         return self._lms.get(which)
 
-    def meter(self) -> Meter:
-        return Meter()
+    def embedder(self, name: str | None) -> Any:
+        """An embedder by name, or the default one. Raises NotFoundError."""
+        return self._embedders.get(name)
+
+    def metric(self, spec: Mapping[str, Any], outputs: Sequence[str], judge: Judge) -> Metric:
+        """The metric of a request, for programs with these outputs. Raises InvalidParamsError."""
+        return make_metric(spec, outputs, judge)
+
+    def meter(self, limits: Sequence[Limits] = ()) -> Meter:
+        """What LM calls are counted by, and held to `limits`, the narrowest scope first."""
+        return Meter(limits=limits)
 
     def run(
         self,
@@ -91,7 +126,7 @@ class Engine:
         lm: LM,
         adapter: str | None,
         config: Mapping[str, Any],
-        call_tool: Callable[[str, dict[str, Any]], Awaitable[Any]],
+        client: ClientCode,
         whole: Meter | None = None,
         is_recorded: bool = False,
         chunks: ChunkStream | None = None,
@@ -99,8 +134,8 @@ class Engine:
     ) -> Run:
         """A run, ready to start.
 
-        `call_tool(name, arguments)` asks the client. `whole` counts the run's LM calls, too. With
-        `chunks` the named `fields` are streamed into it.
+        `whole` counts the run's LM calls, too. With `chunks` the named `fields` are streamed into
+        it.
         """
         return Run(
             module,
@@ -111,7 +146,7 @@ class Engine:
             meter=Meter(whole),
             stream=None if chunks is None else FieldStream(chunks, fields),
             recorder=Recorder() if is_recorded else None,
-            call_tool=call_tool,
+            client=client,
         )
 
     def translate(self, error: BaseException) -> DSPexError | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from dspex_protocol.types import Code, Type
+from dspex_protocol.errors import SignatureError
+from dspex_protocol.types import Code, Scalar, Type, walk
 from dspy.adapters import types as dspy
 from dspy.adapters.types.file import File
 from dspy.adapters.types.tool import ToolCalls
@@ -17,9 +18,11 @@ from dspex_bridge.programs.wire_values import add_wire_form
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dspex_protocol.signatures import SignatureSpec
+
     from dspex_bridge.programs.dspy_types import DSPyTypes
 
-__all__ = ["dspy_types"]
+__all__ = ["check_history", "dspy_types"]
 
 # A class each, for the life of the process: no program has more languages.
 _MAX_LANGUAGES = 256
@@ -28,6 +31,21 @@ _MAX_LANGUAGES = 256
 def dspy_types(read_file: Callable[[str], bytes] = media.no_files) -> DSPyTypes:
     """DSPy's types; `read_file` gives the bytes at a path that a client named."""
     return partial(_dspy_type, read_file)
+
+
+def check_history(spec: SignatureSpec) -> None:
+    """Raises SignatureError for a history that DSPy would write into the prompt as it is, rather
+    than make turns of it: it looks for one input that is of that type and nothing else."""
+    history = Scalar("history")
+    for item in spec.inputs:
+        if item.type != history and history in walk(item.type):
+            raise SignatureError(
+                f"{item.name}: a history stands alone, not in {item.type}; "
+                "give it the default [] where it may be left out"
+            )
+    names = [item.name for item in spec.inputs if item.type == history]
+    if len(names) > 1:
+        raise SignatureError(f"a signature has one history, not {' and '.join(names)}")
 
 
 def _dspy_type(read_file: Callable[[str], bytes], type_: Type) -> DSPyType:

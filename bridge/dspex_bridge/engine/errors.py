@@ -11,7 +11,7 @@ from dspy.utils import exceptions as dspy_errors
 if TYPE_CHECKING:
     from dspex_protocol.errors import DSPexError
 
-__all__ = ["translate"]
+__all__ = ["failure_of", "translate"]
 
 # Subclasses before their parents: the first that fits is it.
 _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
@@ -33,6 +33,13 @@ _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
 _MAX_QUOTED_CHARS = 500
 
 
+def failure_of(error: BaseException) -> str | None:
+    """The kind of `lm_error` that an exception of an LM call is; None for one that is none."""
+    if isinstance(error, LMError):
+        return str(error.data.get("kind", "other"))
+    return _kind(error)[0] if isinstance(error, dspy_errors.LMError) else None
+
+
 def translate(error: BaseException) -> DSPexError | None:
     if isinstance(error, dspy_errors.LMError):
         return _lm_error(error)
@@ -41,7 +48,8 @@ def translate(error: BaseException) -> DSPexError | None:
     return None
 
 
-def _lm_error(error: Any) -> LMError:
+def _kind(error: Any) -> tuple[str, bool]:
+    """The kind of one of DSPy's LM errors, and whether the same call may succeed later."""
     kind, retryable = next((kind, again) for cls, kind, again in _KINDS if isinstance(error, cls))
     if kind == "bad_request" and _is_content_filter(error):
         kind = "content_filter"
@@ -50,6 +58,11 @@ def _lm_error(error: Any) -> LMError:
     elif kind == "other" and error.status == HTTPStatus.OK:
         # It answered, and the answer was no answer: a gateway's page, a body cut into garbage.
         kind, retryable = "server", True
+    return kind, retryable
+
+
+def _lm_error(error: Any) -> LMError:
+    kind, retryable = _kind(error)
     data: dict[str, Any] = {"kind": kind}
     if error.model is not None:
         data["model"] = error.model
@@ -57,6 +70,8 @@ def _lm_error(error: Any) -> LMError:
         data["status"] = error.status
     if error.retry_after is not None:
         data["retry_after_ms"] = round(error.retry_after * 1000)
+    if getattr(error, "tried", None):
+        data["tried"] = error.tried
     return LMError(f"the LM failed ({kind}): {error}", data=data, retryable=retryable)
 
 

@@ -10,7 +10,7 @@ import dspy
 from dspex_bridge.programs.wire_values import to_wire
 
 from . import remote
-from .modules import predictors_of
+from .predictors import predictors_of
 from .tools import TOOL_SETTING
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class InJob(dspy.Module):  # type: ignore[misc]  # dspy ships no types
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
         run_job: RunJob = dspy.settings[JOB_SETTING]
         lm = dspy.settings.lm
-        input_names = {item.name for item in self._spec.signature.inputs}
-        spec = replace(self._spec, predictors=predictors_of(self._module, input_names))
+        spec = replace(self._spec, predictors=predictors_of(self._module))
 
         async def call_lm(params: dict[str, Any]) -> dict[str, Any]:
             return await remote.answer(lm, params)

@@ -1,39 +1,41 @@
-"""LMs by name: made from the client's description, metered, retried within bounds."""
+"""LMs by name: made from the client's descriptions, all of them or none."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from contextlib import contextmanager
+import json
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import dspy
 from dspex_protocol.errors import InvalidParamsError, NotFoundError
-from dspy.utils.exceptions import is_retryable_lm_error
 
-from dspex_bridge.redaction import MASK, is_secret_name, mask_url, secrets_of_url
+from dspex_bridge.limits import Breaker, Limits
+from dspex_bridge.params import number
 
+from . import connections
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
-from .metering import METER_SETTING, CallRecord, Meter
-from .recording import RECORDER_SETTING
-from .streaming import STREAM_SETTING
+from .lm import LM
+from .metering import Meter
+from .prices import PRICE_KEYS, given_price
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from dspex_bridge.redaction import Redactor
 
-__all__ = ["LM", "LMs"]
+    from .prices import Price
 
-# DSPy's own read timeout is ten minutes; nobody who asked a question waits for that.
-DEFAULT_TIMEOUT_MS = 120_000
+__all__ = ["LM", "LMs"]
 
 DEFAULT_RETRIES = 3
 
-# Providers may say "retry after an hour": a caller is better served by an error at once.
-_MAX_RETRY_WAIT_S = 20.0
+# LMs that came with a call are kept for the next one that brings the same: each has connections of
+# its own, and to open them anew costs more than the rest of a call.
+_INLINE_KEPT = 64
+
+_INLINE = "(inline)"
 
 # Parameters of dspy.LM that are the bridge's to set, or that name code.
 _NOT_EXTRA = frozenset(
@@ -47,59 +49,6 @@ _NOT_EXTRA = frozenset(
 )
 
 
-class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
-    """DSPy's LM with a name, a meter, and retries whose waits are bounded."""
-
-    def __init__(self, name: str, model: str, *, retries: int, **kwargs: Any) -> None:
-        super().__init__(model, num_retries=0, **kwargs)
-        self.name = name
-        self.retries = retries
-        self.total = Meter()
-
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        stream = dspy.settings.get(STREAM_SETTING)
-        for attempt in range(self.retries + 1):
-            if stream is not None:
-                stream.begin_call()
-            try:
-                with self._metered():
-                    return await super().acall(*args, **kwargs)
-            except Exception as error:
-                if attempt == self.retries or not is_retryable_lm_error(error):
-                    raise
-                wait_s = _retry_wait(error, attempt)
-                if wait_s is None:
-                    raise
-            await asyncio.sleep(wait_s)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    @contextmanager
-    def _metered(self) -> Iterator[None]:
-        record = CallRecord()
-        is_error = True
-        try:
-            with dspy.context(usage_tracker=record, disable_history=False):
-                yield
-            is_error = False
-        finally:
-            self.total.add(record, is_error=is_error)
-            meter = dspy.settings.get(METER_SETTING)
-            if meter is not None:
-                meter.add(record, is_error=is_error)
-
-    def update_history(self, entry: dict[str, Any]) -> None:
-        """Where DSPy says what a call cost. No history is kept: it would only ever grow."""
-        record = dspy.settings.usage_tracker
-        if isinstance(record, CallRecord):
-            record.cost_usd = 0.0 if self.model == EMBEDDED_MODEL else entry.get("cost")
-        recorder = dspy.settings.get(RECORDER_SETTING)
-        if recorder is not None:
-            recorder.add_call(entry)
-
-    def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: int | None) -> None:
-        """Silent: the rollout id is there to keep LMs of one model apart in the cache."""
-
-
 class LMs:
     """The LMs of the configuration in force, and which is the default one."""
 
@@ -107,15 +56,23 @@ class LMs:
         self._redactor = redactor
         self._specs: dict[str, dict[str, Any]] = {}
         self._lms: dict[str, LM] = {}
+        self._inline: OrderedDict[str, LM] = OrderedDict()
         self._default: str | None = None
+        self.limits = Limits("bridge")
 
     def __contains__(self, name: str) -> bool:
         return name in self._lms
 
-    def configure(self, specs: Mapping[str, Mapping[str, Any]], default: str | None) -> None:
-        """Adds or replaces the LMs of `specs` and sets the default. All of it or nothing."""
+    def configure(
+        self,
+        specs: Mapping[str, Mapping[str, Any]],
+        default: str | None,
+        limits: Mapping[str, Any] | None,
+    ) -> None:
+        """Adds or replaces the LMs of `specs`, sets the default and the limits of the bridge. All
+        of it or nothing."""
         for spec in specs.values():
-            for secret in _secrets(spec):
+            for secret in connections.secrets_of(spec):
                 self._redactor.add(secret)
         made = {name: self._make(name, spec) for name, spec in specs.items()}
         if default is not None and default not in made and default not in self._lms:
@@ -124,21 +81,26 @@ class LMs:
                 f"{_names({**self._lms, **specs})}",
                 data={"kind": "lm", "name": default},
             )
+        _check_fallbacks({**self._lms, **made}, made)
         for name, lm in made.items():
-            if name in self._lms:
-                lm.total = self._lms[name].total
+            known = self._lms.get(name)
+            if known is not None:
+                # The account goes on under the name; the failures of the old one do not.
+                lm.total = known.total
+                own, _ = lm.limits = known.limits
+                own.change(specs[name].get("limits") or {})
         self._lms.update(made)
         self._specs.update({name: dict(spec) for name, spec in specs.items()})
         self._default = default or self._default
+        if limits is not None:
+            self.limits.change(limits)
 
     def get(self, which: str | Mapping[str, Any] | None) -> LM:
         """An LM by name, one made for this call from a description, or the default one."""
         if isinstance(which, str):
             return self._named(which)
         if which is not None:
-            for secret in _secrets(which):
-                self._redactor.add_passing(secret)
-            return self._make("(inline)", which)
+            return self._for_one_call(which)
         default = self._default_name()
         if default is not None:
             return self._lms[default]
@@ -157,8 +119,9 @@ class LMs:
     def describe(self) -> dict[str, Any]:
         """The configuration in force, secrets masked."""
         return {
-            "lms": {name: _masked(spec) for name, spec in self._specs.items()},
+            "lms": {name: connections.masked(spec) for name, spec in self._specs.items()},
             "default_lm": self._default_name(),
+            "limits": dict(self.limits.spec),
         }
 
     def stats(self) -> dict[str, Any]:
@@ -168,6 +131,7 @@ class LMs:
                 "tokens": lm.total.total_tokens,
                 "cost_usd": lm.total.cost_usd,
                 "errors": lm.total.errors,
+                "breaker": lm.breaker.state,
             }
             for name, lm in list(self._lms.items())
         }
@@ -190,9 +154,31 @@ class LMs:
             )
         return lm
 
+    def _for_one_call(self, spec: Mapping[str, Any]) -> LM:
+        """An LM that came with a call: an account, limits and a breaker of its own each time."""
+        for secret in connections.secrets_of(spec):
+            self._redactor.add_passing(secret)
+        key = json.dumps(spec, sort_keys=True, default=repr)
+        known = self._inline.pop(key, None)
+        if known is None:
+            known = self._make(_INLINE, spec)
+            _check_fallbacks({**self._lms, _INLINE: known}, {_INLINE: known})
+        self._inline[key] = known
+        if len(self._inline) > _INLINE_KEPT:
+            self._inline.popitem(last=False)
+        lm = known.copy()
+        lm.total, lm.breaker = Meter(), Breaker(_INLINE)
+        lm.limits = (Limits("lm", spec.get("limits")), self.limits)
+        return lm
+
     def _make(self, name: str, spec: Mapping[str, Any]) -> LM:
         retries = spec.get("num_retries")
+        own_limits = Limits("lm", spec.get("limits"), name=name)
         options: dict[str, Any] = {
+            "limits": (own_limits, self.limits),
+            "price": _price(name, spec.get("extra") or {}),
+            "fallbacks": spec.get("fallbacks") or (),
+            "find": self._named,
             "retries": DEFAULT_RETRIES if retries is None else retries,
             "temperature": spec.get("temperature"),
             "max_tokens": spec.get("max_tokens"),
@@ -207,96 +193,63 @@ class LMs:
         if spec["model"] == EMBEDDED_MODEL:
             options |= {"engine": KnnEngine(), "async_engine": AsyncKnnEngine()}
             return LM(name, EMBEDDED_MODEL, **options)
-        options |= self._connection(name, spec)
+        options |= connections.connection(spec, f"lms.{name}")
         if options["cache"]:
             # The cache's key knows neither the address nor the key: two LMs of one model at two
             # addresses must not answer for each other. This stands in the key and nowhere else.
             options["rollout_id"] = crc32(f"{name}\0{spec.get('api_base')}".encode())
-        options |= _extra(name, spec.get("extra") or {})
+        given = connections.passed_on(spec, f"lms.{name}", _NOT_EXTRA)
+        options |= {key: value for key, value in given.items() if key not in PRICE_KEYS}
         try:
-            return LM(name, spec["model"], **options)
+            lm = LM(name, spec["model"], **options)
         except (ValueError, TypeError, dspy.LMError) as error:
             raise InvalidParamsError(
                 self._redactor.text(f"the LM {name!r} cannot be made: {error}"),
                 data={"param": f"lms.{name}"},
             ) from error
+        lm.require_price([own_limits])
+        return lm
 
-    def _connection(self, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-        timeout_ms = spec.get("timeout_ms")
-        options: dict[str, Any] = {"timeout": (timeout_ms or DEFAULT_TIMEOUT_MS) / 1000}
-        key = spec.get("api_key")
-        variable = spec.get("api_key_env")
-        if key is None and variable is not None:
-            key = os.environ.get(variable)
-            if not key:
-                raise InvalidParamsError(
-                    f"the LM {name!r} takes its key from the environment variable {variable}, "
-                    "which is not set where the bridge runs",
-                    data={"param": f"lms.{name}.api_key_env"},
+
+def _price(name: str, extra: Mapping[str, Any]) -> Price | None:
+    for key in PRICE_KEYS:
+        if extra.get(key) is not None:
+            number(0)(extra[key], f"lms.{name}.extra.{key}")
+    return given_price(extra)
+
+
+def _check_fallbacks(lms: Mapping[str, LM], made: Mapping[str, LM]) -> None:
+    """Each names an LM, and none leads back to where it came from."""
+    for name, lm in made.items():
+        param = f"lms.{name}.fallbacks"
+        for fallback in lm.fallbacks:
+            if fallback not in lms:
+                raise NotFoundError(
+                    f"{param}: there is no LM {fallback!r}; configured: {_names(lms)}",
+                    data={"kind": "lm", "name": fallback, "param": param},
                 )
-        if key is not None:
-            options["api_key"] = key
-        if spec.get("api_base") is not None:
-            options["api_base"] = spec["api_base"]
-        return options
-
-
-def _extra(name: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    for key in extra:
-        if key in _NOT_EXTRA:
+        # What leads back to a new LM is a cycle; one without a new LM was refused before.
+        way = _way_back(name, lms)
+        if way is not None:
             raise InvalidParamsError(
-                f"lms.{name}.extra.{key}: this is not for extra, which is passed to the provider; "
-                "where the LM has a parameter of its own for it, use that",
-                data={"param": f"lms.{name}.extra.{key}"},
+                f"{param}: they lead back to where they began ({' → '.join(way)}): "
+                "an LM cannot stand in for itself",
+                data={"param": param},
             )
-    return dict(extra)
 
 
-def _retry_wait(error: Exception, attempt: int) -> float | None:
-    """Seconds until the next attempt; None where the provider wants more than we wait."""
-    hint = getattr(error, "retry_after", None)
-    if hint is None:
-        return min(0.5 * 2.0**attempt, _MAX_RETRY_WAIT_S)
-    return None if hint > _MAX_RETRY_WAIT_S else max(0.0, float(hint))
-
-
-def _masked(spec: Mapping[str, Any]) -> dict[str, Any]:
-    masked = dict(spec)
-    if masked.get("api_key") is not None:
-        masked["api_key"] = MASK
-    if masked.get("api_base") is not None:
-        masked["api_base"] = mask_url(masked["api_base"])
-    if masked.get("extra"):
-        # What a provider takes, and what of it is secret, nobody knows here.
-        masked["extra"] = _without_texts(masked["extra"])
-    return masked
-
-
-def _without_texts(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_texts(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_texts(item) for item in value]
-    return MASK if isinstance(value, (str, bytes)) else value
-
-
-def _secrets(spec: Mapping[str, Any]) -> Iterator[str]:
-    """What must not be told: the key, what an address hides, what `extra` calls a secret."""
-    if spec.get("api_key"):
-        yield spec["api_key"]
-    if spec.get("api_key_env") and os.environ.get(spec["api_key_env"]):
-        yield os.environ[spec["api_key_env"]]
-    if spec.get("api_base"):
-        yield from secrets_of_url(spec["api_base"])
-    yield from _named_secrets(spec.get("extra") or {})
-
-
-def _named_secrets(values: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _named_secrets(value)
-        elif isinstance(value, str) and is_secret_name(name):
-            yield value
+def _way_back(name: str, lms: Mapping[str, LM]) -> list[str] | None:
+    """The names from an LM by its fallbacks back to itself, or None."""
+    ways, seen = [[name]], {name}
+    while ways:
+        way = ways.pop()
+        for fallback in lms[way[-1]].fallbacks if way[-1] in lms else ():
+            if fallback == name:
+                return [*way, name]
+            if fallback not in seen:
+                seen.add(fallback)
+                ways.append([*way, fallback])
+    return None
 
 
 def _names(lms: Mapping[str, Any]) -> str:

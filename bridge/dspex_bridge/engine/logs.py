@@ -1,14 +1,28 @@
-"""Joins Python's logging and warnings to the bridge's log."""
+"""Joins Python's logging, warnings and prints to the bridge's log, each with its request."""
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
+import threading
 from typing import TYPE_CHECKING
+
+import dspy
+
+from dspex_bridge.logs import CURRENT_REQUEST
 
 if TYPE_CHECKING:
     from dspex_bridge.logs import Log
 
-__all__ = ["join"]
+__all__ = ["REQUEST_SETTING", "join"]
+
+# The key in DSPy's settings under which the id of a run's request travels: into the threads that
+# DSPy makes, which get its settings and no context.
+REQUEST_SETTING = "dspex_request"
+
+# What was printed without the end of its line waits for it, but no longer text than this.
+_MAX_LINE_CHARS = 10_000
 
 _LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO, "info"))
 
@@ -24,7 +38,46 @@ class _Handler(logging.Handler):
             message = self.format(record)
         except Exception as error:  # noqa: BLE001 - a library's bad log call must not fail its caller
             message = f"(a log record that cannot be formatted: {error})"
-        self._log.write(level, record.name, message)
+        self._log.write(level, record.name, message, _request())
+
+
+class _Stdout(io.TextIOBase):
+    """What Python code prints, line by line and request by request."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        # By request: the beginning of a line.
+        self._begun: dict[int | None, str] = {}
+        self._lock = threading.Lock()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        request = _request()
+        with self._lock:
+            *lines, rest = (self._begun.pop(request, "") + text).split("\n")
+            while len(rest) > _MAX_LINE_CHARS:
+                lines.append(rest[:_MAX_LINE_CHARS])
+                rest = rest[_MAX_LINE_CHARS:]
+            if rest:
+                self._begun[request] = rest
+        for line in lines:
+            self._log.printed(line, request)
+        return len(text)
+
+    def flush(self) -> None:
+        """Called at the end of a run: nothing of it waits for ever."""
+        request = _request()
+        with self._lock:
+            line = self._begun.pop(request, "")
+        if line:
+            self._log.printed(line, request)
+
+
+def _request() -> int | None:
+    request = CURRENT_REQUEST.get()
+    return dspy.settings.get(REQUEST_SETTING) if request is None else request
 
 
 # Loggers with handlers of their own, which would write around `log` and its redaction. DSPy has
@@ -39,7 +92,8 @@ def _refuse_handler(hdlr: logging.Handler) -> None:
 
 
 def join(log: Log) -> None:
-    """Every library's log records go to `log`, once; so do warnings."""
+    """Every library's log records go to `log`, once; so do warnings, and what is printed."""
+    sys.stdout = _Stdout(log)
     handler = _Handler(log)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.captureWarnings(True)

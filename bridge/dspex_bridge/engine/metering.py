@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dspex_bridge.limits import Limits
 
 __all__ = ["METER_SETTING", "CallRecord", "Meter"]
 
-# The key in DSPy's settings under which an execution's meter travels, into DSPy's threads too.
+# The key in DSPy's settings under which an execution's meter, and the limits that its LM calls are
+# under, travel, into DSPy's threads too.
 METER_SETTING = "dspex_meter"
 
 
@@ -15,10 +21,20 @@ class CallRecord:
     (never for an answer from the cache), also when the call failed after the provider answered.
     """
 
-    __slots__ = ("completion_tokens", "cost_usd", "is_billed", "prompt_tokens", "total_tokens")
+    __slots__ = (
+        "completion_tokens",
+        "cost_usd",
+        "is_billed",
+        "is_filtered",
+        "lm",
+        "prompt_tokens",
+        "total_tokens",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, lm: str) -> None:
+        self.lm = lm
         self.is_billed = False
+        self.is_filtered = False
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.total_tokens = 0
@@ -34,22 +50,28 @@ class CallRecord:
 
 class Meter:
     """The sum of the LM calls of one execution, or of one LM. What is added counts in `whole`,
-    too: the meter of what this is a part of."""
+    too: the meter of what this is a part of. `limits` are those that the calls are under, the
+    narrowest scope first; where none are given, they are the whole's."""
 
     __slots__ = (
+        "answered_by",
         "billed",
         "calls",
         "completion_tokens",
         "errors",
         "is_cost_known",
         "known_cost_usd",
+        "limits",
         "prompt_tokens",
         "total_tokens",
         "whole",
     )
 
-    def __init__(self, whole: Meter | None = None) -> None:
+    def __init__(self, whole: Meter | None = None, limits: Sequence[Limits] = ()) -> None:
         self.whole = whole
+        self.limits: Sequence[Limits] = limits if whole is None or limits else whole.limits
+        # The name of the LM that gave the last answer.
+        self.answered_by: str | None = None
         self.calls = 0
         self.billed = 0
         self.errors = 0
@@ -64,6 +86,8 @@ class Meter:
             self.whole.add(record, is_error=is_error)
         self.calls += 1
         self.errors += is_error
+        if not is_error:
+            self.answered_by = record.lm
         if not record.is_billed:
             return
         self.billed += 1

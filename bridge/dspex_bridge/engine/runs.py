@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dspy
 
+from .logs import REQUEST_SETTING
 from .metering import METER_SETTING
+from .metrics import METRIC_SETTING
 from .recording import RECORDER_SETTING
 from .streaming import STREAM_SETTING
+from .threads import THREADS_SETTING, ThreadCalls
 from .tools import TOOL_SETTING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+    from typing import TypeAlias
 
     from .adapters import Adapter
     from .lms import LM
     from .metering import Meter
+    from .metrics import Metric, Score
     from .recording import Recorder
     from .streaming import FieldStream
 
-__all__ = ["Run"]
+    Values: TypeAlias = Mapping[str, Any]
+
+__all__ = ["ClientCode", "Run"]
+
+
+class ClientCode(Protocol):
+    """The way from a run to the code of the client that it belongs to."""
+
+    @property
+    def request_id(self) -> int:
+        """Of the client's request that runs it."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        """The tool's answer. Raises the error that the client answered with."""
+
+    async def call_metric(
+        self, name: str, example: Values, prediction: Values, trace: list[Any] | None
+    ) -> Any:
+        """The metric's answer. Raises the error that the client answered with."""
 
 
 class Run:
@@ -37,7 +63,7 @@ class Run:
         meter: Meter,
         stream: FieldStream | None,
         recorder: Recorder | None,
-        call_tool: Callable[[str, dict[str, Any]], Awaitable[Any]],
+        client: ClientCode,
     ) -> None:
         self.lm = lm
         self.meter = meter
@@ -47,28 +73,52 @@ class Run:
         self._adapter = adapter
         self._config = config
         self._stream = stream
-        self._call_tool = call_tool
+        self._client = client
 
     async def prediction(self) -> dict[str, Any]:
         """The outputs, as DSPy's adapter parsed them."""
         trace: list[Any] = []
-        with dspy.context(
-            lm=self.lm.copy(**self._config) if self._config else self.lm,
-            adapter=self._adapter,
-            trace=trace,
-            disable_history=True,
-            callbacks=[],
-            send_stream=self._stream,
-            **{
-                METER_SETTING: self.meter,
-                STREAM_SETTING: self._stream,
-                RECORDER_SETTING: self.recorder,
-                TOOL_SETTING: self._call_tool,
-            },
+        threads = ThreadCalls()
+        with (
+            closing(threads),
+            self.context(
+                trace=trace,
+                send_stream=self._stream,
+                **{
+                    STREAM_SETTING: self._stream,
+                    RECORDER_SETTING: self.recorder,
+                    THREADS_SETTING: threads,
+                },
+            ),
         ):
             prediction = dict((await self._module.acall(**self._inputs)).items())
+        sys.stdout.flush()  # a print without the end of its line
         if self._stream is not None:
             self._stream.finish(prediction)
         if self.recorder is not None:
             self.recorder.add_trace(self._module, trace)
         return prediction
+
+    async def score(self, metric: Metric, example: Values, prediction: Values) -> Score:
+        """What a metric says, whose own LM calls are made and metered as the run's are."""
+        with self.context(trace=[]):
+            return await metric(example, prediction)
+
+    def context(self, **settings: Any) -> AbstractContextManager[None]:
+        """DSPy's settings for what belongs to this run."""
+        context: AbstractContextManager[None] = dspy.context(
+            lm=self.lm.copy(**self._config) if self._config else self.lm,
+            adapter=self._adapter,
+            disable_history=True,
+            callbacks=[],
+            # The converters judged them; an object is a map here, which DSPy would remark on.
+            warn_on_type_mismatch=False,
+            **{
+                METER_SETTING: self.meter,
+                TOOL_SETTING: self._client.call_tool,
+                METRIC_SETTING: self._client.call_metric,
+                REQUEST_SETTING: self._client.request_id,
+            },
+            **settings,
+        )
+        return context

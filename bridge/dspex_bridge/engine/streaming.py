@@ -22,11 +22,14 @@ PARSER_SETTING = "dspex_parser"
 
 
 class FieldStream:
-    """What DSPy sends the LM's raw text to, as `send_stream`; puts its fields into `chunks`."""
+    """What DSPy sends the LM's raw text to, as `send_stream`; puts its fields into `chunks`.
+
+    `fields` names those that are wanted, each with the names under which its chunks go.
+    """
 
     def __init__(self, chunks: ChunkStream, fields: Collection[str]) -> None:
         self._chunks = chunks
-        self._fields = frozenset(fields)
+        self._fields = {field: [field] for field in fields}
         self._parser: FieldParser | None = None
         self._sent: dict[str, str] = {}
         self._open: set[str] = set()
@@ -42,10 +45,27 @@ class FieldStream:
         if text and self._parser is not None:
             self._put(self._parser.feed(text))
 
+    def part(self, fields: Mapping[str, Collection[str]]) -> FieldStream:
+        """The stream of a step, whose LM calls may go beside those of others. `fields` says under
+        which names its own fields are known here; those are from now on the step's to stream."""
+        step = FieldStream(self._chunks, ())
+        for field, names in fields.items():
+            wanted = [name for name in names if name in self._fields]
+            if wanted:
+                step._fields[field] = wanted
+        for name in [name for names in step._fields.values() for name in names]:
+            del self._fields[name]
+        return step
+
     def finish(self, outputs: Mapping[str, Any]) -> None:
-        """The run is done. The chunks of the last attempt joined are the value of a str field:
-        where a cached answer streamed nothing, or DSPy's parser mended what ours took as it came,
-        one more attempt says it right."""
+        """The run is done."""
+        self.settle(outputs)
+        self._chunks.finish()
+
+    def settle(self, outputs: Mapping[str, Any]) -> None:
+        """No LM is called any more for these fields. The chunks of the last attempt joined are the
+        value of a str field: where a cached answer streamed nothing, or DSPy's parser mended what
+        ours took as it came, one more attempt says it right."""
         if self._parser is not None:
             self._put(self._parser.close())
         texts = {
@@ -56,14 +76,13 @@ class FieldStream:
         if any(self._sent.get(name, "") != text for name, text in texts.items()):
             self._begin_attempt()
             for name, text in texts.items():
-                self._chunks.put(name, _sendable(text), done=True)
+                self._send(name, text, is_last=True)
         else:
             for name in sorted(self._open):
-                self._chunks.put(name, "", done=True)
-        self._chunks.finish()
+                self._send(name, "", is_last=True)
 
     def _begin_attempt(self) -> None:
-        self._chunks.begin_attempt()
+        self._chunks.begin_attempt([name for names in self._fields.values() for name in names])
         self._sent.clear()
         self._open.clear()
 
@@ -76,7 +95,11 @@ class FieldStream:
                 self._open.discard(field)
             else:
                 self._open.add(field)
-            self._chunks.put(field, _sendable(text), done=is_last)
+            self._send(field, text, is_last=is_last)
+
+    def _send(self, field: str, text: str, *, is_last: bool) -> None:
+        for name in self._fields[field]:
+            self._chunks.put(name, _sendable(text), done=is_last)
 
 
 def _sendable(text: str) -> str:

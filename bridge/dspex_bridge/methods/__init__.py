@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import control, execute, programs
+from . import batch, control, evaluate, execute, programs
 from .method import Method
 
 __all__ = ["METHODS", "Method"]
@@ -15,11 +15,14 @@ METHODS: dict[str, Method] = {
         control.CONFIGURE,
         programs.CREATE,
         execute.EXECUTE,
+        batch.BATCH,
+        evaluate.EVALUATE,
         programs.DESCRIBE,
         programs.LIST,
         programs.DELETE,
         programs.DUMP,
         programs.LOAD,
+        programs.SAVE,
         control.STATS,
         control.SHUTDOWN,
     )

@@ -10,9 +10,10 @@ from dspex_protocol.errors import RequestTimeoutError, UnsupportedVersionError
 from dspex_protocol.framing import SMALLEST_MAX_FRAME_BYTES
 
 from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
+from dspex_bridge.health import memory_bytes
 from dspex_bridge.logs import LEVELS
-from dspex_bridge.params import anything, integer, mapping, not_yet, one_of, record
-from dspex_bridge.shapes import ADAPTER, LMS, NAME
+from dspex_bridge.params import anything, integer, mapping, one_of, record
+from dspex_bridge.shapes import ADAPTER, EMBEDDERS, LIMITS, LMS, NAME
 
 from .method import Method
 
@@ -98,20 +99,9 @@ def _stats(host: Host, _call: Call) -> dict[str, Any]:
         "queued": host.dispatcher.queued,
         "programs": 0 if host.programs is None else len(host.programs),
         "lms": {} if host.engine is None else host.engine.lm_stats(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "stuck": host.dispatcher.stuck,
     }
-
-
-def _memory_bytes() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - pathlib is a slow import
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _shutdown(host: Host, call: Call) -> None:
@@ -155,8 +145,8 @@ CONFIGURE = Method(
             "lms": LMS,
             "default_lm": NAME,
             "adapter": ADAPTER,
-            "embedders": not_yet,
-            "limits": not_yet,
+            "embedders": EMBEDDERS,
+            "limits": LIMITS,
         }
     ),
 )

@@ -6,12 +6,12 @@ from functools import partial
 
 from dspex_protocol.errors import InvalidParamsError
 
-from dspex_bridge.params import array, integer, mapping, not_yet, one_of, record, suggest, text
-from dspex_bridge.shapes import ADAPTER, CONFIG, LM_OR_NAME, PROGRAM_OR_CREATE
+from dspex_bridge.params import array, integer, mapping, one_of, record, suggest, text
+from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, LM_OR_NAME, PROGRAM_OR_CREATE
 from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
 
 from .method import Method
-from .program_runs import ProgramRuns, spent
+from .program_runs import ProgramRuns, output_names, spent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _execute(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[st
     """Finds the program and the LM and checks the inputs in the order of the requests."""
     params, stream = call.params, call.params.get("stream")
     include = tuple(dict.fromkeys(params.get("include") or ()))
-    runs = ProgramRuns(host, call, params)
+    runs = ProgramRuns.of_request(host, call, params)
     if stream is not None:
         call.open_stream(_chunks(host, call, stream))
     run = runs.prepare(
@@ -55,9 +55,8 @@ def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
 
 
 def _streamed_fields(program: Program, stream: dict[str, Any]) -> list[str]:
-    spec = program.spec
-    known = [*(item.name for item in spec.signature.outputs), *spec.extra_outputs]
-    fields: list[str] = stream.get("fields") or known
+    known = program.spec.streamable
+    fields: list[str] = stream.get("fields") or output_names(program)
     for field in fields:
         if field not in known:
             raise InvalidParamsError(
@@ -94,7 +93,7 @@ EXECUTE = Method(
             "adapter": ADAPTER,
             "config": CONFIG,
             "stream": _STREAM,
-            "limits": not_yet,
+            "limits": LIMITS,
             "include": array(one_of("trace", "prompt", "completions")),
         },
     ),

@@ -10,12 +10,12 @@ import math
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from dspex_protocol.errors import InvalidParamsError
-from dspex_protocol.signatures import signature_from_map
 from dspex_protocol.tensor import Tensor
 
 from dspex_bridge.catalog import MODULES
@@ -30,9 +30,11 @@ from dspex_bridge.params import (
     record,
     text,
 )
-from dspex_bridge.shapes import ADAPTER, CONFIG
+from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, PIPELINE
 
-from .spec import Demo, Predictor, ProgramSpec, ToolSpec
+from .creation import program_spec
+from .pipelines import pipeline_map
+from .spec import Demo, Predictor, ProgramSpec
 
 __all__ = ["FORMAT_VERSION", "dump", "load"]
 
@@ -40,33 +42,30 @@ FORMAT_VERSION = 1
 
 _FLAGS = record(optional={"augmented": boolean})
 _DEMO = record({"inputs": mapping, "outputs": mapping}, {"flags": _FLAGS})
+_SHARED = {
+    "lm": text,
+    "adapter": ADAPTER,
+    # The same as in `create`: no address, no key.
+    "config": CONFIG,
+    "limits": LIMITS,
+    "predictors": map_of(record({"demos": array(_DEMO)}, {"instructions": text})),
+}
 _STATE = record(
     {"format_version": integer(1), "signature": mapping, "module": one_of(*MODULES)},
-    {
-        "options": mapping,
-        "lm": text,
-        "adapter": ADAPTER,
-        # The same as in `create`: no address, no key.
-        "config": CONFIG,
-        "demos": array(_DEMO),
-        "tools": TOOLS,
-        "predictors": map_of(record({"demos": array(_DEMO)}, {"instructions": text})),
-    },
+    {"options": mapping, "demos": array(_DEMO), "tools": TOOLS, **_SHARED},
 )
+_PIPELINE_STATE = record({"format_version": integer(1), **PIPELINE}, _SHARED)
 
 
 def dump(spec: ProgramSpec) -> dict[str, Any]:
     """The state of a program: a map that any JSON writer takes."""
     state = {
         "format_version": FORMAT_VERSION,
-        "signature": spec.signature.to_map(),
-        "module": spec.module,
-        "options": dict(spec.options),
+        **(_module_state(spec) if spec.pipeline is None else _pipeline_state(spec)),
         "lm": spec.lm,
         "adapter": spec.adapter,
         "config": dict(spec.config),
-        "demos": [_demo_state(demo) for demo in spec.demos],
-        "tools": [tool.to_map() for tool in spec.tools],
+        "limits": dict(spec.limits),
         "predictors": {
             name: {
                 "instructions": predictor.instructions,
@@ -88,16 +87,13 @@ def load(state: Mapping[str, Any]) -> ProgramSpec:
             "this bridge reads: update dspex",
             data={"param": "state.format_version"},
         )
-    _STATE(state, "load: state")
-    return ProgramSpec(
-        signature=signature_from_map(_from_json(state["signature"])),
-        module=state["module"],
-        options=_from_json(state.get("options") or {}),
-        lm=state.get("lm"),
-        adapter=state.get("adapter"),
-        config=_from_json(state.get("config") or {}),
+    (_PIPELINE_STATE if "steps" in state else _STATE)(state, "load: state")
+    plain = {
+        key: _from_json(value) for key, value in state.items() if key not in ("demos", "predictors")
+    }
+    return replace(
+        program_spec(plain),
         demos=_demos(state.get("demos")),
-        tools=tuple(ToolSpec.from_map(_from_json(tool)) for tool in state.get("tools") or ()),
         predictors={
             name: Predictor(item.get("instructions"), _demos(item["demos"]))
             for name, item in (state.get("predictors") or {}).items()
@@ -105,9 +101,22 @@ def load(state: Mapping[str, Any]) -> ProgramSpec:
     )
 
 
+def _module_state(spec: ProgramSpec) -> dict[str, Any]:
+    return {
+        "signature": spec.signature.to_map(),
+        "module": spec.module,
+        "options": dict(spec.options),
+        "demos": [_demo_state(demo) for demo in spec.demos],
+        "tools": [tool.to_map() for tool in spec.tools],
+    }
+
+
+def _pipeline_state(spec: ProgramSpec) -> dict[str, Any]:
+    return {"inputs": spec.signature.to_map()["inputs"], **pipeline_map(spec)}
+
+
 def _demo_state(demo: Demo) -> dict[str, Any]:
-    state = {"inputs": dict(demo.inputs), "outputs": dict(demo.outputs)}
-    return {**state, "flags": dict(demo.flags)} if demo.flags else state
+    return {**demo.to_map(), "flags": dict(demo.flags)} if demo.flags else demo.to_map()
 
 
 def _demos(states: list[Mapping[str, Any]] | None) -> tuple[Demo, ...]:

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import (
     AlreadyExistsError,
-    InputValidationError,
     NotFoundError,
-    OutputValidationError,
-    ValidationError,
 )
-from dspex_protocol.signatures import signature_from_wire
 
+from dspex_bridge.limits import Limits, limits_of
 from dspex_bridge.params import suggest
 
 from . import bundles
-from .converters import InputConverter, OutputConverter
+from .converters import InputConverter
+from .creation import checked, program_spec
+from .pipelines import pipeline_map
+from .results import ResultConverter
 from .signatures import input_schema, output_schema
-from .spec import Demo, ProgramSpec, ToolSpec
-from .wire_values import to_wire
+from .spec import Predictor, ProgramSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +39,11 @@ class Program:
     revision: int
     module: Any
     inputs: InputConverter
-    outputs: OutputConverter
+    results: ResultConverter
+    # Those that it was made with, if any; what is spent counts for this revision.
+    limits: list[Limits]
+    # That of which an optimizer made this one.
+    base_program: str | None = None
     executions: int = 0
     errors: int = 0
 
@@ -57,14 +60,7 @@ class Program:
 
     def converted(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs of a run as they go on the wire, the module's own ones included."""
-        names = {item.name for item in self.spec.signature.outputs}
-        own = {name: value for name, value in prediction.items() if name in names}
-        extra = {
-            name: to_wire(prediction[name])
-            for name in self.spec.extra_outputs
-            if name in prediction
-        }
-        return {**extra, **_sendable(self.outputs.convert(own))}
+        return self.results.convert(prediction)
 
     def listed(self) -> dict[str, Any]:
         return {
@@ -88,7 +84,7 @@ class Registry:
 
     def create(self, params: Mapping[str, Any]) -> Program:
         """Makes and registers a program from the parameters of `create`."""
-        spec = _spec(params)
+        spec = program_spec(params)
         self._engine.require_lm(spec.lm)
         return self._register(spec, params.get("program"), bool(params.get("replace")))
 
@@ -99,7 +95,7 @@ class Registry:
 
     def inline(self, params: Mapping[str, Any]) -> Program:
         """A program for one execution, registered nowhere."""
-        spec = _spec(params)
+        spec = program_spec(params)
         self._engine.require_lm(spec.lm)
         return self._build("(inline)", spec, revision=1)
 
@@ -122,28 +118,36 @@ class Registry:
 
     def dump(self, program_id: str) -> dict[str, Any]:
         program = self.get(program_id)
-        predictors = self._engine.predictors(program.spec, program.module)
+        predictors = self._engine.predictors(program.module)
         return bundles.dump(replace(program.spec, predictors=predictors))
 
     def describe(self, program_id: str) -> dict[str, Any]:
         program = self.get(program_id)
-        predictors = self._engine.predictors(program.spec, program.module)
+        predictors = self._engine.predictors(program.module)
         # A program of one predictor has its instructions and demonstrations; of several, the
-        # first one's instructions say the most.
-        first = next(iter(predictors.values()))
+        # first one's instructions say the most. Where code takes their place there are none.
+        first = next(iter(predictors.values()), Predictor(None, ()))
         return {
             **program.created(),
             "instructions": first.instructions,
-            "demos": [
-                {"inputs": dict(demo.inputs), "outputs": dict(demo.outputs)} for demo in first.demos
-            ],
+            "demos": [demo.to_map() for demo in first.demos],
             "lm": program.spec.lm,
             "adapter": program.spec.adapter,
             "config": dict(program.spec.config),
             "tools": [tool.to_map() for tool in program.spec.tools],
+            "limits": dict(program.spec.limits),
             "variables": {},
             "counters": {"executions": program.executions, "errors": program.errors},
-            "base_program": None,
+            "base_program": program.base_program,
+            "options": dict(program.spec.options),
+            "predictors": {
+                name: {
+                    "instructions": predictor.instructions,
+                    "demos": [demo.to_map() for demo in predictor.demos],
+                }
+                for name, predictor in predictors.items()
+            },
+            **pipeline_map(program.spec),
         }
 
     def _register(self, spec: ProgramSpec, program_id: str | None, may_replace: bool) -> Program:
@@ -158,93 +162,20 @@ class Registry:
         return program
 
     def _build(self, program_id: str, spec: ProgramSpec, revision: int) -> Program:
-        inputs = InputConverter(spec.signature)
-        outputs = OutputConverter(spec.signature)
-        spec = replace(
-            spec,
-            demos=tuple(_checked(demo, index, spec) for index, demo in enumerate(spec.demos)),
-        )
+        inputs = InputConverter(spec.signature, self._engine.client_types)
+        results = ResultConverter(spec)
+        spec = checked(spec)
         return Program(
             id=program_id,
             spec=spec,
             revision=revision,
             module=self._engine.build(spec),
             inputs=inputs,
-            outputs=outputs,
+            results=results,
+            limits=limits_of("program", {"limits": spec.limits}, program_id),
         )
 
     def _new_id(self) -> str:
         while (name := f"program-{token_hex(4)}") in self._programs:
             pass
         return name
-
-
-def _sendable(outputs: dict[str, Any]) -> dict[str, Any]:
-    """The outputs, none of which has text that no UTF-8 can hold: an LM's JSON may escape half a
-    character (\\ud83d)."""
-    errors = [
-        {
-            "path": [name],
-            "type": "type",
-            "message": "the text has half a surrogate pair, which is no Unicode",
-            "expected": "valid Unicode text",
-            "got": ascii(value)[:80],
-        }
-        for name, value in outputs.items()
-        if isinstance(value, str) and not _is_unicode(value)
-    ]
-    if errors:
-        names = ", ".join(str(error["path"][0]) for error in errors)
-        raise OutputValidationError(
-            f"half a surrogate pair in the outputs: {names}", data={"errors": errors}
-        )
-    return outputs
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _spec(params: Mapping[str, Any]) -> ProgramSpec:
-    signature = signature_from_wire(params["signature"])
-    if params.get("instructions") is not None:
-        signature = replace(signature, instructions=params["instructions"])
-    return ProgramSpec(
-        signature=signature,
-        module=params.get("module") or "predict",
-        options=params.get("options") or {},
-        lm=params.get("lm"),
-        adapter=params.get("adapter"),
-        config=params.get("config") or {},
-        demos=tuple(
-            Demo(inputs=demo["inputs"], outputs=demo["outputs"])
-            for demo in params.get("demos") or ()
-        ),
-        tools=tuple(ToolSpec.from_map(tool) for tool in params.get("tools") or ()),
-    )
-
-
-def _checked(demo: Demo, index: int, spec: ProgramSpec) -> Demo:
-    """A demonstration with its values converted. It may leave fields out, but not add any."""
-    extra = {k: v for k, v in demo.outputs.items() if k in spec.extra_outputs}
-    own = {k: v for k, v in demo.outputs.items() if k not in spec.extra_outputs}
-    signature = replace(
-        spec.signature,
-        inputs=tuple(item for item in spec.signature.inputs if item.name in demo.inputs),
-        outputs=tuple(item for item in spec.signature.outputs if item.name in own),
-    )
-    try:
-        return replace(
-            demo,
-            inputs=InputConverter(signature).convert(demo.inputs),
-            outputs={**OutputConverter(signature).convert(own), **extra},
-        )
-    except ValidationError as error:
-        side = "inputs" if isinstance(error, InputValidationError) else "outputs"
-        for item in error.data["errors"]:
-            item["path"] = ["demos", index, side, *item["path"]]
-        raise InputValidationError(f"demos[{index}]: {error}", data=error.data) from error

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dspex_protocol.grammar import parse_type
 from dspex_protocol.signatures import Field, SignatureSpec, signature_from_map
 
-__all__ = ["EXTRA_OUTPUTS", "Demo", "Predictor", "ProgramSpec", "ToolSpec"]
+from .wire_values import to_wire
 
-# Outputs that a module makes beside those of the signature.
-EXTRA_OUTPUTS: dict[str, tuple[str, ...]] = {
-    "chain_of_thought": ("reasoning",),
-    "react": ("reasoning", "trajectory"),
+if TYPE_CHECKING:
+    from dspex_protocol.types import Type
+
+__all__ = [
+    "EXTRA_OUTPUTS",
+    "PIPELINE",
+    "Demo",
+    "PipelineSpec",
+    "Predictor",
+    "ProgramSpec",
+    "Step",
+    "ToolSpec",
+]
+
+# What a pipeline is called where the other programs have the name of their module.
+PIPELINE = "pipeline"
+
+# Outputs that a module makes beside those of the signature, with their types.
+EXTRA_OUTPUTS: dict[str, dict[str, str]] = {
+    "chain_of_thought": {"reasoning": "str"},
+    "react": {"reasoning": "str", "trajectory": "dict"},
+    "react_v2": {"termination_reason": "str", "history": "list"},
+    "multi_chain_comparison": {"rationale": "str"},
+    "program_of_thought": {"reasoning": "str"},
+    "code_act": {"reasoning": "str", "trajectory": "dict"},
+    "rlm": {"final_reasoning": "str", "trajectory": "list"},
 }
+
+# Modules around another one, which is their option `module`: what they make, it makes.
+_AROUND = frozenset({"best_of_n", "refine", "knn"})
 
 # A tool's parameters are the inputs of a signature; this stands for its other side.
 _RESULT = {"name": "result", "type": "any"}
@@ -28,6 +54,10 @@ class Demo:
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     flags: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_map(self) -> dict[str, Any]:
+        """As `create` takes it: without the marks."""
+        return {"inputs": to_wire(dict(self.inputs)), "outputs": to_wire(dict(self.outputs))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +103,8 @@ class Predictor:
 class ProgramSpec:
     """A program as data. `lm` and `adapter` are names, None for the default ones.
 
-    `demos` are for every predictor that `predictors` does not name.
+    `demos` are for every predictor that `predictors` does not name. Of a pipeline the signature is
+    its own, the module `PIPELINE`, and options, demos and tools are in its steps.
     """
 
     signature: SignatureSpec
@@ -85,7 +116,59 @@ class ProgramSpec:
     demos: tuple[Demo, ...] = ()
     tools: tuple[ToolSpec, ...] = ()
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    pipeline: PipelineSpec | None = None
 
     @property
     def extra_outputs(self) -> tuple[str, ...]:
-        return EXTRA_OUTPUTS.get(self.module, ())
+        return tuple(self._extra_types())
+
+    @property
+    def output_types(self) -> dict[str, Type]:
+        """The types of all outputs, the module's own ones included."""
+        own = {name: parse_type(type_) for name, type_ in self._extra_types().items()}
+        return {**{item.name: item.type for item in self.signature.outputs}, **own}
+
+    @property
+    def streamable(self) -> list[str]:
+        """The outputs that can be streamed; of a pipeline those of every step."""
+        names = [item.name for item in self.signature.outputs]
+        if self.pipeline is None:
+            return [*names, *self.extra_outputs]
+        return names + [
+            f"{step.name}.{field}"
+            for step in self.pipeline.steps
+            for field in step.program.output_types
+        ]
+
+    def _extra_types(self) -> dict[str, str]:
+        module = self.module
+        if module in _AROUND:
+            module = self.options.get("module") or "predict"
+        return EXTRA_OUTPUTS.get(module, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One program of a pipeline. `sources` says where its inputs come from: a `field` of the
+    pipeline's inputs or `step.field`; inputs that are not in it have their default."""
+
+    name: str
+    program: ProgramSpec
+    sources: Mapping[str, str]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names of the steps that go before this one."""
+        return frozenset(
+            source.partition(".")[0] for source in self.sources.values() if "." in source
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSpec:
+    """Steps, each after those that it needs, and the outputs among theirs: `step.field`."""
+
+    steps: tuple[Step, ...]
+    outputs: tuple[str, ...]

@@ -97,7 +97,8 @@ def _to_wire(value: Any, depth: int) -> Any:
         if class_ in _FORMS:
             return _to_wire(_FORMS[class_](value), depth - 1)
     if isinstance(value, BaseModel):
-        return _map_to_wire(value.model_dump(), depth)
+        # Some of DSPy's are written as a text.
+        return _to_wire(value.model_dump(), depth - 1)
     if isinstance(value, _TEXTUAL):
         return str(value)
     if hasattr(value, "dtype") and hasattr(value, "shape"):

@@ -9,7 +9,7 @@ defmodule DSPex.Test.Bridge do
   def start(options \\ []) do
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
     options = Keyword.put_new_lazy(options, :command, &command/0)
-    ExUnit.Callbacks.start_supervised!({DSPex, [name: name] ++ options})
+    ExUnit.Callbacks.start_supervised!({DSPex, Keyword.put_new(options, :name, name)})
     name
   end
 

@@ -4,6 +4,10 @@ defmodule DSPex.Connection.Outbox do
   # Control messages (the handshake, cancels, refusals) go first and are never held back; requests
   # follow in the order of their ids and can be dropped until they are written.
 
+  # What a message costs beside its own bytes: its place here, and where it is a request the call with
+  # its monitor. Many small ones would otherwise take many times what they are counted for.
+  @overhead_bytes 512
+
   @enforce_keys [:limit]
   defstruct [:limit, control: :queue.new(), requests: :gb_trees.empty(), bytes: 0]
 
@@ -23,11 +27,11 @@ defmodule DSPex.Connection.Outbox do
   @doc "Adds a request; `:full` where it does not fit, which one alone always does."
   @spec put_request(t(), non_neg_integer(), body(), pos_integer()) :: {:ok, t()} | :full
   def put_request(outbox, id, body, size) do
-    if outbox.bytes > 0 and outbox.bytes + size > outbox.limit do
+    if outbox.bytes > 0 and outbox.bytes + cost(size) > outbox.limit do
       :full
     else
       requests = :gb_trees.insert(id, {body, size}, outbox.requests)
-      {:ok, %{outbox | requests: requests, bytes: outbox.bytes + size}}
+      {:ok, %{outbox | requests: requests, bytes: outbox.bytes + cost(size)}}
     end
   end
 
@@ -36,11 +40,11 @@ defmodule DSPex.Connection.Outbox do
   def put_control(outbox, message, size) do
     # Twice the room of requests: a cancel is wanted most when the requests are many. A peer that
     # fills this too asks and never reads.
-    if outbox.bytes + size > 2 * outbox.limit do
+    if outbox.bytes + cost(size) > 2 * outbox.limit do
       :full
     else
       control = :queue.in({message, size}, outbox.control)
-      {:ok, %{outbox | control: control, bytes: outbox.bytes + size}}
+      {:ok, %{outbox | control: control, bytes: outbox.bytes + cost(size)}}
     end
   end
 
@@ -49,7 +53,7 @@ defmodule DSPex.Connection.Outbox do
   def drop(outbox, id) do
     case :gb_trees.take_any(id, outbox.requests) do
       {{_body, size}, requests} ->
-        {:dropped, %{outbox | requests: requests, bytes: outbox.bytes - size}}
+        {:dropped, %{outbox | requests: requests, bytes: outbox.bytes - cost(size)}}
 
       :error ->
         :absent
@@ -64,7 +68,7 @@ defmodule DSPex.Connection.Outbox do
   def next(outbox, which) do
     case :queue.out(outbox.control) do
       {{:value, {message, size}}, control} ->
-        {{:control, message}, %{outbox | control: control, bytes: outbox.bytes - size}}
+        {{:control, message}, %{outbox | control: control, bytes: outbox.bytes - cost(size)}}
 
       {:empty, _control} ->
         if which == :control or :gb_trees.is_empty(outbox.requests),
@@ -75,13 +79,15 @@ defmodule DSPex.Connection.Outbox do
 
   defp next_request(outbox) do
     {id, {body, size}, requests} = :gb_trees.take_smallest(outbox.requests)
-    {{:request, id, body, size}, %{outbox | requests: requests, bytes: outbox.bytes - size}}
+    {{:request, id, body, size}, %{outbox | requests: requests, bytes: outbox.bytes - cost(size)}}
   end
 
   @doc "Forgets the control messages, which were for a Python that is gone."
   @spec clear_control(t()) :: t()
   def clear_control(outbox) do
-    sizes = for {_message, size} <- :queue.to_list(outbox.control), do: size
+    sizes = for {_message, size} <- :queue.to_list(outbox.control), do: cost(size)
     %{outbox | control: :queue.new(), bytes: outbox.bytes - Enum.sum(sizes)}
   end
+
+  defp cost(size), do: size + @overhead_bytes
 end

@@ -275,6 +275,14 @@ defmodule DSPex.Protocol.CodecTest do
     end
   end
 
+  # Which once asked the file system for the Decimal library, decimal by decimal.
+  test "a frame full of decimals is read in no time" do
+    frame = <<0xDD, 50_000::32, String.duplicate(<<0xD4, 3, ?7>>, 50_000)::binary>>
+    {microseconds, {:ok, decimals}} = :timer.tc(fn -> Codec.decode(frame) end)
+    assert length(decimals) == 50_000
+    assert microseconds < 5_000_000
+  end
+
   test "a decimal longer than the limit is refused in both directions" do
     text = String.duplicate("1", 4097)
     assert {:error, error} = Codec.decode(<<0xC8, 4097::16, 3, text::binary>>)
