@@ -102,6 +102,8 @@ class Answer:
 
     content: str | Sequence[str] = ""
     """The text; of a sequence, choice i of a request for `n` gets the i-th, over and over."""
+    reasoning: str = ""
+    """What a reasoning model thinks before, as `reasoning_content` of a chat completion."""
     tool_calls: Sequence[ToolCall] = ()
     finish_reason: str | None = None
     """Where None: `tool_calls` where there are some, else `stop`."""

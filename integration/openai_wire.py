@@ -126,6 +126,8 @@ def chat_body(request: Request, answer: Answer) -> Json:
     for index in range(request.body.get("n") or 1):
         content = answer.choice(index)
         message: Json = {"role": "assistant", "content": content or None, "refusal": None}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
         if calls:
             message["tool_calls"] = calls
         choices.append(
@@ -159,6 +161,8 @@ def chat_events(request: Request, answer: Answer) -> Iterator[bytes]:
 
     for index in range(choices):
         yield event({"role": "assistant", "content": ""}, index)
+        for piece in _pieces(answer.reasoning):
+            yield event({"reasoning_content": piece}, index)
         for piece in _pieces(answer.choice(index)):
             yield event({"content": piece}, index)
         for position, call in enumerate(_tool_calls(request, answer)):

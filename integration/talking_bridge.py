@@ -26,7 +26,8 @@ async def aforward(self: Any, **inputs: Any) -> Any:
     logging.getLogger("talker").warning("logged %s", word)
     await asyncio.to_thread(print, f"printed in a thread {word}")
     if word == "threads":
-        dspy.Parallel(num_threads=1, disable_progress_bar=True)([(in_a_thread_of_dspys, ("x",))])
+        two = [(in_a_thread_of_dspys, (number,)) for number in range(2)]
+        dspy.Parallel(num_threads=2, disable_progress_bar=True)(two)
     if word == "flood":
         for number in range(5000):
             print(number)

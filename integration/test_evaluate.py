@@ -124,22 +124,26 @@ def test_a_metric_of_the_hosts_is_asked_concurrently_with_what_it_needs() -> Non
 
 
 def test_at_most_max_concurrency_run_at_once() -> None:
-    open_now, most, both = 0, 0, asyncio.Event()
+    asked, go_on = asyncio.Semaphore(0), asyncio.Event()
 
     async def call_metric(_params: dict[str, Any]) -> Any:
-        nonlocal open_now, most
-        open_now += 1
-        most = max(most, open_now)
-        if open_now == 2:
-            both.set()
-        await both.wait()  # for ever, were they asked one by one
-        open_now -= 1
+        asked.release()
+        await go_on.wait()
         return 1
 
-    async def test(client: Client, _server: OpenAIServer) -> None:
+    async def test(client: Client, server: OpenAIServer) -> None:
         devset = [example(f"{i}?", "") for i in range(12)]
-        await client.evaluate("qa", devset, {"callback": "m"}, max_concurrency=2)
-        assert most == 2
+        evaluating = asyncio.create_task(
+            client.evaluate("qa", devset, {"callback": "m"}, max_concurrency=2)
+        )
+        await asked.acquire()
+        await asked.acquire()
+        # Any example that was not to wait would be ahead of these.
+        for _ in range(3):
+            await client.execute("qa", {"question": "x"})
+        assert len(server.requests) == 2 + 3
+        go_on.set()
+        assert (await evaluating)["score"] == 1.0
 
     run(test, call_metric)
 

@@ -14,6 +14,7 @@ from dspex_protocol.errors import (
     InvalidParamsError,
     LMError,
     MetricError,
+    NotFoundError,
     OutputValidationError,
     RequestCancelledError,
     SignatureError,
@@ -416,6 +417,82 @@ def test_the_error_of_a_tool_is_an_observation_of_react_v2() -> None:
         assert ".py" not in told
 
     run(agent, test, {"call_tool": call_tool})
+
+
+# knn
+
+CAPITALS = [
+    {"inputs": {"question": f"What is the capital of {land}?"}, "outputs": {"answer": city}}
+    for land, city in (("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"))
+]
+RIVERS = [
+    {"inputs": {"question": f"Which river flows through {city}?"}, "outputs": {"answer": river}}
+    for city, river in (("Paris", "Seine"), ("Rome", "Tiber"), ("London", "Thames"))
+]
+
+
+def test_knn_shows_the_demonstrations_that_are_nearest() -> None:
+    async def test(client: Client, server: OpenAIServer) -> None:
+        await client.configure(embedders={"words": {"model": "demo/tfidf"}})
+        demos = [*CAPITALS, *RIVERS]
+        for module, outputs in (
+            ("predict", {"answer": "Danube"}),
+            ("chain_of_thought", {"answer": "Danube", "reasoning": "because"}),
+        ):
+            options = {"k": 3, "module": module, "embedder": "words"}
+            await client.create(
+                "question -> answer", program=module, module="knn", options=options, demos=demos
+            )
+            result = await client.execute(module, {"question": "Which river flows through Vienna?"})
+            assert result["outputs"] == outputs
+            told = prompts(server)[-1]
+            assert all(river in told for river in ("Seine", "Tiber", "Thames"))
+            assert not any(city in told for city in ("Madrid", "capital"))
+            # All of them are the program's: another question is shown others.
+            await client.execute(module, {"question": "What is the capital of Austria?"})
+            told = prompts(server)[-1]
+            assert all(city in told for city in ("Paris", "Rome", "Madrid"))
+            assert "river" not in told
+            assert len((await client.describe(module))["demos"]) == 6
+
+    run(in_turn("Danube", "Vienna", "Danube", "Vienna"), test)
+
+
+def test_knn_works_with_the_embedded_lm() -> None:
+    async def test(client: Client, _server: OpenAIServer) -> None:
+        await client.configure(
+            lms={"demo": {"model": "demo/knn"}}, embedders={"words": {"model": "demo/tfidf"}}
+        )
+        result = await client.execute(
+            {
+                "signature": "question -> answer",
+                "module": "knn",
+                "options": {"k": 1},
+                "demos": RIVERS,
+            },
+            {"question": "Which river flows through Rome?"},
+            lm="demo",
+        )
+        assert result["outputs"] == {"answer": "Tiber"}
+
+    run(in_turn(), test)
+
+
+def test_knn_needs_demonstrations_and_an_embedder() -> None:
+    async def test(client: Client, _server: OpenAIServer) -> None:
+        with pytest.raises(InvalidParamsError, match="give it some in demos"):
+            await client.create("question -> answer", module="knn", options={"k": 1})
+        with pytest.raises(NotFoundError, match="there is no embedder 'words'"):
+            await client.create(
+                "question -> answer",
+                module="knn",
+                options={"k": 1, "embedder": "words"},
+                demos=RIVERS,
+            )
+        with pytest.raises(InvalidParamsError, match="'k' is missing"):
+            await client.create("question -> answer", module="knn", demos=RIVERS)
+
+    run(in_turn(), test)
 
 
 # What every module has in common

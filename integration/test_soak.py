@@ -26,3 +26,8 @@ def test_a_client_that_does_not_read_holds_up_nothing_and_loses_nothing(seed: in
 
 def test_an_elixir_caller_is_answered_in_time_by_a_bridge_that_does_not_read(seed: int) -> None:
     assert soak.deafness(seed, soak.SHORT["deafness"])["overloaded"] > 0
+
+
+def test_many_executes_of_every_kind_leave_memory_as_it_was(seed: int) -> None:
+    counts = soak.endurance(seed, soak.SHORT["endurance"])
+    assert counts["errors"] > 0

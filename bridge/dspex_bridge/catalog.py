@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = [
     "ADAPTERS",
     "INNER_MODULES",
-    "LATER_METHODS",
     "METRICS",
     "MODULES",
     "OPTIMIZERS",
@@ -25,8 +24,9 @@ MODULES = (
 INNER_MODULES = ("predict", "chain_of_thought")
 
 ADAPTERS = ("chat", "json", "xml", "baml", "two_step")
-OPTIMIZERS: tuple[str, ...] = ()
+OPTIMIZERS = (
+    *("labeled_few_shot", "bootstrap_few_shot", "bootstrap_few_shot_random_search"),
+    *("bootstrap_few_shot_optuna", "knn_few_shot", "copro", "mipro_v2", "simba", "gepa"),
+    *("infer_rules", "ensemble", "variables"),
+)
 METRICS = ("exact_match", "f1", "contains", "numeric_close", "json_match", "semantic_f1")
-
-# What the protocol and DSPy have beyond that: refused by name, not as unknown.
-LATER_METHODS = ("optimize",)

@@ -19,7 +19,6 @@ from dspex_protocol.errors import (
 )
 
 from . import params
-from .catalog import LATER_METHODS
 from .exceptions import describe
 from .logs import CURRENT_REQUEST
 from .methods import METHODS
@@ -42,6 +41,9 @@ __all__ = ["Call", "Dispatcher"]
 # Work that has been cancelled ends at its next wait; what does not by then, hangs.
 _STUCK_AFTER_S = 1.0
 
+# What a job that is asked to end with what it has may take for that.
+_STOP_WITHIN_S = 1.5
+
 # What every request may carry beside its method's own parameters.
 _COMMON = {"timeout_ms": params.integer(minimum=1), "meta": params.mapping}
 
@@ -60,6 +62,7 @@ class Call:
         "received",
         "request",
         "spent",
+        "stop",
         "task",
     )
 
@@ -73,6 +76,8 @@ class Call:
         self.chunks: ChunkStream | None = None
         # Usage and cost so far, which an error tells as well as a result.
         self.spent: dict[str, Any] = {}
+        # Set by work that can end early with what it has: called with the reason, on the loop.
+        self.stop: Callable[[str], None] | None = None
         self._timer: Timer | None = None
         self._early_credit = 0
         self._lock = threading.Lock()
@@ -151,7 +156,7 @@ class Dispatcher:
         call = self._calls.get(request_id) if type(request_id) is int else None
         shutdown = None if self._draining is None else self._draining.request
         if call is not None:
-            self.end(call, cancelled)
+            self._stop_or_end(call, "cancelled", cancelled)
         elif shutdown is not None and shutdown.id == request_id:
             # Its request ends here; the shutdown goes on, because there is no way back from it.
             self._host.connection.send_error(shutdown, cancelled)
@@ -165,11 +170,6 @@ class Dispatcher:
 
     def _admit(self, request: Request) -> Call:
         method = METHODS.get(request.method)
-        if request.method in LATER_METHODS:
-            raise MethodNotFoundError(
-                f"{request.method} is not supported by this version of the bridge. "
-                f"Valid: {', '.join(METHODS)}."
-            )
         if method is None:
             raise MethodNotFoundError(
                 f"there is no method {params.quoted(request.method)}."
@@ -264,6 +264,15 @@ class Dispatcher:
         if task is not None and not task.done():
             self._host.runner.submit(lambda: self._stop(task))
 
+    def _stop_or_end(self, call: Call, reason: str, error: DSPexError) -> None:
+        """Ends a request: with what it has where it can, within a moment, else with the error."""
+        stop, call.stop = call.stop, None
+        if stop is None:
+            self.end(call, error)
+            return
+        self._host.runner.submit(lambda: stop(reason))
+        self._host.timers.at(time.monotonic() + _STOP_WITHIN_S, lambda: self.end(call, error))
+
     def _stop(self, task: asyncio.Task[None]) -> None:
         if not task.done():
             self._ending.setdefault(task, time.monotonic())
@@ -297,7 +306,7 @@ class Dispatcher:
         return self._host.connection.is_open(call.request)
 
     def _time_out(self, call: Call, timeout_ms: int) -> None:
-        self.end(call, RequestTimeoutError(f"no result within {timeout_ms} ms"))
+        self._stop_or_end(call, "timeout", RequestTimeoutError(f"no result within {timeout_ms} ms"))
 
     def to_wire_error(self, error: BaseException, request: Request) -> DSPexError:
         """The wire's error for an exception; nothing secret leaves in it."""

@@ -143,8 +143,8 @@ def _deno() -> _Finding:
         return _Finding(
             "Deno",
             None,
-            "not found: only DSPy's modules that run code need it, and none of them is here yet",
-            "npm install -g deno, or see https://docs.deno.com/runtime",
+            "not found: only program_of_thought, code_act, rlm and flex, which run code, need it",
+            'pip install "dspy[deno]"',
         )
     return _Finding("Deno", True, line)
 

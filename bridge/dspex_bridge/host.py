@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .dispatch import Dispatcher
     from .engine import Engine
+    from .jobs.pool import Jobs
     from .programs.registry import Registry
 
 __all__ = ["DEFAULT_MAX_IN_FLIGHT", "Host", "Options"]
@@ -87,6 +88,7 @@ class Host:
         self.engine: Engine | None = None
         self.programs: Registry | None = None
         self.unavailable: UnavailableError | None = None
+        self._jobs: Jobs | None = None
         self._reader = threading.get_ident()
         # Held by the reader while it handles what one read brought: each request of it is
         # answered before the process ends.
@@ -105,6 +107,16 @@ class Host:
     def translate(self, error: BaseException) -> DSPexError | None:
         """The wire's error for one of DSPy's, or None for one that nobody knows."""
         return None if self.engine is None else self.engine.translate(error)
+
+    @property
+    def jobs(self) -> Jobs:
+        """Work in processes of its own. For the event loop's thread; nothing is started before the
+        first job."""
+        if self._jobs is None:
+            from .jobs.pool import Jobs
+
+            self._jobs = Jobs()
+        return self._jobs
 
     def require_engine(self) -> Engine:
         if self.engine is None:

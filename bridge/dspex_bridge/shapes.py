@@ -7,6 +7,7 @@ from dspex_bridge.params import (
     MAX_NAME_CHARS,
     TOOLS,
     Check,
+    anything,
     array,
     boolean,
     either,
@@ -14,7 +15,6 @@ from dspex_bridge.params import (
     map_of,
     mapping,
     name,
-    not_yet,
     number,
     one_of,
     record,
@@ -38,6 +38,7 @@ __all__ = [
     "NAME",
     "PIPELINE",
     "PROGRAM_OR_CREATE",
+    "VARIABLES",
 ]
 
 # Retries multiply the time a caller may wait; more of them hide a provider that is down.
@@ -105,6 +106,23 @@ CONFIG = record(
     }
 )
 
+VARIABLES = map_of(
+    record(
+        {
+            "kind": one_of("float", "int", "categorical", "module", "lm", "adapter", "text"),
+            "applies_to": text,
+        },
+        {
+            "low": number(),
+            "high": number(),
+            "log": boolean,
+            "choices": array(anything),
+            "default": anything,
+            "depends_on": record({"variable": name, "in": array(anything)}),
+        },
+    )
+)
+
 _SIGNATURE = either(text, mapping, "a string or a map")
 _DEMOS = array(record({"inputs": mapping, "outputs": mapping}))
 
@@ -119,7 +137,7 @@ _PROGRAM = {
     "lm": name,
     "adapter": ADAPTER,
     "config": CONFIG,
-    "variables": not_yet,
+    "variables": VARIABLES,
     "limits": LIMITS,
 }
 _REGISTERED: dict[str, Check] = {"program": name, "replace": boolean}

@@ -95,6 +95,21 @@ class StateDir:
         finally:
             os.close(folder)
 
+    def open_to_append(self, path: str, param: str = "path") -> int:
+        """A descriptor that reads a file, made where there is none, and appends to it."""
+        folder, name = self._walk(path, param, may_make=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=folder)
+        except OSError as error:
+            _refuse(path, param, _reason(error))
+        finally:
+            os.close(folder)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            _refuse(path, param, "is no plain file")
+        return fd
+
     def _walk(self, path: str, param: str, *, may_make: bool = False) -> tuple[int, str]:
         """The folder that a path's last part is in, opened, and that part."""
         if self._root is None:

@@ -20,8 +20,9 @@ defmodule DSPex do
   # What the bridge demands of a client: it could not send an error to one that takes less.
   @min_max_frame_bytes 4096
 
-  # Room for two of the largest requests, and for tens of thousands of usual ones.
-  @default_max_queued_bytes 32 * 1024 * 1024
+  # Room for one of the largest requests, and for thousands of usual ones. What was refused may take as
+  # much again until the connection's garbage is collected, and all of it is to stay below 64 MiB.
+  @default_max_queued_bytes 16 * 1024 * 1024
 
   # More tools and metrics at one time than an LM's provider answers requests, and a small part of
   # the processes that a node has by default.
@@ -77,6 +78,8 @@ defmodule DSPex do
       {{:is, &__MODULE__.lm_or_name/1}, "the name of an LM, or the options of one for this call."},
     adapter: {:name, "`:chat`, `:json` or `:xml`."},
     config: {:map, "parameters of the LM, such as `temperature:`."},
+    meta:
+      {:map, "a map of your own, which its tools find in their context; with string keys there."},
     timeout: @timeout
   ]
 

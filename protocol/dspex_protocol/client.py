@@ -326,13 +326,17 @@ class Client:
         )
         return answer
 
+    def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Sends a notification."""
+        self._connection.send_notification(method, dict(params))
+        self._flush()
+
     def grant(self, request_id: int, chunks: int) -> None:
         """Lets a streamed execute send so many more chunks, each of which names its `id`.
 
         Its `stream.window` says how many come without.
         """
-        self._connection.send_notification("grant", {"id": request_id, "n": chunks})
-        self._flush()
+        self.notify("grant", {"id": request_id, "n": chunks})
 
     async def describe(self, program: str) -> dict[str, Any]:
         answer: dict[str, Any] = await self.request("describe", {"program": program})

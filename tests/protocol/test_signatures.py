@@ -354,3 +354,11 @@ def test_a_description_of_a_type_names_its_constraints() -> None:
 @pytest.mark.parametrize("module", [signatures, constraints])
 def test_everything_public_is_listed(module: Any) -> None:
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("case", VECTORS["contradictions"], ids=str)
+def test_constraints_that_nothing_meets_are_refused(case: dict[str, Any]) -> None:
+    fields = [{"name": "x", **case}]
+    error = refusal({"inputs": fields, "outputs": [{"name": "y", "type": "str"}]})
+    assert error.data["path"] == ["inputs", 0, "constraints"]
+    assert "so nothing fits" in str(error)

@@ -37,6 +37,7 @@ from dspex_protocol import (
     framing,
     grammar,
     json_values,
+    schema_keywords,
     schema_kinds,
     schema_reader,
     tensor,
@@ -401,6 +402,15 @@ def test_every_name_of_a_type_is_there() -> None:
     assert set(types.TYPE_NAMES) <= names
 
 
+def test_every_keyword_that_is_read_of_a_schema_is_there() -> None:
+    told = " ".join(name for row in table("keywords").rows for cell in row for name in codes(cell))
+    assert set(re.findall(r"\$?\w+", told)) >= schema_keywords.KNOWN - {"$schema"}
+
+
+def test_every_type_of_dspy_is_there_with_its_forms() -> None:
+    assert {code(row[0]) for row in table("DSPy's type").rows} == types.DSPY_TYPES
+
+
 def test_every_constraint_is_there_with_the_types_that_take_it() -> None:
     rows = table("constraint").rows
     assert sorted(code(row[0]) for row in rows) == sorted(constraints.CONSTRAINTS)
@@ -528,6 +538,7 @@ def test_no_table_is_without_a_check() -> None:
     checked |= {"option of `dspex bridge`", "callback parameter"}
     checked |= {"reserved parameter", "reserved method", "dtype"}
     checked |= {"built-in metric", "parameter of a pipeline", "key of a step"}
+    checked |= {"keywords", "DSPy's type"}
     # What vectors, sessions and the tests of the converters hold the code to.
     prose = {"kind", "what came", "to"}
     unchecked = [t.header for t in tables() if t.header[0] not in checked | prose]

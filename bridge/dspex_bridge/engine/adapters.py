@@ -12,7 +12,7 @@ from dspy.adapters.two_step_adapter import TwoStepAdapter, adapter_message_call
 from dspy.utils.exceptions import AdapterParseError
 
 from .field_parsers import ChatParser, JsonParser, XmlParser
-from .streaming import PARSER_SETTING
+from .streaming import NATIVE_SETTING, PARSER_SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .field_parsers import FieldParser
 
-__all__ = ["ADAPTERS", "Adapter"]
+__all__ = ["ADAPTERS", "Adapter", "adapter_name"]
 
 
 class _AsJSON:
@@ -130,7 +130,10 @@ def _cut_by(
     """Tells the stream of a run, where there is one, the form of the answers to come: None for a
     text without fields."""
     make = None if parser is None else partial(parser, set(signature.output_fields))
-    context: AbstractContextManager[Any] = dspy.context(**{PARSER_SETTING: make})
+    fields = signature.output_fields.items()
+    native = next((name for name, field in fields if field.annotation is dspy.Reasoning), None)
+    settings = {PARSER_SETTING: make, NATIVE_SETTING: native}
+    context: AbstractContextManager[Any] = dspy.context(**settings)
     return context
 
 
@@ -141,3 +144,8 @@ ADAPTERS: dict[str, Callable[[], Adapter]] = {
     "baml": _BAML,
     "two_step": _TwoStep,
 }
+
+
+def adapter_name(adapter: Adapter) -> str:
+    """The name of one that was made here."""
+    return next(name for name, made in ADAPTERS.items() if type(adapter) is made)

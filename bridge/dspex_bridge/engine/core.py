@@ -13,7 +13,7 @@ import dspy
 
 from dspex_bridge.state_dir import StateDir
 
-from . import errors, logs
+from . import errors, logs, remote
 from .adapters import ADAPTERS, Adapter
 from .dspy_types import dspy_types
 from .embedders import Embedders
@@ -106,9 +106,27 @@ class Engine:
         """
         return self._lms.get(which)
 
+    def describe_lms(self, own: LM) -> dict[str, Any]:
+        """What a job needs to know of the LMs: `own`, and all that are configured, by name."""
+        named = {name: self._lms.get(name) for name in self._lms.names}
+        return {name: remote.description(lm) for name, lm in {**named, own.name: own}.items()}
+
+    async def answer_lm(self, lm: LM, params: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a job that calls an LM, in the context of the run that it belongs to."""
+        return await remote.answer(lm, params)
+
+    def adapter_name(self, name: str | None) -> str:
+        """The adapter of a run that asks for this one, or for none."""
+        return name or self._adapter
+
     def embedder(self, name: str | None) -> Any:
         """An embedder by name, or the default one. Raises NotFoundError."""
         return self._embedders.get(name)
+
+    async def embed(self, name: str | None, texts: list[str]) -> list[list[float]]:
+        """The vectors of texts, for a job."""
+        vectors: list[list[float]] = (await self.embedder(name).acall(texts)).tolist()
+        return vectors
 
     def metric(self, spec: Mapping[str, Any], outputs: Sequence[str], judge: Judge) -> Metric:
         """The metric of a request, for programs with these outputs. Raises InvalidParamsError."""

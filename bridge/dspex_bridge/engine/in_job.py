@@ -10,6 +10,7 @@ import dspy
 from dspex_bridge.programs.wire_values import to_wire
 
 from . import remote
+from .adapters import adapter_name
 from .predictors import predictors_of
 from .tools import TOOL_SETTING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
             inputs: dict[str, Any],
             lm: dict[str, Any],
             handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[Any]]],
+            adapter: str,
         ) -> dict[str, Any]: ...
 
 
@@ -70,5 +72,6 @@ class InJob(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             to_wire(inputs),
             remote.description(lm),
             {"lm": call_lm, "call_tool": call_tool},
+            adapter_name(dspy.settings.adapter),
         )
         return dspy.Prediction(**outputs)

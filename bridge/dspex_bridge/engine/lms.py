@@ -136,6 +136,10 @@ class LMs:
             for name, lm in list(self._lms.items())
         }
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._lms)
+
     def names_text(self) -> str:
         return _names(self._lms)
 

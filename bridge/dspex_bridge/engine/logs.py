@@ -13,7 +13,18 @@ import dspy
 from dspex_bridge.logs import CURRENT_REQUEST
 
 if TYPE_CHECKING:
-    from dspex_bridge.logs import Log
+    from collections.abc import Callable
+    from typing import Protocol
+
+    class Sink(Protocol):
+        """Where lines go: the bridge's Log, or in a worker the way to it."""
+
+        def on_level(self, listener: Callable[[str], None]) -> None: ...
+
+        def write(self, level: str, logger: str, message: str, request: int | None) -> None: ...
+
+        def printed(self, line: str, request: int | None) -> None: ...
+
 
 __all__ = ["REQUEST_SETTING", "join"]
 
@@ -28,7 +39,7 @@ _LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO
 
 
 class _Handler(logging.Handler):
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Sink) -> None:
         super().__init__()
         self._log = log
 
@@ -44,7 +55,7 @@ class _Handler(logging.Handler):
 class _Stdout(io.TextIOBase):
     """What Python code prints, line by line and request by request."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Sink) -> None:
         self._log = log
         # By request: the beginning of a line.
         self._begun: dict[int | None, str] = {}
@@ -91,7 +102,7 @@ def _refuse_handler(hdlr: logging.Handler) -> None:
     """A logger's `addHandler` that adds none."""
 
 
-def join(log: Log) -> None:
+def join(log: Sink) -> None:
     """Every library's log records go to `log`, once; so do warnings, and what is printed."""
     sys.stdout = _Stdout(log)
     handler = _Handler(log)

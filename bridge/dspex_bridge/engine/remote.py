@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import dspy
+import numpy as np
 from dspex_protocol.errors import DSPexError
 from dspy._vendor.lm15.serde import (  # as DSPy's own cache does: nothing re-exports them
     request_from_dict,
@@ -17,13 +18,15 @@ from dspy._vendor.lm15.serde import (  # as DSPy's own cache does: nothing re-ex
 )
 from dspy.clients.backend_selection import CLIENT_KEYS
 
+from .metering import METER_SETTING, Meter
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
     from .lms import LM
 
-__all__ = ["RemoteLM", "RemoteLMError", "answer", "description"]
+__all__ = ["RemoteEmbedder", "RemoteLM", "RemoteLMError", "answer", "description"]
 
 # Keeps calls apart in the cache that are the same but for it: an optimizer asks for several
 # answers to one prompt.
@@ -48,13 +51,20 @@ def description(lm: LM) -> dict[str, Any]:
 
 
 async def answer(lm: LM, params: dict[str, Any]) -> dict[str, Any]:
-    """Makes the call that a worker asked for: `{request, rollout?}` to `{response}`."""
+    """Makes the call that a worker asked for: `{request, rollout?}` to `{response, total_tokens,
+    cost_usd}`."""
     request = request_from_dict(params["request"])
     own = lm.kwargs.get("rollout_id")
     asked = params.get("rollout")
     rollout = None if own is None and asked is None else hash((own, asked))
-    response = await lm.acall(request, rollout_id=rollout)
-    return response_to_dict(response)
+    meter = Meter(dspy.settings.get(METER_SETTING))
+    with dspy.context(**{METER_SETTING: meter}):
+        response = await lm.acall(request, rollout_id=rollout)
+    return {
+        "response": response_to_dict(response),
+        "total_tokens": meter.total_tokens,
+        "cost_usd": meter.cost_usd,
+    }
 
 
 class RemoteLMError(dspy.LMError):  # type: ignore[misc]  # dspy ships no types
@@ -119,13 +129,17 @@ class _Engine:
         self._name = told["name"]
         self._ask = ask
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> _Engine:
+        """Itself: optimizers copy programs with the LMs in them, and there is one way to ask."""
+        return self
+
     def asked(self, request: Any) -> Future[Any]:
         params = {"lm": self._name, "request": request_to_dict(request), "rollout": _ROLLOUT.get()}
         return self._ask("lm", params)
 
     def complete(self, request: Any) -> Any:
         try:
-            return response_from_dict(self.asked(request).result())
+            return response_from_dict(self.asked(request).result()["response"])
         except DSPexError as error:
             raise RemoteLMError(error) from error
 
@@ -134,8 +148,27 @@ class _AsyncEngine:
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> _AsyncEngine:
+        return self
+
     async def complete(self, request: Any) -> Any:
         try:
-            return response_from_dict(await asyncio.wrap_future(self._engine.asked(request)))
+            answer = await asyncio.wrap_future(self._engine.asked(request))
+            return response_from_dict(answer["response"])
         except DSPexError as error:
             raise RemoteLMError(error) from error
+
+
+class RemoteEmbedder:
+    """An embedder in a worker: texts to vectors, by the bridge."""
+
+    def __init__(self, name: str | None, ask: Callable[[str, dict[str, Any]], Future[Any]]) -> None:
+        self._name = name
+        self._ask = ask
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> RemoteEmbedder:
+        return self
+
+    def __call__(self, texts: list[str]) -> Any:
+        answer = self._ask("embed", {"embedder": self._name, "texts": texts})
+        return np.asarray(answer.result(), dtype=np.float32)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dspy
 
+from .in_job import JOB_SETTING
 from .logs import REQUEST_SETTING
 from .metering import METER_SETTING
 from .metrics import METRIC_SETTING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from .adapters import Adapter
+    from .in_job import RunJob
     from .lms import LM
     from .metering import Meter
     from .metrics import Metric, Score
@@ -47,6 +49,10 @@ class ClientCode(Protocol):
         self, name: str, example: Values, prediction: Values, trace: list[Any] | None
     ) -> Any:
         """The metric's answer. Raises the error that the client answered with."""
+
+    @property
+    def run_job(self) -> RunJob:
+        """The way to jobs."""
 
 
 class Run:
@@ -91,7 +97,10 @@ class Run:
                 },
             ),
         ):
-            prediction = dict((await self._module.acall(**self._inputs)).items())
+            prediction = {
+                name: str(value) if isinstance(value, dspy.Reasoning) else value
+                for name, value in (await self._module.acall(**self._inputs)).items()
+            }
         sys.stdout.flush()  # a print without the end of its line
         if self._stream is not None:
             self._stream.finish(prediction)
@@ -117,6 +126,7 @@ class Run:
                 METER_SETTING: self.meter,
                 TOOL_SETTING: self._client.call_tool,
                 METRIC_SETTING: self._client.call_metric,
+                JOB_SETTING: self._client.run_job,
                 REQUEST_SETTING: self._client.request_id,
             },
             **settings,

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
     from .field_parsers import FieldParser
 
-__all__ = ["PARSER_SETTING", "STREAM_SETTING", "FieldStream"]
+__all__ = ["NATIVE_SETTING", "PARSER_SETTING", "STREAM_SETTING", "FieldStream"]
 
 # Keys in DSPy's settings: the stream of the run, and the parser of the form that the adapter in
 # charge asked for.
 STREAM_SETTING = "dspex_stream"
 PARSER_SETTING = "dspex_parser"
+# And the field, if there is one, whose text is the model's own reasoning where the model has that.
+NATIVE_SETTING = "dspex_native_field"
 
 
 class FieldStream:
@@ -33,15 +35,21 @@ class FieldStream:
         self._parser: FieldParser | None = None
         self._sent: dict[str, str] = {}
         self._open: set[str] = set()
+        self._native_field: str | None = None
 
     def begin_call(self) -> None:
         """An LM call begins: the first one, or a retry, or a fallback to another form."""
         make: Callable[[], FieldParser] | None = dspy.settings.get(PARSER_SETTING)
         self._parser = None if make is None else make()
+        self._native_field = dspy.settings.get(NATIVE_SETTING)
         self._begin_attempt()
 
     async def send(self, chunk: Any) -> None:
-        text = chunk.choices[0].delta.content
+        delta = chunk.choices[0].delta
+        thought = getattr(delta, "reasoning_content", None)
+        if thought and self._native_field is not None:
+            self._put([(self._native_field, thought, False)])
+        text = delta.content
         if text and self._parser is not None:
             self._put(self._parser.feed(text))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .optimize import optimize
 from .run_module import run_module
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from .link import Link
 
-__all__ = ["KINDS"]
+__all__ = ["CHATTY", "KINDS"]
 
-KINDS: dict[str, Callable[[Request, Link], Any]] = {"module": run_module}
+KINDS: dict[str, Callable[[Request, Link], Any]] = {"module": run_module, "optimize": optimize}
+
+# Optimizers print what they try.
+CHATTY = frozenset({"optimize"})

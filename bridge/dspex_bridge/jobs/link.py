@@ -13,6 +13,7 @@ from dspex_protocol.messages import Notification, Request
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 __all__ = ["Link"]
 
@@ -20,10 +21,7 @@ _READ_BYTES = 64 * 1024
 
 
 class Link:
-    """Made in the worker, where the bridge's end of `sock` is served by a Client.
-
-    `stop` is set once the bridge has asked the job to end with what it has (`cancel`).
-    """
+    """Made in the worker, where the bridge's end of `sock` is served by a Client."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
@@ -32,7 +30,7 @@ class Link:
         self._connection = Connection(LARGEST_MAX_FRAME_BYTES)
         self._connection.peer_max_frame_bytes = LARGEST_MAX_FRAME_BYTES
         self._sending = threading.Lock()
-        self.stop = threading.Event()
+        self._on_stop: Callable[[str], object] | None = None
 
     def first_request(self) -> Request:
         """The job. Reads until it is there; the reader's thread goes on from then."""
@@ -41,6 +39,11 @@ class Link:
                 if isinstance(event, Request):
                     threading.Thread(target=self._receive, name="dspex-link", daemon=True).start()
                     return event
+
+    def on_stop(self, end: Callable[[str], object]) -> None:
+        """`end(reason)` is called, on the reader's thread, where the bridge asks the job to end
+        with what it has."""
+        self._on_stop = end
 
     def request(self, method: str, params: dict[str, Any]) -> Future[Any]:
         """Asks the bridge. The future has its answer or raises the error that it answered with."""
@@ -72,14 +75,19 @@ class Link:
             os._exit(0)
         return data
 
+    def _stop(self, reason: str) -> None:
+        if self._on_stop is None:
+            os._exit(0)  # it has nothing yet
+        self._on_stop(reason)
+
     def _receive(self) -> None:
         try:
             while True:
                 for event in self._connection.receive_data(self._read()):
                     if isinstance(event, Answered):
                         _settle(event)
-                    elif isinstance(event, Notification) and event.method == "cancel":
-                        self.stop.set()
+                    elif isinstance(event, Notification) and event.method == "stop":
+                        self._stop(event.params["reason"])
         finally:
             os._exit(1)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_bridge.programs import bundles
 
+from .output import hear_log
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -20,28 +22,22 @@ __all__ = ["run_in_job"]
 
 
 async def run_in_job(
-    spec: ProgramSpec,
-    inputs: dict[str, Any],
-    lm: dict[str, Any],
-    handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[Any]]],
-    *,
     jobs: Jobs,
     log: Log,
+    params: Mapping[str, Any],
+    *,
+    spec: ProgramSpec,
+    handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[Any]]],
     request: int,
-    adapter: str,
 ) -> dict[str, Any]:
-    """The outputs of one run, in their wire form. What it logs is logged as `request`'s."""
+    """The outputs of one run, in their wire form; `params` are `{inputs, lm, adapter}` of the job.
+    What it logs is logged as `request`'s."""
 
-    def hear(notification: Notification) -> None:
-        if notification.method == "log":
-            log.write(**notification.params, request=request)
+    def hear(told: Notification) -> None:
+        if told.method == "log":
+            hear_log(log, told, request)
 
-    params = {
-        "state": bundles.dump(spec),
-        "inputs": inputs,
-        "lm": lm,
-        "adapter": adapter,
-        "log_level": log.level,
-    }
-    outputs: dict[str, Any] = await jobs.run("module", params, handlers=handlers, listener=hear)
+    outputs: dict[str, Any] = await jobs.run(
+        "module", {"state": bundles.dump(spec), **params}, handlers=handlers, listener=hear
+    )
     return outputs

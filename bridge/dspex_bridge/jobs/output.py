@@ -1,53 +1,58 @@
-"""What code in a worker prints and logs: lines, told to the bridge."""
+"""A worker's log: the bridge's, over the link."""
 
 from __future__ import annotations
 
-import io
-import threading
 from typing import TYPE_CHECKING
+
+from dspex_bridge.logs import STDOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dspex_protocol.messages import Notification
+
+    from dspex_bridge.logs import Log
+
     from .link import Link
 
-__all__ = ["JobLog", "LineWriter"]
+__all__ = ["JobLog", "hear_log"]
 
-# A progress bar draws one line over and over, and may never end it.
-_MAX_LINE_CHARS = 10_000
-
-
-class LineWriter(io.TextIOBase):
-    """In the place of `sys.stdout`: gives each finished line to `emit`, empty ones left out."""
-
-    def __init__(self, emit: Callable[[str], None]) -> None:
-        super().__init__()
-        self._emit = emit
-        self._unfinished = ""
-        self._lock = threading.Lock()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        with self._lock:
-            *lines, rest = (self._unfinished + text).replace("\r", "\n").split("\n")
-            self._unfinished = rest[-_MAX_LINE_CHARS:]
-        for line in lines:
-            if line.strip():
-                self._emit(line)
-        return len(text)
+# From here on: the bridge drops what nobody listens to.
+_LEVEL = "info"
 
 
 class JobLog:
-    """A worker's log: the bridge's, over the link. `level` is the lowest that anybody reads."""
+    """What `engine.logs` writes to in a worker. Of a `chatty` kind of job, prints are its own
+    talk, of use to those who look for faults; of others they are the program's."""
 
-    def __init__(self, link: Link, level: str) -> None:
+    def __init__(self, link: Link, *, is_chatty: bool) -> None:
         self._link = link
-        self._level = level
+        self._is_chatty = is_chatty
 
     def on_level(self, listener: Callable[[str], None]) -> None:
-        listener(self._level)
+        listener(_LEVEL)
 
-    def write(self, level: str, logger: str, message: str) -> None:
-        self._link.notify("log", {"level": level, "logger": logger, "message": message})
+    def printed(self, line: str, request: int | None) -> None:  # noqa: ARG002 - the bridge knows
+        if line.strip() and self._is_chatty:
+            self.write("debug", STDOUT, line)
+        elif not self._is_chatty:
+            self.write("info", STDOUT, line)
+
+    def write(
+        self,
+        level: str,
+        logger: str,
+        message: str,
+        request: int | None = None,  # noqa: ARG002 - as above
+    ) -> None:
+        text = message.encode("utf-8", "replace").decode()
+        self._link.notify("log", {"level": level, "logger": logger, "message": text})
+
+
+def hear_log(log: Log, told: Notification, request: int) -> None:
+    """The bridge's side: one line of a worker that works for `request`."""
+    level, logger, message = (told.params[key] for key in ("level", "logger", "message"))
+    if logger == STDOUT and level == "info":
+        log.printed(message, request)
+    else:
+        log.write(level, logger, message, request)

@@ -16,9 +16,13 @@ from dspex_protocol.framing import LARGEST_MAX_FRAME_BYTES
 from .zygote import MAX_PACKET_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import TypeAlias
 
     from dspex_protocol.client import Handler, Listener
+
+    #: Asks a job, for a reason, to end with what it has.
+    Stop: TypeAlias = Callable[[str], None]
 
 __all__ = ["Jobs"]
 
@@ -26,6 +30,16 @@ __all__ = ["Jobs"]
 MAX_WORKERS = 8
 
 _ZYGOTE = (sys.executable, "-P", "-m", "dspex_bridge.jobs.zygote")
+
+_ENVIRONMENT = {
+    # NumPy's threads would make every fork a gamble.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # The same run is the same again, whatever sets are made on the way.
+    "PYTHONHASHSEED": "0",
+    # Bars of progress have no terminal here.
+    "TQDM_DISABLE": "1",
+}
 
 # The import of DSPy takes a second or two; a machine that needs longer than this is lost.
 _START_TIMEOUT_S = 60.0
@@ -47,17 +61,19 @@ class Jobs:
         *,
         handlers: Mapping[str, Handler],
         listener: Listener,
+        started: Callable[[Stop], None] | None = None,
         nice: int = 0,
     ) -> Any:
         """The result of one job. Raises the error that it ended with.
 
         `handlers` answer the worker's requests, `listener` hears its notifications; they run in
-        the caller's context. A caller that is cancelled kills the worker, whatever it does.
+        the caller's context. `started` is called with a function that asks the job to end with what
+        it has. A caller that is cancelled kills the worker, whatever it does.
         """
         async with self._places:
             worker = await (await self._ready_zygote()).fork(nice)
             try:
-                return await worker.run(kind, params, handlers, listener)
+                return await worker.run(kind, params, handlers, listener, started)
             finally:
                 worker.kill()
 
@@ -96,8 +112,7 @@ class _Zygote:
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                # NumPy's threads would make every fork a gamble.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **_ENVIRONMENT},
             )
         zygote = cls(ours, process)
         try:
@@ -192,6 +207,7 @@ class _Worker:
         params: Mapping[str, Any],
         handlers: Mapping[str, Handler],
         listener: Listener,
+        started: Callable[[Stop], None] | None,
     ) -> Any:
         reader, writer = await asyncio.open_connection(sock=self.socket)
         client = Client(
@@ -202,6 +218,8 @@ class _Worker:
             max_frame_bytes=LARGEST_MAX_FRAME_BYTES,
             peer_max_frame_bytes=LARGEST_MAX_FRAME_BYTES,
         )
+        if started is not None:
+            started(lambda reason: client.notify("stop", {"reason": reason}))
         try:
             return await client.request(kind, params)
         except ConnectionLostError as error:

@@ -14,9 +14,9 @@ from dspex_bridge.engine import errors, logs
 from dspex_bridge.engine.remote import RemoteLMError
 from dspex_bridge.exceptions import describe
 
-from .kinds import KINDS
+from .kinds import CHATTY, KINDS
 from .link import Link
-from .output import JobLog, LineWriter
+from .output import JobLog
 
 if TYPE_CHECKING:
     import socket
@@ -30,23 +30,23 @@ def main(sock: socket.socket) -> None:
     request = link.first_request()
     # Forks of one process would otherwise draw the same numbers.
     random.seed()
-    log = JobLog(link, request.params.get("log_level") or "warning")
-    sys.stdout = LineWriter(lambda line: log.write("info", "stdout", line))
-    sys.stderr = LineWriter(lambda line: log.write("info", "stderr", line))
+    log = JobLog(link, is_chatty=request.method in CHATTY)
     logs.join(log)
     try:
-        link.answer(request, KINDS[request.method](request, link))
+        result = KINDS[request.method](request, link)
+        sys.stdout.flush()
+        link.answer(request, result)
     except BaseException as error:  # noqa: BLE001 - the boundary: whatever it is, the bridge is told
-        link.fail(request, _to_wire_error(error))
+        link.fail(request, _to_wire_error(error, log))
     os._exit(0)
 
 
-def _to_wire_error(error: BaseException) -> DSPexError:
+def _to_wire_error(error: BaseException, log: JobLog) -> DSPexError:
     if isinstance(error, RemoteLMError):
         return error.wire_error
     known = error if isinstance(error, DSPexError) else errors.translate(error)
     if known is None:
         trace = "".join(traceback.format_tb(error.__traceback__))
-        sys.stderr.write(f"{describe(error)}\n{trace}\n")
+        log.write("error", "dspex", f"a job failed: {describe(error)}\n{trace}")
         known = InternalError(describe(error))
     return known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import batch, control, evaluate, execute, programs
+from . import batch, control, evaluate, execute, optimize, programs
 from .method import Method
 
 __all__ = ["METHODS", "Method"]
@@ -17,6 +17,7 @@ METHODS: dict[str, Method] = {
         execute.EXECUTE,
         batch.BATCH,
         evaluate.EVALUATE,
+        optimize.OPTIMIZE,
         programs.DESCRIBE,
         programs.LIST,
         programs.DELETE,

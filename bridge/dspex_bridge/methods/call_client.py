@@ -4,11 +4,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from typing import Any
 
     from dspex_bridge.dispatch import Call
     from dspex_bridge.host import Host
+    from dspex_bridge.programs.spec import ProgramSpec
 
 __all__ = ["CallClient"]
 
@@ -35,6 +36,26 @@ class CallClient:
             "meta": self._call.meta,
         }
         return await self._host.callbacks.request("call_tool", params)
+
+    async def run_job(
+        self,
+        spec: ProgramSpec,
+        inputs: dict[str, Any],
+        lm: dict[str, Any],
+        handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[Any]]],
+        adapter: str,
+    ) -> dict[str, Any]:
+        """The outputs of a module that runs in a job, in their wire form."""
+        from dspex_bridge.jobs.modules import run_in_job
+
+        return await run_in_job(
+            self._host.jobs,
+            self._host.log,
+            {"lm": lm, "adapter": adapter, "inputs": inputs},
+            spec=spec,
+            handlers=handlers,
+            request=self.request_id,
+        )
 
     async def call_metric(
         self,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dspex_bridge.engine.metrics import Metric
     from dspex_bridge.host import Host
 
-__all__ = ["EVALUATE"]
+__all__ = ["EVALUATE", "make_metric"]
 
 # A client that has no such metric at all: asking it again for the next example is of no use.
 _NO_METRIC = ("method_not_found", "not_found")
@@ -34,22 +34,25 @@ _NO_METRIC = ("method_not_found", "not_found")
 def _evaluate(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
     """Finds the program, the LM and the metric in the order of the requests."""
     runs = ProgramRuns.of_request(host, call, call.params)
-    metric = runs.engine.metric(
-        call.params["metric"], output_names(runs.program), partial(_judge, host, runs)
-    )
+    metric = make_metric(host, runs, call.params["metric"], "evaluate")
     return partial(_run, host, call, runs, metric)
 
 
+def make_metric(host: Host, runs: ProgramRuns, spec: Mapping[str, Any], where: str) -> Metric:
+    """A request's metric, for the program that it runs; `where` is its method, for errors."""
+    return runs.engine.metric(spec, output_names(runs.program), partial(_judge, host, runs, where))
+
+
 def _judge(
-    host: Host, runs: ProgramRuns, create: Mapping[str, Any], field: str
+    host: Host, runs: ProgramRuns, where: str, create: Mapping[str, Any], field: str
 ) -> Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]:
     """A judge's runs: with its own LM, or that of the program that it judges."""
     program = host.require_programs().inline(create)
-    one_of(*output_names(program))(field, "evaluate: metric.field")
+    one_of(*output_names(program))(field, f"{where}: metric.field")
     names = sorted(item.name for item in program.spec.signature.inputs)
     if names != ["example", "prediction"]:
         raise InvalidParamsError(
-            "evaluate: metric.judge: its inputs must be 'example' and 'prediction', both maps "
+            f"{where}: metric.judge: its inputs must be 'example' and 'prediction', both maps "
             f"(dict), got: {', '.join(names)}",
             data={"param": "metric.judge"},
         )

@@ -49,9 +49,9 @@ class ProgramRuns:
         self.meter = meter or self.engine.meter()
         self._host = host
         self._call = call
-        self._adapter = adapter or program.spec.adapter
+        self.adapter = adapter or program.spec.adapter
         self._config = {**program.spec.config, **(config or {})}
-        self._client = CallClient(host, call, program.id)
+        self.client = CallClient(host, call, program.id)
 
     @classmethod
     def of_request(cls, host: Host, call: Call, params: Mapping[str, Any]) -> ProgramRuns:
@@ -93,13 +93,25 @@ class ProgramRuns:
             self.program.module,
             self.program.inputs.convert(inputs),
             lm=self.lm,
-            adapter=self._adapter,
+            adapter=self.adapter,
             config=self._config,
-            client=self._client,
+            client=self.client,
             whole=self.meter,
             is_recorded=is_recorded,
             chunks=chunks,
             fields=fields,
+        )
+
+    def outside(self) -> Run:
+        """The settings of these runs for what belongs to none of them: the calls of a job."""
+        return self.engine.run(
+            self.program.module,
+            {},
+            lm=self.lm,
+            adapter=self.adapter,
+            config={},
+            client=self.client,
+            whole=self.meter,
         )
 
     async def outputs(self, run: Run) -> dict[str, Any]:

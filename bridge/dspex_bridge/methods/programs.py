@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dspex_protocol.errors import InvalidParamsError
 
-from dspex_bridge.params import boolean, mapping, name, record, text
+from dspex_bridge.params import array, boolean, mapping, name, one_of, record, text
 from dspex_bridge.shapes import CREATE as CREATE_SHAPE
 
 from .method import Method
@@ -26,7 +26,13 @@ def _create(host: Host, call: Call) -> dict[str, Any]:
 
 
 def _describe(host: Host, call: Call) -> dict[str, Any]:
-    return host.require_programs().describe(call.params["program"])
+    programs, name = host.require_programs(), call.params["program"]
+    described = programs.describe(name)
+    if "function_schemas" in (call.params.get("include") or ()):
+        from dspex_bridge.programs.function_schemas import function_schemas
+
+        described["function_schemas"] = function_schemas(programs.get(name).spec.signature, name)
+    return described
 
 
 def _list(host: Host, call: Call) -> dict[str, Any]:
@@ -74,7 +80,11 @@ def _save(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[str, 
 _PROGRAM = record({"program": name})
 
 CREATE = Method("create", _create, CREATE_SHAPE)
-DESCRIBE = Method("describe", _describe, _PROGRAM)
+DESCRIBE = Method(
+    "describe",
+    _describe,
+    record({"program": name}, {"include": array(one_of("function_schemas"))}),
+)
 LIST = Method("list", _list, record(optional={"prefix": text}))
 DELETE = Method("delete", _delete, _PROGRAM)
 DUMP = Method("dump", _dump, _PROGRAM)

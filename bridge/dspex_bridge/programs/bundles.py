@@ -30,7 +30,7 @@ from dspex_bridge.params import (
     record,
     text,
 )
-from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, PIPELINE
+from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, PIPELINE, VARIABLES
 
 from .creation import program_spec
 from .pipelines import pipeline_map
@@ -48,6 +48,8 @@ _SHARED = {
     # The same as in `create`: no address, no key.
     "config": CONFIG,
     "limits": LIMITS,
+    "variables": VARIABLES,
+    "lineage": mapping,
     "predictors": map_of(record({"demos": array(_DEMO)}, {"instructions": text})),
 }
 _STATE = record(
@@ -66,6 +68,8 @@ def dump(spec: ProgramSpec) -> dict[str, Any]:
         "adapter": spec.adapter,
         "config": dict(spec.config),
         "limits": dict(spec.limits),
+        "variables": dict(spec.variables),
+        "lineage": dict(spec.lineage),
         "predictors": {
             name: {
                 "instructions": predictor.instructions,
@@ -93,6 +97,7 @@ def load(state: Mapping[str, Any]) -> ProgramSpec:
     }
     return replace(
         program_spec(plain),
+        lineage=plain.get("lineage") or {},
         demos=_demos(state.get("demos")),
         predictors={
             name: Predictor(item.get("instructions"), _demos(item["demos"]))

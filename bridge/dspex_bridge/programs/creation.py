@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from dspex_protocol.errors import InputValidationError, ValidationError
 from dspex_protocol.signatures import signature_from_wire
 
+from dspex_bridge.variables import check_variables
+
 from .converters import InputConverter, OutputConverter
 from .pipelines import UnlinkedStep, link
 from .spec import PIPELINE, Demo, ProgramSpec, ToolSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["checked", "program_spec"]
+__all__ = ["check_examples", "checked", "program_spec"]
 
 
 def program_spec(params: Mapping[str, Any]) -> ProgramSpec:
@@ -25,7 +27,10 @@ def program_spec(params: Mapping[str, Any]) -> ProgramSpec:
         "adapter": params.get("adapter"),
         "config": params.get("config") or {},
         "limits": params.get("limits") or {},
+        "variables": params.get("variables") or {},
     }
+    names = tuple(step["name"] for step in params.get("steps") or ())
+    check_variables(shared["variables"], "variables", names)
     if "steps" in params:
         steps = [
             UnlinkedStep(step["name"], _module(step), step.get("from") or {})
@@ -51,6 +56,24 @@ def checked(spec: ProgramSpec, path: tuple[str | int, ...] = ()) -> ProgramSpec:
         for index, step in enumerate(spec.pipeline.steps)
     )
     return replace(spec, demos=demos, pipeline=replace(spec.pipeline, steps=steps))
+
+
+def check_examples(spec: ProgramSpec, examples: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Raises InputValidationError where an example's inputs are not the program's, or one of its
+    outputs is not of the program's type. Outputs that the program has not are the metric's."""
+    inputs = InputConverter(spec.signature)
+    for index, example in enumerate(examples):
+        labelled = tuple(item for item in spec.signature.outputs if item.name in example["outputs"])
+        try:
+            inputs.convert(example["inputs"])
+            OutputConverter(replace(spec.signature, outputs=labelled)).convert(
+                {item.name: example["outputs"][item.name] for item in labelled}
+            )
+        except ValidationError as error:
+            side = "inputs" if isinstance(error, InputValidationError) else "outputs"
+            for item in error.data["errors"]:
+                item["path"] = [where, index, side, *item["path"]]
+            raise InputValidationError(f"{where}[{index}]: {error}", data=error.data) from error
 
 
 def _module(params: Mapping[str, Any]) -> ProgramSpec:

@@ -16,14 +16,14 @@ from dspex_bridge.params import suggest
 
 from . import bundles
 from .converters import InputConverter
-from .creation import checked, program_spec
+from .creation import check_examples, checked, program_spec
 from .pipelines import pipeline_map
 from .results import ResultConverter
 from .signatures import input_schema, output_schema
 from .spec import Predictor, ProgramSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dspex_bridge.engine import Engine
 
@@ -116,8 +116,31 @@ class Registry:
         self.get(program_id)
         del self._programs[program_id]
 
+    def require_free(self, program_id: str) -> None:
+        """Raises AlreadyExistsError for the id of a program."""
+        if program_id in self._programs:
+            raise AlreadyExistsError(
+                f"there is a program {program_id!r} already: choose another id"
+            )
+
+    def derive(self, state: Mapping[str, Any], program_id: str | None, base: Program) -> Program:
+        """Registers what an optimizer made of `base`."""
+        program = self._register(bundles.load(state), program_id, may_replace=False)
+        program.base_program = base.id
+        return program
+
+    def check_examples(
+        self, program: Program, examples: Sequence[Mapping[str, Any]], where: str
+    ) -> None:
+        """Raises InputValidationError for examples that do not fit a program: their inputs, and
+        those of their outputs that the program has."""
+        check_examples(program.spec, examples, where)
+
     def dump(self, program_id: str) -> dict[str, Any]:
-        program = self.get(program_id)
+        return self.state(self.get(program_id))
+
+    def state(self, program: Program) -> dict[str, Any]:
+        """All that is needed to make a program again."""
         predictors = self._engine.predictors(program.module)
         return bundles.dump(replace(program.spec, predictors=predictors))
 
@@ -136,9 +159,10 @@ class Registry:
             "config": dict(program.spec.config),
             "tools": [tool.to_map() for tool in program.spec.tools],
             "limits": dict(program.spec.limits),
-            "variables": {},
+            "variables": dict(program.spec.variables),
             "counters": {"executions": program.executions, "errors": program.errors},
             "base_program": program.base_program,
+            "lineage": dict(program.spec.lineage),
             "options": dict(program.spec.options),
             "predictors": {
                 name: {

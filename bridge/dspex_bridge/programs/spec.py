@@ -117,6 +117,9 @@ class ProgramSpec:
     tools: tuple[ToolSpec, ...] = ()
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    # Which optimizer made it of which program, and what that gained; empty where none did.
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
     pipeline: PipelineSpec | None = None
 
@@ -172,3 +175,7 @@ class PipelineSpec:
 
     steps: tuple[Step, ...]
     outputs: tuple[str, ...]
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        return tuple(step.name for step in self.steps)

@@ -349,8 +349,7 @@ defmodule DSPex.Signature do
 
     defp side(fields), do: Enum.map_join(fields, ", ", &"#{&1.name}: #{type(&1)}")
 
-    defp type(%Field{type: {:json_schema, _schema}}), do: "(JSON Schema)"
-    defp type(%Field{type: type}), do: TypeConverter.to_wire(type)
+    defp type(%Field{type: type}), do: TypeConverter.to_text(type)
   end
 
   defimpl Inspect do

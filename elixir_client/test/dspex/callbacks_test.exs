@@ -399,6 +399,19 @@ defmodule DSPex.CallbacksTest do
     end
   end
 
+  test "the map that an execution or a stream is given for its tools goes with it" do
+    {name, peer, _listener} = ready()
+    task = async(fn -> DSPex.execute(name, "p", %{}, meta: %{customer: 7}) end)
+    {id, %{"meta" => %{"customer" => 7}}, peer} = Peer.request(peer, "execute")
+    Peer.respond(peer, id, outputs(%{}))
+    assert {:ok, _prediction} = await(task)
+
+    task = async(fn -> name |> DSPex.stream("p", %{}, meta: [customer: 8]) |> Enum.to_list() end)
+    {id, %{"meta" => %{"customer" => 8}}, peer} = Peer.request(peer, "execute")
+    Peer.respond(peer, id, outputs(%{}))
+    assert [{:ok, _prediction}] = await(task)
+  end
+
   describe "a metric" do
     defp evaluate(metrics) do
       {name, peer, _listener} = ready()

@@ -169,12 +169,14 @@ defmodule DSPex.Integration.BridgeTest do
   end
 
   test "ends work at its deadline, and when its caller dies", %{name: name} do
-    {listener, lm} = Bridge.silent_lm()
+    {_listener, lm} = Bridge.silent_lm()
     {:ok, program} = DSPex.create(name, "question -> answer")
 
     assert {:error, %Error{code: :timeout}} =
              DSPex.execute(name, program, %{question: "?"}, lm: lm, timeout: 200)
 
+    # Another LM: whether the first was reached before the deadline is a matter of chance.
+    {listener, lm} = Bridge.silent_lm()
     test = self()
 
     caller =
@@ -184,9 +186,7 @@ defmodule DSPex.Integration.BridgeTest do
       end)
 
     assert_receive :calling
-    # The LM is being asked; the connection of the first call comes before.
-    assert {:ok, _first} = :gen_tcp.accept(listener, 10_000)
-    assert {:ok, _second} = :gen_tcp.accept(listener, 10_000)
+    assert {:ok, _asked} = :gen_tcp.accept(listener, 30_000)
     Process.exit(caller, :kill)
 
     assert Peer.eventually(fn ->

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import RequestTimeoutError
@@ -52,6 +52,14 @@ class Interpreter(PythonInterpreter):  # type: ignore[misc]  # dspy ships no typ
             return super().invoke_tool(tool_name, kwargs)
         with self._clock.stopped():
             return super().invoke_tool(tool_name, kwargs)
+
+    def shutdown(self) -> None:
+        process: Any = self.deno_process
+        super().shutdown()
+        if process is not None:
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                with suppress(BrokenPipeError):  # what was still to be written
+                    pipe.close()
 
     def _spawn_process(self) -> None:
         # DSPy's own would leave it running where this process is killed.

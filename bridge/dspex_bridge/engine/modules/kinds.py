@@ -10,7 +10,7 @@ from dspex_protocol.errors import InvalidParamsError
 
 from dspex_bridge.catalog import INNER_MODULES
 from dspex_bridge.metric_shape import metric
-from dspex_bridge.params import Check, integer, name, number, one_of, record
+from dspex_bridge.params import Check, boolean, integer, name, number, one_of, record
 
 from . import sandboxed
 from .best_of_n import HINT, BestOfN, Refine
@@ -83,6 +83,12 @@ def _plain(module: Callable[..., dspy.Module]) -> Callable[[Parts], dspy.Module]
     return lambda parts: module(parts.signature, **parts.options)
 
 
+def _chain_of_thought(parts: Parts) -> dspy.Module:
+    # As DSPy has it: a model that reasons by itself is not asked to write its reasoning as well.
+    native = {"rationale_field_type": dspy.Reasoning} if parts.options.get(_NATIVE) else {}
+    return dspy.ChainOfThought(parts.signature, **native)
+
+
 def _agent(module: Callable[..., dspy.Module]) -> Callable[[Parts], dspy.Module]:
     return lambda parts: module(parts.signature, tools=list(parts.tools), **parts.options)
 
@@ -133,9 +139,16 @@ _REWARDED = record(
 # What ChainOfThought calls its own field.
 _REASONING = "reasoning"
 
+# Whether it is the model's own reasoning, where the model has that.
+_NATIVE = "native_reasoning"
+
 MODULES = {
     "predict": Kind(_plain(dspy.Predict)),
-    "chain_of_thought": Kind(_plain(dspy.ChainOfThought), own_fields=(_REASONING,)),
+    "chain_of_thought": Kind(
+        _chain_of_thought,
+        options=record(optional={_NATIVE: boolean}),
+        own_fields=(_REASONING,),
+    ),
     "react": Kind(
         _agent(dspy.ReAct),
         options=record(optional={"max_iters": _MAX_ITERS}),

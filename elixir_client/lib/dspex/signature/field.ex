@@ -7,7 +7,7 @@ defmodule DSPex.Signature.Field do
   """
 
   alias DSPex.Options
-  alias DSPex.Signature.TypeConverter
+  alias DSPex.Signature.{Constraints, TypeConverter}
 
   @type t :: %__MODULE__{
           name: atom() | String.t(),
@@ -72,9 +72,9 @@ defmodule DSPex.Signature.Field do
   def new(name, type, options) do
     with :ok <- check_name(name),
          :ok <- check_type(type),
-         {:ok, options} <- Options.validate(options, @schema) do
-      {own, constraints} = Keyword.split(options, [:description, :default])
-
+         {:ok, options} <- Options.validate(options, @schema),
+         {own, constraints} = Keyword.split(options, [:description, :default]),
+         :ok <- Constraints.check(type, constraints) do
       {:ok,
        %__MODULE__{
          name: name,

@@ -25,13 +25,21 @@ defmodule DSPex.Signature.TypeConverter do
   | `:token_count` | the same | integer from 0 |
   | `:reasoning_chain` | the same | list of strings |
   | `:tensor` | the same | `DSPex.Tensor` |
-  | `:image`, `:audio`, `:file`, `:history`, `:code`, `:tool_calls` | the same | refused by the bridge as yet |
+  | `:image`, `:audio`, `:file` | the same | a string (an address, a data URI, a path), or `DSPex.Binary` |
+  | `:history` | the same | list of maps |
+  | `:code`, `{:code, "python"}` | `code`, `code["python"]` | string |
+  | `:tool_calls` | the same | list of maps with `name` and `args` |
+  | `{:constrained, t, min: 0}` | a JSON Schema | of type `t` |
+  | `%{name: t, age: {:optional, u}}` | a JSON Schema | map with these keys, those that are optional or not |
+
+  What is beside a field's type, as in `field :n, :integer, min: 0`, is a constraint of the whole
+  field; `{:constrained, t, options}` is for a type within another.
   """
 
   alias DSPex.{Binary, Options}
-  alias DSPex.Signature.TypeParser
+  alias DSPex.Signature.{Constraints, JSONSchema, TypeParser}
 
-  @type type :: atom() | tuple()
+  @type type :: atom() | tuple() | map()
 
   @names [
     string: "str",
@@ -69,8 +77,17 @@ defmodule DSPex.Signature.TypeConverter do
     "{:optional, t}",
     "{:union, [t]}",
     "{:one_of, [...]}",
-    "{:embedding, 768}"
+    "{:embedding, 768}",
+    "{:code, \"python\"}",
+    "{:constrained, t, options}",
+    "%{key: t}"
   ]
+
+  @constraint_names ~w(min max multiple_of min_length max_length pattern format one_of unique
+    dimensions min_items max_items)a
+
+  # It stands in prompts, in a class's name and in a media type.
+  @language ~r/\A[A-Za-z0-9#+._-]{1,40}\z/
 
   # What travels as the key of a map, that is as text, and can be read from it.
   @keys [:string, :integer, :float, :boolean, :date, :time, :datetime, :decimal]
@@ -109,7 +126,7 @@ defmodule DSPex.Signature.TypeConverter do
   def check({:set, type}) do
     with :ok <- check(type) do
       if wrong = unhashable(type),
-        do: {:error, "a set cannot hold #{to_wire(wrong)}; use a list"},
+        do: {:error, "a set cannot hold #{text(wrong)}; use a list"},
         else: :ok
     end
   end
@@ -122,7 +139,7 @@ defmodule DSPex.Signature.TypeConverter do
 
   def check({:dict, key, value}) do
     with :ok <- check_all([key, value]) do
-      if key?(key), do: :ok, else: {:error, "#{to_wire(key)} cannot be the key of a dict"}
+      if key?(key), do: :ok, else: {:error, "#{text(key)} cannot be the key of a dict"}
     end
   end
 
@@ -132,11 +149,51 @@ defmodule DSPex.Signature.TypeConverter do
   def check({:embedding, _size}),
     do: {:error, "{:embedding, size} takes an integer from 1 to #{@max_dimensions}"}
 
+  def check({:code, language}) do
+    if is_binary(language) and language =~ @language,
+      do: :ok,
+      else: {:error, "{:code, language} takes a name of 1 to 40 letters, digits and # + - . _"}
+  end
+
+  def check({:constrained, type, options}) do
+    with :ok <- check(type),
+         true <- Keyword.keyword?(options) or {:error, constrained_help()},
+         nil <- Enum.find(Keyword.keys(options), &(&1 not in @constraint_names)) do
+      Constraints.check(type, options)
+    else
+      {:error, _message} = error ->
+        error
+
+      name ->
+        hint = Options.did_you_mean(name, @constraint_names)
+        {:error, "unknown constraint #{inspect(name)}#{hint}; #{constrained_help()}"}
+    end
+  end
+
+  def check(properties) when is_map(properties) and not is_struct(properties) do
+    Enum.find_value(properties, :ok, fn {name, type} ->
+      cond do
+        not (is_binary(name) or (is_atom(name) and name not in [nil, true, false])) ->
+          {:error, "the keys of a map are atoms or strings, not #{shown(name)}"}
+
+        match?({:error, _message}, check(type)) ->
+          {:error, message} = check(type)
+          {:error, "#{name}: #{message}"}
+
+        true ->
+          nil
+      end
+    end)
+  end
+
   def check(other) do
     hint = if is_atom(other), do: Options.did_you_mean(other, @plain), else: ""
     known = Enum.map_join(@plain, ", ", &inspect/1) <> ", " <> Enum.join(@composite, ", ")
     {:error, "unknown type #{shown(other)}#{hint}; the types are #{known}"}
   end
+
+  defp constrained_help,
+    do: "{:constrained, t, options} takes #{Enum.map_join(@constraint_names, ", ", &"#{&1}:")}"
 
   defp key?({:one_of, values}), do: nil not in values
   defp key?(type), do: type in @keys
@@ -146,6 +203,8 @@ defmodule DSPex.Signature.TypeConverter do
   defp unhashable({:tuple, types}), do: Enum.find_value(types, &unhashable/1)
   defp unhashable({:optional, type}), do: unhashable(type)
   defp unhashable({:one_of, _values}), do: nil
+  defp unhashable({:constrained, type, _options}), do: unhashable(type)
+  defp unhashable(properties) when is_map(properties), do: properties
   defp unhashable(type) when is_tuple(type) or type in @unhashable, do: type
   defp unhashable(_type), do: nil
 
@@ -174,7 +233,7 @@ defmodule DSPex.Signature.TypeConverter do
   defp uniq_by_text(values), do: Enum.uniq_by(values, &literal/1)
 
   @doc """
-  The type as the wire has it.
+  The type as the wire has it: text, or a JSON Schema where the grammar has none.
 
       iex> DSPex.Signature.TypeConverter.to_wire({:dict, :string, {:optional, {:list, :float}}})
       "dict[str, list[float] | None]"
@@ -182,18 +241,53 @@ defmodule DSPex.Signature.TypeConverter do
       iex> DSPex.Signature.TypeConverter.to_wire({:one_of, [:low, "so \\"so\\"", 3, true]})
       ~S|Literal["low", "so \\"so\\"", 3, True]|
   """
-  @spec to_wire(type()) :: String.t()
-  for {type, name} <- @names, do: def(to_wire(unquote(type)), do: unquote(name))
-  def to_wire({:list, :any}), do: "list"
-  def to_wire({:dict, :string, :any}), do: "dict"
-  def to_wire({:list, type}), do: "list[#{to_wire(type)}]"
-  def to_wire({:set, type}), do: "set[#{to_wire(type)}]"
-  def to_wire({:optional, type}), do: "#{to_wire(type)} | None"
-  def to_wire({:tuple, types}), do: "tuple[#{Enum.map_join(types, ", ", &to_wire/1)}]"
-  def to_wire({:union, types}), do: Enum.map_join(types, " | ", &to_wire/1)
-  def to_wire({:dict, key, value}), do: "dict[#{to_wire(key)}, #{to_wire(value)}]"
-  def to_wire({:embedding, size}), do: "embedding[#{size}]"
-  def to_wire({:one_of, values}), do: "Literal[#{Enum.map_join(values, ", ", &literal/1)}]"
+  @spec to_wire(type()) :: String.t() | map()
+  def to_wire(type), do: if(text?(type), do: text(type), else: JSONSchema.of_type(type))
+
+  for {type, name} <- @names, do: defp(text(unquote(type)), do: unquote(name))
+  defp text({:list, :any}), do: "list"
+  defp text({:dict, :string, :any}), do: "dict"
+  defp text({:list, type}), do: "list[#{text(type)}]"
+  defp text({:set, type}), do: "set[#{text(type)}]"
+  defp text({:optional, type}), do: "#{text(type)} | None"
+  defp text({:tuple, types}), do: "tuple[#{Enum.map_join(types, ", ", &text/1)}]"
+  defp text({:union, types}), do: Enum.map_join(types, " | ", &text/1)
+  defp text({:dict, key, value}), do: "dict[#{text(key)}, #{text(value)}]"
+  defp text({:embedding, size}), do: "embedding[#{size}]"
+  defp text({:one_of, values}), do: "Literal[#{Enum.map_join(values, ", ", &literal/1)}]"
+  defp text({:code, language}), do: "code[#{literal(language)}]"
+
+  # For people alone: see `to_wire/1`.
+  defp text({:constrained, type, options}) do
+    "#{text(type)} (#{Enum.map_join(options, ", ", fn {name, value} -> "#{name} #{shown(value)}" end)})"
+  end
+
+  defp text(properties) when is_map(properties) do
+    names =
+      for {name, type} <- properties,
+          do: if(match?({:optional, _}, type), do: "#{name}?", else: "#{name}")
+
+    "{#{names |> Enum.sort() |> Enum.join(", ")}}"
+  end
+
+  defp text({:json_schema, _schema}), do: "(JSON Schema)"
+
+  @doc """
+  The type for people, and in errors: the text of the wire where it has one.
+
+      iex> DSPex.Signature.TypeConverter.to_text({:list, {:constrained, :integer, min: 0}})
+      "list[int (min 0)]"
+  """
+  @spec to_text(type()) :: String.t()
+  def to_text(type), do: text(type)
+
+  defp text?({:constrained, _type, _options}), do: false
+  defp text?(properties) when is_map(properties), do: false
+  defp text?({:one_of, _values}), do: true
+  defp text?({_kind, types}) when is_list(types), do: Enum.all?(types, &text?/1)
+  defp text?({:dict, key, type}), do: text?(key) and text?(type)
+  defp text?({_kind, type}) when is_atom(type) or is_tuple(type) or is_map(type), do: text?(type)
+  defp text?(_type), do: true
 
   @doc "The type that the wire's text describes."
   @spec from_wire(String.t()) :: {:ok, type()} | {:error, DSPex.Error.t()}
@@ -252,6 +346,18 @@ defmodule DSPex.Signature.TypeConverter do
 
   def dump({:dict, key, type}, map) when is_map(map) and not is_struct(map),
     do: Map.new(map, fn {k, value} -> {dump_key(key, k), dump(type, value)} end)
+
+  def dump({:constrained, type, _options}, value), do: dump(type, value)
+
+  def dump(properties, map)
+      when is_map(properties) and is_map(map) and not is_struct(map) do
+    types = Map.new(properties, fn {name, type} -> {to_string(name), type} end)
+
+    Map.new(map, fn {key, value} ->
+      name = if is_atom(key), do: Atom.to_string(key), else: key
+      {name, dump(Map.get(types, name, :any), value)}
+    end)
+  end
 
   def dump({:optional, _type}, nil), do: nil
   def dump({:optional, type}, value), do: dump(type, value)
@@ -374,6 +480,25 @@ defmodule DSPex.Signature.TypeConverter do
     end)
   end
 
+  def load({:code, _language}, value), do: load(:string, value)
+  def load({:constrained, type, _options}, value), do: load(type, value)
+
+  def load(properties, map)
+      when is_map(properties) and is_map(map) and not is_struct(map) do
+    Enum.reduce_while(properties, {:ok, %{}}, fn {name, type}, {:ok, loaded} ->
+      key = to_string(name)
+
+      with %{^key => value} <- map,
+           {:ok, value} <- load(type, value) do
+        {:cont, {:ok, Map.put(loaded, name, value)}}
+      else
+        {:error, path, expected} -> {:halt, {:error, [key | path], expected}}
+        _left_out when is_tuple(type) and elem(type, 0) == :optional -> {:cont, {:ok, loaded}}
+        _missing -> {:halt, {:error, [key], text(type)}}
+      end
+    end)
+  end
+
   def load({:optional, _type}, nil), do: {:ok, nil}
   def load({:optional, type}, value), do: load(type, value)
 
@@ -426,7 +551,7 @@ defmodule DSPex.Signature.TypeConverter do
   defp parsed(_type, {:ok, value}), do: {:ok, value}
   defp parsed(type, {:error, _reason}), do: misfit(type)
 
-  defp misfit(type), do: {:error, [], to_wire(type)}
+  defp misfit(type), do: {:error, [], text(type)}
 
   defp shown(term), do: inspect(term, limit: 10, printable_limit: 60)
 end

@@ -7,7 +7,7 @@ defmodule DSPex.Signature.TypeParser do
   #     field     = name [":" type]
   #     type      = member ("|" member)*
   #     member    = name | name "[" type ("," type)* "]" | "Literal" "[" value ("," value)* "]"
-  #               | "embedding" "[" integer "]" | "None"
+  #               | "embedding" "[" integer "]" | "code" "[" string "]" | "None"
   #
   # Text becomes Elixir types (see `DSPex.Signature.TypeConverter`), and never atoms of its own. The
   # error is the first in reading order; its position counts characters from 0.
@@ -230,6 +230,13 @@ defmodule DSPex.Signature.TypeParser do
 
       inner ->
         expected(inner, "a number of dimensions, as in embedding[768]")
+    end
+  end
+
+  defp generic("code", inner, _tokens, _depth) do
+    case inner do
+      [{:string, language, _} | rest] -> {checked({:code, language}, inner), close(rest)}
+      inner -> expected(inner, "the name of a language in quotes, as in code[\"python\"]")
     end
   end
 

@@ -1,0 +1,1 @@
+"""DSPy's optimizers, run in a worker."""

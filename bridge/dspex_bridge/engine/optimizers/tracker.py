@@ -1,0 +1,186 @@
+"""What an optimizer tries, watched from outside: candidates by their prompts, and their scores.
+
+Optimizers call a program and then the metric. A callback of DSPy's marks each prediction with the
+program that made it; when the metric scores it, the score is that candidate's: a *candidate* is
+the instructions and demonstrations of all predictors, whichever object holds them.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from dspex_protocol.codec import encode
+from dspy.utils.callback import BaseCallback
+
+from dspex_bridge.engine.predictors import predictors_of
+from dspex_bridge.programs.wire_values import to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import dspy
+
+    from dspex_bridge.programs.spec import Predictor, ProgramSpec
+
+__all__ = ["Candidate", "Tracker"]
+
+# The attribute by which a prediction knows who made it; DSPy keeps those that begin with "_" apart
+# from its fields.
+_MAKER = "_dspex_maker"
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One set of instructions and demonstrations.
+
+    `scores` are by the number of the example in the valset, `train_scores` by that in the trainset.
+    """
+
+    number: int
+    spec: ProgramSpec
+    variant: Any
+    predictors: Mapping[str, Predictor]
+    scores: dict[int, float] = field(default_factory=dict)
+    train_scores: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def program(self) -> ProgramSpec:
+        return replace(self.spec, predictors=self.predictors)
+
+    @property
+    def score(self) -> float | None:
+        """The mean on the valset so far; on the trainset where nothing of that was scored."""
+        scores = self.scores or self.train_scores
+        return _mean(scores) if scores else None
+
+
+class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
+    """Every candidate that was scored. `changed(candidate, is_new)` is called after each score,
+    from whichever thread it came."""
+
+    def __init__(
+        self,
+        spec: ProgramSpec,
+        trainset: Sequence[dspy.Example],
+        valset: Sequence[dspy.Example],
+        changed: Callable[[Candidate, bool], None],
+    ) -> None:
+        # The program that is tried now, and what makes a candidate of it beside its prompts: the
+        # values of variables. Trials of those run one after another.
+        self.spec = spec
+        self.variant: Any = None
+        self._train = {_key(example): index for index, example in enumerate(trainset)}
+        self._val = {_key(example): index for index, example in enumerate(valset)}
+        self._changed = changed
+        self._running: dict[str, Any] = {}
+        self._candidates: dict[bytes, Candidate] = {}
+        self._lock = threading.Lock()
+        self.metric_calls = 0
+
+    # DSPy's callbacks
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: Any) -> None:  # noqa: ARG002
+        self._running[call_id] = instance
+
+    def on_module_end(
+        self,
+        call_id: str,
+        outputs: Any,
+        exception: BaseException | None = None,  # noqa: ARG002
+    ) -> None:
+        instance = self._running.pop(call_id, None)
+        if outputs is not None and hasattr(outputs, "_store"):
+            # The outermost module ends last: it is the program.
+            setattr(outputs, _MAKER, instance)
+
+    # The metric's side
+
+    def scored(self, example: Any, prediction: Any, score: float) -> None:
+        """Counts a score for the candidate that made `prediction`."""
+        maker = getattr(prediction, _MAKER, None)
+        if maker is None:
+            with self._lock:
+                self.metric_calls += 1
+            return
+        predictors = predictors_of(maker)
+        candidate, is_new = self._candidate(predictors)
+        with self._lock:
+            self.metric_calls += 1
+            key = _key(example)
+            if key in self._val:
+                candidate.scores[self._val[key]] = score
+            if key in self._train:
+                candidate.train_scores[self._train[key]] = score
+        self._changed(candidate, is_new)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        return list(self._candidates.values())
+
+    def best(self) -> Candidate | None:
+        """The candidate with the best mean so far: on the valset, or on the trainset where the
+        optimizer scores its candidates only there. One that was scored on less than half of what
+        another one was does not count: luck would win."""
+        with self._lock:
+            candidates = list(self._candidates.values())
+            by_val = [(item.scores, item) for item in candidates]
+            by_train = [(item.train_scores, item) for item in candidates]
+        told = [pair for pair in by_val if pair[0]]
+        if len(told) < 2:
+            told = [pair for pair in by_train if pair[0]] or told
+        if not told:
+            return None
+        enough = max(len(scores) for scores, _ in told) / 2
+        return max(
+            (pair for pair in told if len(pair[0]) >= enough),
+            key=lambda pair: (_mean(pair[0]), len(pair[0]), -pair[1].number),
+        )[1]
+
+    @property
+    def tried(self) -> int:
+        """How many candidates, beside the program as it came, have been scored on half the valset
+        or more."""
+        enough = len(self._val) / 2
+        return sum(len(item.scores) >= enough for item in self.candidates[1:])
+
+    @property
+    def base(self) -> Candidate:
+        """The program as it came: nothing else was known before it."""
+        return self.candidates[0]
+
+    def of(self, program: dspy.Module) -> Candidate:
+        """The candidate that a program is, with the scores that it has so far."""
+        return self._candidate(predictors_of(program))[0]
+
+    def _candidate(self, predictors: Mapping[str, Predictor]) -> tuple[Candidate, bool]:
+        key = encode([self.variant, _fingerprint(predictors)])
+        with self._lock:
+            known = self._candidates.get(key)
+            if known is not None:
+                return known, False
+            made = self._candidates[key] = Candidate(
+                len(self._candidates), self.spec, self.variant, predictors
+            )
+            return made, True
+
+
+def _fingerprint(predictors: Mapping[str, Predictor]) -> bytes:
+    told = [
+        [
+            name,
+            predictor.instructions,
+            [[to_wire(demo.inputs), to_wire(demo.outputs)] for demo in predictor.demos],
+        ]
+        for name, predictor in predictors.items()
+    ]
+    return encode(told)
+
+
+def _key(example: Any) -> bytes:
+    return encode(to_wire(dict(example.items())))
+
+
+def _mean(scores: Mapping[int, float]) -> float:
+    return sum(scores.values()) / len(scores)

@@ -1,0 +1,120 @@
+"""One run of an optimizer."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dspex_protocol.errors import DSPexError, OptimizerError
+
+from dspex_bridge.engine.optimizers.compilers import COMPILERS, Setup
+from dspex_bridge.engine.remote import RemoteLMError
+from dspex_bridge.exceptions import describe
+from dspex_bridge.optimizers import LM_PARAMS, OPTIMIZERS
+from dspex_bridge.programs import bundles
+from dspex_bridge.programs.spec import Demo
+
+from .optimization import Optimization
+from .search import search_variables
+
+if TYPE_CHECKING:
+    import dspy
+    from dspex_protocol.messages import Request
+
+    from .link import Link
+
+__all__ = ["optimize"]
+
+# As many as a prompt of short examples takes easily.
+_DEFAULT_NEIGHBOURS = 4
+
+
+def optimize(request: Request, link: Link) -> dict[str, Any]:
+    """Runs an optimizer on a program.
+
+    Parameters: `state` (a bundle), `optimizer` {name, params}, `trainset` and `valset` (examples
+    {inputs, outputs} in their wire form), `has_metric`, `lms` (descriptions by name), `lm`,
+    `adapter`, `seed`, `on_stop`, `teacher` (a bundle or nil), `tells_candidates`.
+
+    The result: `{state, score, base_score, results, base_results, trials, best_trial, …}`; the
+    scores are nil without a metric, the lists of results have one for each example of the valset.
+
+    Requests to the bridge: `lm`, `metric {example, prediction}` and `call_tool`; notifications:
+    `state`, how far it is. The notification `stop {reason}` ends it with the best so far.
+    """
+    import numpy as np
+
+    run = Optimization(request, link)
+    name, params = run.params["optimizer"]["name"], run.params["optimizer"].get("params") or {}
+    seed: int = run.params["seed"]
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    student = run.build(run.spec)
+    run.evaluate_base(student)
+    run.phase = "compile"
+    run.planned = OPTIMIZERS[name].planned(params, len(run.trainset), len(run.valset))
+    run.tell(f"{name} begins")
+
+    def compile_with(name: str, params: dict[str, Any], student: dspy.Module) -> dspy.Module:
+        return _compiled(run, name, params, student, seed)
+
+    if name == "variables":
+        return search_variables(run, params, seed, compile_with)
+    if name == "knn_few_shot":
+        return _knn_few_shot(run, params)
+    compiled = compile_with(name, params, student)
+    run.phase = "evaluate"
+    results = run.evaluate(compiled, len(run.valset)) if run.has_metric else None
+    return run.result(run.tracker.of(compiled), results)
+
+
+def _knn_few_shot(run: Optimization, params: dict[str, Any]) -> dict[str, Any]:
+    """The program that is shown, at each call, the nearest examples of the trainset. DSPy's own
+    bootstraps these anew at each call, for LM calls each time, and cannot be saved."""
+    pool = [
+        Demo(inputs=dict(item.inputs().items()), outputs=dict(item.labels().items()))
+        for item in run.trainset
+    ]
+    options = {"k": params.get("k") or _DEFAULT_NEIGHBOURS, "module": run.spec.module}
+    if params.get("embedder") is not None:
+        options["embedder"] = params["embedder"]
+    spec = replace(run.spec, module="knn", options=options, demos=tuple(pool), predictors={})
+    with run.using(spec, None):
+        compiled = run.build(spec)
+        run.phase = "evaluate"
+        results = run.evaluate(compiled, len(run.valset)) if run.has_metric else None
+        return run.result(run.tracker.of(compiled), results)
+
+
+def _compiled(
+    run: Optimization, name: str, params: dict[str, Any], student: dspy.Module, seed: int
+) -> dspy.Module:
+    """What one of DSPy's optimizers makes of a program."""
+    teacher = run.params.get("teacher")
+    shuffled = random.Random(seed)  # noqa: S311 - a draw that can be repeated
+    setup = Setup(
+        student=student,
+        trainset=shuffled.sample(run.trainset, len(run.trainset)),
+        valset=run.valset,
+        metric=run.metric if run.has_metric else None,
+        params=params,
+        lms={key: run.lms[params[key]] for key in LM_PARAMS if params.get(key)},
+        seed=seed,
+        teacher=None if teacher is None else run.build(bundles.load(teacher)),
+    )
+    try:
+        return COMPILERS[name](setup)
+    except DSPexError:
+        raise
+    except Exception as error:
+        raise _wire_cause(error) or OptimizerError(f"{name} failed: {describe(error)}") from error
+
+
+def _wire_cause(error: BaseException | None) -> DSPexError | None:
+    """The bridge's own error behind one of an optimizer's."""
+    while error is not None:
+        if isinstance(error, RemoteLMError):
+            return error.wire_error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,211 @@
+"""The optimizers by name: their parameters and what each needs, known before DSPy is imported.
+
+How each one is run stands in `engine.optimizers`.
+"""
+
+from __future__ import annotations
+
+from dspex_protocol.errors import UnavailableError
+
+from .params import array, boolean, integer, mapping, name, number, one_of, record, text
+from .shapes import VARIABLES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .params import Check
+
+__all__ = ["LM_PARAMS", "OPTIMIZERS", "Optimizer", "require_package"]
+
+# Parameters that name an LM of the configuration.
+LM_PARAMS = ("prompt_lm", "task_lm", "teacher_lm", "reflection_lm")
+
+# More threads than LM calls that one worker can make at a time gain nothing.
+_MAX_THREADS = 64
+_MANY = 10_000
+
+_THREADS = {"num_threads": integer(1, _MAX_THREADS)}
+_BOOTSTRAP = {
+    "max_bootstrapped_demos": integer(0, _MANY),
+    "max_labeled_demos": integer(0, _MANY),
+    "max_rounds": integer(1, 100),
+    "metric_threshold": number(),
+    "teacher": name,
+    "teacher_lm": name,
+}
+_AUTO = one_of("light", "medium", "heavy")
+
+
+class Optimizer:
+    """What is known of an optimizer without running it.
+
+    `planned(params, train, val)` is the number of candidates that it will try on a trainset and a
+    valset of those sizes, None where only the run can tell. `package` is what it needs beyond
+    DSPy: a module's name, which the extra `optimize` installs.
+    """
+
+    __slots__ = ("needs_metric", "needs_trainset", "package", "params", "planned")
+
+    def __init__(
+        self,
+        params: dict[str, Check],
+        *,
+        needs_metric: bool = True,
+        needs_trainset: bool = True,
+        package: str | None = None,
+        planned: Callable[[dict[str, Any], int, int], int | None] = lambda _params, _t, _v: None,
+    ) -> None:
+        self.params: Check = record(optional=params)
+        self.needs_metric = needs_metric
+        self.needs_trainset = needs_trainset
+        self.package = package
+        self.planned = planned
+
+
+def require_package(name: str) -> None:
+    """Raises UnavailableError where an optimizer's package is not installed: before anything is
+    paid for."""
+    from importlib.util import find_spec
+
+    package = OPTIMIZERS[name].package
+    if package is not None and find_spec(package) is None:
+        raise UnavailableError(
+            f"the optimizer {name} needs the package {package}, which is not installed where the "
+            "bridge runs: pip install 'dspex[optimize]'",
+            data={"package": package},
+        )
+
+
+def _or(params: dict[str, Any], key: str, default: int) -> int:
+    value = params.get(key)
+    return default if value is None else int(value)
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "labeled_few_shot": Optimizer(
+        {"k": integer(1, _MANY), "sample": boolean},
+        needs_metric=False,
+        planned=lambda _p, _t, _v: 1,
+    ),
+    "bootstrap_few_shot": Optimizer(
+        {**_BOOTSTRAP, "max_errors": integer(0)}, planned=lambda _p, _t, _v: 1
+    ),
+    "bootstrap_few_shot_random_search": Optimizer(
+        {
+            **_BOOTSTRAP,
+            **_THREADS,
+            "num_candidate_programs": integer(1, _MANY),
+            "stop_at_score": number(),
+            "max_errors": integer(0),
+        },
+        planned=lambda p, _t, _v: _or(p, "num_candidate_programs", 16) + 3,
+    ),
+    "bootstrap_few_shot_optuna": Optimizer(
+        {
+            **{key: check for key, check in _BOOTSTRAP.items() if key != "metric_threshold"},
+            **_THREADS,
+            "num_candidate_programs": integer(1, _MANY),
+            "max_demos": integer(1, _MANY),
+        },
+        package="optuna",
+        planned=lambda p, _t, _v: _or(p, "num_candidate_programs", 16),
+    ),
+    "knn_few_shot": Optimizer(
+        {"k": integer(1, _MANY), "embedder": name},
+        needs_metric=False,
+        planned=lambda _p, _t, _v: 1,
+    ),
+    "copro": Optimizer(
+        {
+            **_THREADS,
+            "breadth": integer(2, 1000),
+            "depth": integer(1, 1000),
+            "init_temperature": number(0),
+            "prompt_lm": name,
+        },
+    ),
+    "mipro_v2": Optimizer(
+        {
+            **_THREADS,
+            "auto": _AUTO,
+            "num_candidates": integer(1, 1000),
+            "num_trials": integer(1, _MANY),
+            "max_bootstrapped_demos": integer(0, _MANY),
+            "max_labeled_demos": integer(0, _MANY),
+            "init_temperature": number(0),
+            "metric_threshold": number(),
+            "minibatch": boolean,
+            "minibatch_size": integer(1, _MANY),
+            "minibatch_full_eval_steps": integer(1, _MANY),
+            "program_aware_proposer": boolean,
+            "data_aware_proposer": boolean,
+            "view_data_batch_size": integer(1, _MANY),
+            "tip_aware_proposer": boolean,
+            "fewshot_aware_proposer": boolean,
+            "max_errors": integer(0),
+            "prompt_lm": name,
+            "task_lm": name,
+            "teacher": name,
+            "teacher_lm": name,
+        },
+        package="optuna",
+    ),
+    "simba": Optimizer(
+        {
+            **_THREADS,
+            "bsize": integer(1, _MANY),
+            "num_candidates": integer(1, 1000),
+            "max_steps": integer(1, 1000),
+            "max_demos": integer(0, 1000),
+            "demo_input_field_maxlen": integer(1),
+            "temperature_for_sampling": number(0),
+            "temperature_for_candidates": number(0),
+            "prompt_lm": name,
+            "teacher_lm": name,
+        },
+    ),
+    "gepa": Optimizer(
+        {
+            **_THREADS,
+            "auto": _AUTO,
+            "max_full_evals": integer(1, _MANY),
+            "max_metric_calls": integer(1),
+            "reflection_minibatch_size": integer(1, 1000),
+            "candidate_selection_strategy": one_of("pareto", "current_best"),
+            "component_selector": one_of("round_robin", "all"),
+            "skip_perfect_score": boolean,
+            "add_format_failure_as_feedback": boolean,
+            "use_merge": boolean,
+            "max_merge_invocations": integer(0, 1000),
+            "failure_score": number(),
+            "perfect_score": number(),
+            "reflection_lm": name,
+        },
+        package="gepa",
+    ),
+    "infer_rules": Optimizer(
+        {
+            **_BOOTSTRAP,
+            **_THREADS,
+            "num_candidates": integer(1, 1000),
+            "num_rules": integer(1, 1000),
+            "max_errors": integer(0),
+        },
+        planned=lambda p, _t, _v: _or(p, "num_candidates", 10),
+    ),
+    "variables": Optimizer(
+        {
+            **_THREADS,
+            "variables": VARIABLES,
+            "strategy": one_of("tpe", "random", "grid"),
+            "trials": integer(1, _MANY),
+            "objectives": array(one_of("score", "cost_usd", "tokens", "latency_ms"), maximum=4),
+            "prune": boolean,
+            "inner": record({"name": text}, {"params": mapping}),
+        },
+        package="optuna",
+        planned=lambda p, _t, _v: _or(p, "trials", 20),
+    ),
+}
