@@ -47,6 +47,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge",
         "dspex_bridge.callbacks",
         "dspex_bridge.catalog",
+        "dspex_bridge.datasets",
         "dspex_bridge.environment",
         "dspex_bridge.exceptions",
         "dspex_bridge.guard",
