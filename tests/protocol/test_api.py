@@ -29,6 +29,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
     (
         "dspex_bridge.run",
         "dspex_bridge.doctor",
+        "dspex_bridge.record",
         "dspex_bridge.conformance",
         "dspex_bridge.pytest_plugin",
         "dspex_bridge.testing",
