@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .environment import RECORD_VARIABLE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +26,7 @@ commands:
   bridge       serve DSPy programs on stdin and stdout, for a program that spawned it
   run          run one program once and print its outputs
   doctor       check what DSPex needs on this machine and say what to do about it
+  record       run a command, and record what the LMs of its bridges answer
   conformance  check that a bridge, or a client, keeps to the protocol
 
 dspex COMMAND --help tells more of each.
@@ -53,6 +56,10 @@ def main() -> NoReturn:
         from .doctor import main as doctor
 
         sys.exit(doctor(arguments[1:]))
+    if command == "record":
+        from .record import main as record
+
+        sys.exit(record(arguments[1:]))
     if command == "conformance":
         from .conformance import main as conformance
 
@@ -87,7 +94,7 @@ def bridge(arguments: Sequence[str]) -> NoReturn:
         sys.exit(2)
     from . import guard
 
-    options = _options(arguments) if arguments else None
+    options = _options(arguments) if arguments or RECORD_VARIABLE in os.environ else None
     guard.start(wire.read_fd, wire.write_fd)
     from .host import Options
     from .loop import serve
@@ -138,6 +145,14 @@ def _options(arguments: Sequence[str]) -> Options:
         "are none",
     )
     parser.add_argument(
+        "--record",
+        type=_recording,
+        default=os.environ.get(RECORD_VARIABLE),
+        metavar="FILE",
+        help="append every LM exchange to this file, for the LM replay/FILE "
+        f"(default: what {RECORD_VARIABLE} says, which `dspex record` sets)",
+    )
+    parser.add_argument(
         "--max-memory-mb",
         type=_integer(1, 2**31),
         default=defaults.max_memory_mb,
@@ -158,6 +173,7 @@ def _options(arguments: Sequence[str]) -> Options:
         max_in_flight=parsed.max_in_flight,
         log_level=parsed.log_level,
         state_dir=parsed.state_dir,
+        record=parsed.record,
         max_memory_mb=parsed.max_memory_mb,
         max_stuck=parsed.max_stuck,
     )
@@ -172,6 +188,17 @@ def _state_dir(folder: str) -> StateDir:
         return StateDir(folder)
     except OSError as error:
         raise ArgumentTypeError(f"{folder!r} cannot be used: {error.strerror}") from error
+
+
+def _recording(path: str) -> str:
+    """A file that can be appended to; it is made, so that one that cannot be is told at once."""
+    from argparse import ArgumentTypeError
+
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise ArgumentTypeError(f"{path!r} cannot be written: {error.strerror}") from error
+    return path
 
 
 def _integer(minimum: int, maximum: int) -> Callable[[str], int]:

@@ -8,9 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_MODEL", "EMBEDDED_MODEL", "PROVIDER_KEYS", "choose_model"]
+__all__ = ["DEFAULT_MODEL", "EMBEDDED_MODEL", "PROVIDER_KEYS", "RECORD_VARIABLE", "choose_model"]
 
 EMBEDDED_MODEL = "demo/knn"
+
+# Makes every bridge record, without a change of its command line.
+RECORD_VARIABLE = "DSPEX_RECORD"
 
 # Small, cheap and known to DSPy's price table.
 DEFAULT_MODEL = "openai/gpt-5-mini"

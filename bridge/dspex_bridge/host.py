@@ -44,7 +44,7 @@ class Options:
 
     __slots__ = (
         *("log_level", "max_frame_bytes", "max_in_flight", "max_memory_mb", "max_stuck"),
-        "state_dir",
+        *("record", "state_dir"),
     )
 
     def __init__(
@@ -54,6 +54,7 @@ class Options:
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         log_level: str = "warning",
         state_dir: StateDir | None = None,
+        record: str | None = None,
         max_memory_mb: int | None = None,
         max_stuck: int = DEFAULT_MAX_STUCK,
     ) -> None:
@@ -61,6 +62,7 @@ class Options:
         self.max_in_flight = max_in_flight
         self.log_level = log_level
         self.state_dir = state_dir or StateDir()
+        self.record = record
         self.max_memory_mb = max_memory_mb
         self.max_stuck = max_stuck
 

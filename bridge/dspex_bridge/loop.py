@@ -128,7 +128,7 @@ def _load(host: Host) -> None:
         from .engine import Engine
         from .programs.registry import Registry
 
-        host.engine = Engine(host.log, host.redactor, host.state_dir)
+        host.engine = Engine(host.log, host.redactor, host.state_dir, host.options.record)
         host.programs = Registry(host.engine)
         # What was imported stays: a collection need not look at it again. Large frames make many
         # objects at once, and most of their time was collections.

@@ -29,6 +29,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
     (
         "dspex_bridge.run",
         "dspex_bridge.doctor",
+        "dspex_bridge.record",
         "dspex_bridge.conformance",
         "dspex_bridge.pytest_plugin",
         "dspex_bridge.testing",
@@ -47,6 +48,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge",
         "dspex_bridge.callbacks",
         "dspex_bridge.catalog",
+        "dspex_bridge.datasets",
         "dspex_bridge.environment",
         "dspex_bridge.exceptions",
         "dspex_bridge.guard",

@@ -17,6 +17,7 @@ from . import errors, logs, remote
 from .adapters import ADAPTERS, Adapter
 from .dspy_types import dspy_types
 from .embedders import Embedders
+from .exchanges import Writer
 from .lms import LM, LMs
 from .metering import Meter
 from .metrics import make_metric
@@ -52,16 +53,25 @@ _MAX_CACHED = 4096
 class Engine:
     """One instance a process. Everything here runs on the event loop's thread."""
 
-    def __init__(self, log: Log, redactor: Redactor, state_dir: StateDir | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        redactor: Redactor,
+        state_dir: StateDir | None = None,
+        record: str | None = None,
+    ) -> None:
+        """`record` is the path of a file that all LM exchanges are appended to."""
+        read_file = (state_dir or StateDir()).read
         #: DSPy's own types as clients send them, who may name files.
-        self.client_types = dspy_types((state_dir or StateDir()).read)
+        self.client_types = dspy_types(read_file)
         # DSPy's disk cache is pickle in a folder that everybody knows.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=_MAX_CACHED)
         logs.join(log)
         # Where it is configured: spans of executions and LM calls.
         self.tracing = start_tracing(log)
         self._redactor = redactor
-        self._lms = LMs(redactor)
+        writer = None if record is None else Writer(record, redactor)
+        self._lms = LMs(redactor, read_file, writer)
         self._embedders = Embedders(redactor)
         self._adapter = _DEFAULT_ADAPTER
         self._adapters: dict[str, Adapter] = {name: make() for name, make in ADAPTERS.items()}

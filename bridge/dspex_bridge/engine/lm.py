@@ -18,6 +18,7 @@ from .errors import failure_of
 from .metering import METER_SETTING, CallRecord, Meter
 from .prices import is_listed
 from .recording import RECORDER_SETTING
+from .replay import PREFIX as REPLAY_PREFIX
 from .streaming import STREAM_SETTING
 from .threads import THREADS_SETTING
 from .tracing import lm_call
@@ -25,6 +26,7 @@ from .tracing import lm_call
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .exchanges import Writer
     from .prices import Price
 
 __all__ = ["LM", "retry_wait"]
@@ -56,9 +58,11 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         price: Price | None = None,
         fallbacks: Sequence[str] = (),
         find: Callable[[str], LM] | None = None,
+        writer: Writer | None = None,
         **kwargs: Any,
     ) -> None:
-        """`limits` are those of the LM and of the bridge; `find` gives an LM by its name."""
+        """`limits` are those of the LM and of the bridge; `find` gives an LM by its name; `writer`
+        takes every exchange."""
         super().__init__(model, num_retries=0, **kwargs)
         self.name = name
         self.retries = retries
@@ -68,12 +72,16 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         self.total = Meter()
         self.breaker = Breaker(name)
         self._find = find
+        self._writer = writer
+        # Its parameters as it was configured, whatever a copy is changed to.
+        self._own = dict(self.kwargs)
         self._changes: dict[str, Any] = {}
 
     @property
     def has_price(self) -> bool:
         """Whether it is known before a call what its tokens cost."""
-        return self.price is not None or self.model == EMBEDDED_MODEL or is_listed(self.model)
+        is_told = self.model == EMBEDDED_MODEL or self.model.startswith(REPLAY_PREFIX)
+        return is_told or self.price is not None or is_listed(self.model)
 
     def copy(self, **kwargs: Any) -> LM:
         copied: LM = super().copy(**kwargs)
@@ -121,7 +129,7 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
     async def _answer(self, *args: Any, **kwargs: Any) -> Any:
         """This LM's own answer, after retries."""
         stream = dspy.settings.get(STREAM_SETTING)
-        args = tuple(self._own(arg) for arg in args)
+        args = tuple(self._for_this(arg) for arg in args)
         for attempt in range(self.retries + 1):
             if stream is not None:
                 stream.begin_call()
@@ -186,7 +194,7 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         if meter is not None:
             meter.add(record, is_error=is_error)
 
-    def _own(self, argument: Any) -> Any:
+    def _for_this(self, argument: Any) -> Any:
         """A request that was made for the LM that this one stands in for."""
         if isinstance(argument, Request) and argument.model != self.model:
             return replace(argument, model=self.model)
@@ -196,11 +204,15 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         """Where DSPy says what a call cost. No history is kept: it would only ever grow."""
         record = dspy.settings.usage_tracker
         if isinstance(record, CallRecord):
-            record.cost_usd = 0.0 if self.model == EMBEDDED_MODEL else entry.get("cost")
+            if not record.has_cost:
+                record.cost_usd = 0.0 if self.model == EMBEDDED_MODEL else entry.get("cost")
             record.is_filtered = _finish_reason(entry["response"]) == "content_filter"
         recorder = dspy.settings.get(RECORDER_SETTING)
         if recorder is not None:
             recorder.add_call(entry)
+        if self._writer is not None and isinstance(record, CallRecord) and record.is_billed:
+            told = {**entry, "cost": record.cost_usd}
+            self._writer.write(self.name, self._own, self.kwargs, told)
 
     def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: int | None) -> None:
         """Silent: the rollout id is there to keep LMs of one model apart in the cache."""

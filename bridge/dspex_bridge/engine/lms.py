@@ -16,15 +16,19 @@ from dspex_bridge.params import number
 from . import connections
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
+from .exchanges import Exchanges
 from .lm import LM
 from .metering import Meter
 from .prices import PRICE_KEYS, given_price
+from .replay import PREFIX as REPLAY_PREFIX
+from .replay import AsyncReplayEngine, ReplayEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dspex_bridge.redaction import Redactor
 
+    from .exchanges import Writer
     from .prices import Price
 
 __all__ = ["LM", "LMs"]
@@ -52,8 +56,16 @@ _NOT_EXTRA = frozenset(
 class LMs:
     """The LMs of the configuration in force, and which is the default one."""
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        redactor: Redactor,
+        read_file: Callable[[str, str], bytes],
+        writer: Writer | None = None,
+    ) -> None:
+        """`read_file(path, param)` reads a recording; `writer` takes all exchanges."""
         self._redactor = redactor
+        self._read_file = read_file
+        self._writer = writer
         self._specs: dict[str, dict[str, Any]] = {}
         self._lms: dict[str, LM] = {}
         self._inline: OrderedDict[str, LM] = OrderedDict()
@@ -183,6 +195,7 @@ class LMs:
             "price": _price(name, spec.get("extra") or {}),
             "fallbacks": spec.get("fallbacks") or (),
             "find": self._named,
+            "writer": self._writer,
             "retries": DEFAULT_RETRIES if retries is None else retries,
             "temperature": spec.get("temperature"),
             "max_tokens": spec.get("max_tokens"),
@@ -197,6 +210,8 @@ class LMs:
         if spec["model"] == EMBEDDED_MODEL:
             options |= {"engine": KnnEngine(), "async_engine": AsyncKnnEngine()}
             return LM(name, EMBEDDED_MODEL, **options)
+        if spec["model"].startswith(REPLAY_PREFIX):
+            return self._replay(name, spec["model"], options)
         options |= connections.connection(spec, f"lms.{name}")
         if options["cache"]:
             # The cache's key knows neither the address nor the key: two LMs of one model at two
@@ -213,6 +228,16 @@ class LMs:
             ) from error
         lm.require_price([own_limits])
         return lm
+
+    def _replay(self, name: str, model: str, options: dict[str, Any]) -> LM:
+        param = f"lms.{name}.model"
+        data = self._read_file(model.removeprefix(REPLAY_PREFIX), param)
+        engine = ReplayEngine(Exchanges(data, f"{param}: {model}"))
+        options |= {"engine": engine, "async_engine": AsyncReplayEngine(engine)}
+        # An LM's own parameters are no part of what was asked, and what is given again is neither
+        # recorded again nor cached.
+        kept = {**options, "temperature": None, "max_tokens": None, "cache": False, "writer": None}
+        return LM(name, model, **kept)
 
 
 def _price(name: str, extra: Mapping[str, Any]) -> Price | None:

@@ -24,6 +24,7 @@ class CallRecord:
     __slots__ = (
         "completion_tokens",
         "cost_usd",
+        "has_cost",
         "is_billed",
         "is_filtered",
         "lm",
@@ -39,6 +40,14 @@ class CallRecord:
         self.completion_tokens = 0
         self.total_tokens = 0
         self.cost_usd: float | None = None
+        # Whether something else than DSPy's price table has told the cost.
+        self.has_cost = False
+
+    def add_cost(self, cost_usd: float | None) -> None:
+        """Of one answer; the call's is not known where one answer's is not."""
+        known = self.cost_usd if self.has_cost else 0.0
+        self.cost_usd = None if known is None or cost_usd is None else known + cost_usd
+        self.has_cost = True
 
     def add_usage(self, _model: str, usage: dict[str, Any]) -> None:
         self.is_billed = True

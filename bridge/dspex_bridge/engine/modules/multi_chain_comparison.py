@@ -6,6 +6,7 @@ makes them, too.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -29,7 +30,10 @@ class MultiChainComparison(dspy.Module):  # type: ignore[misc]  # dspy ships no 
         self.chains = chains
         self.temperature = temperature
         self.attempt = dspy.ChainOfThought(signature)
-        self.compare = dspy.MultiChainComparison(signature, M=chains, temperature=temperature)
+        with warnings.catch_warnings():
+            # DSPy's module uses what DSPy has deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.compare = dspy.MultiChainComparison(signature, M=chains, temperature=temperature)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         return result_of(self._run(AT_ONCE, inputs))
