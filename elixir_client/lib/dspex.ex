@@ -156,8 +156,8 @@ defmodule DSPex do
   @typedoc "The name of an instance."
   @type server :: atom()
 
-  @typedoc "A program, or its id."
-  @type program :: Program.t() | String.t()
+  @typedoc "A program, its id, or a module that uses `DSPex.Program`."
+  @type program :: Program.t() | String.t() | module()
 
   @typedoc "What `DSPex.Signature.fetch/1` takes."
   @type signature :: module() | String.t() | map() | Signature.t()
@@ -232,6 +232,8 @@ defmodule DSPex do
   """
   @spec create(server(), signature(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
   def create(server, signature, options \\ []) do
+    options = with_definition(Program.definition(signature), options)
+
     with {:ok, options} <- check(options, @create_schema),
          {:ok, signature} <- Signature.fetch(signature),
          {:ok, demos} <- demos(options[:demos], signature) do
@@ -250,6 +252,23 @@ defmodule DSPex do
     end
   end
 
+  # What a module says of its program, which the options of the call go before.
+  defp with_definition(nil, options), do: options
+
+  defp with_definition(definition, options) do
+    if Keyword.keyword?(options) do
+      Keyword.merge([{:program, definition.program} | definition.options], options, fn
+        :config, config, over -> Program.merge_config(config, over)
+        _name, _value, over -> over
+      end)
+    else
+      options
+    end
+  end
+
+  @doc false
+  def create_options, do: Keyword.keys(@create_schema)
+
   @doc "As `create/3`, but raises the error."
   @spec create!(server(), signature(), keyword()) :: Program.t()
   def create!(server, signature, options \\ []), do: bang!(create(server, signature, options))
@@ -267,6 +286,33 @@ defmodule DSPex do
   @spec execute(server(), program(), map() | keyword(), keyword()) ::
           {:ok, Prediction.t()} | {:error, Error.t()}
   def execute(server, program, inputs, options \\ []) do
+    # A module, its inputs and the options stand in the place of an instance, a program and inputs.
+    if options == [] and inputs?(program),
+      do: execute_module(server, program, inputs),
+      else: run(server, program, inputs, options)
+  end
+
+  defp inputs?(%Program{}), do: false
+  defp inputs?(term), do: is_map(term) or is_list(term)
+
+  @doc """
+  Runs a program that is a module (see `DSPex.Program`), in its own instance. With options it is
+  `DSPex.execute(QABot, inputs, timeout: 10_000)`.
+  """
+  @spec execute(module(), map() | keyword()) :: {:ok, Prediction.t()} | {:error, Error.t()}
+  def execute(module, inputs), do: execute_module(module, inputs, [])
+
+  defp execute_module(module, inputs, options) do
+    case Program.definition(module) do
+      nil ->
+        invalid("a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program")
+
+      definition ->
+        run(definition.server, module, inputs, options)
+    end
+  end
+
+  defp run(server, program, inputs, options) do
     with {:ok, options} <- check(options, @execute_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
          {:ok, params, signature} <- execute_params(server, program, inputs, options),
@@ -275,12 +321,40 @@ defmodule DSPex do
   end
 
   defp execute_params(server, program, inputs, options) do
-    with {:ok, id} <- id(program),
-         {:ok, inputs} <- map(inputs, "inputs") do
-      signature = known_signature(server, program, id)
-      inputs = if signature, do: Signature.dump(signature.inputs, inputs), else: inputs
-      params = options |> Map.new() |> Map.merge(%{program: id, inputs: inputs})
-      {:ok, Config.reveal(params), signature}
+    with {:ok, program} <- made(server, program),
+         {:ok, id} <- id(program),
+         {:ok, inputs} <- map(inputs, "inputs"),
+         signature = known_signature(server, program, id),
+         {:ok, inputs, options} <- dump_inputs(signature, inputs, Map.new(options)) do
+      {:ok, Config.reveal(Map.merge(options, %{program: id, inputs: inputs})), signature}
+    end
+  end
+
+  # A program that is a module is made when it is first needed.
+  defp made(server, program) do
+    case Program.definition(program) do
+      nil ->
+        {:ok, program}
+
+      %{program: id, signature: signature} ->
+        if Instance.signature(server, id) == signature,
+          do: {:ok, id},
+          else: create(server, program, replace: true)
+    end
+  end
+
+  # What the bridge would refuse is refused here, by the same rules and without a round trip.
+  defp dump_inputs(nil, inputs, options), do: {:ok, inputs, options}
+
+  defp dump_inputs(signature, inputs, options) do
+    with {:ok, _converted} <- Signature.validate_inputs(signature, inputs) do
+      {inputs, config} = Signature.split_variables(signature, inputs)
+      inputs = Signature.dump(signature.inputs, inputs)
+
+      if config == %{},
+        do: {:ok, inputs, options},
+        else:
+          {:ok, inputs, Map.update(options, :config, config, &Program.merge_config(config, &1))}
     end
   end
 
@@ -517,9 +591,25 @@ defmodule DSPex do
 
   defp id(%Program{id: id}), do: {:ok, id}
   defp id(id) when is_binary(id) and id != "", do: {:ok, id}
-  defp id(_other), do: invalid("a program is a %DSPex.Program{} or its id, a string")
+
+  defp id(module) do
+    case Program.definition(module) do
+      nil ->
+        invalid("a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program")
+
+      definition ->
+        {:ok, definition.program}
+    end
+  end
 
   defp map(map, _what) when is_map(map) and not is_struct(map), do: {:ok, map}
+
+  # The structs of a signature.
+  defp map(%module{} = struct, what) do
+    if Signature.Struct.struct?(module),
+      do: {:ok, Map.from_struct(struct)},
+      else: invalid("#{what}: expected a map")
+  end
 
   defp map(other, what) do
     if Keyword.keyword?(other) and other != [],

@@ -284,8 +284,8 @@ defmodule DSPexTest do
 
     test "refuses what is wrong here", context do
       for {program, inputs, options, message} <- [
-            {5, %{}, [], "a program is a %DSPex.Program{} or its id, a string"},
-            {"", %{}, [], "a program is a %DSPex.Program{} or its id, a string"},
+            {5, %{}, [], "a program is a %DSPex.Program{}, its id, or a module"},
+            {"", %{}, [], "a program is a %DSPex.Program{}, its id, or a module"},
             {"p", [1], [], "inputs: expected a map"},
             {"p", ~D[2024-02-29], [], "inputs: expected a map"},
             {"p", %{}, [lm: [api_key: "sk-secret"]],

@@ -267,7 +267,9 @@ defmodule DSPex.CallbacksTest do
 
     test "that is killed takes its own calls with it" do
       nest =
-        Tool.new(:nest, "", [], fn _, context -> DSPex.execute(context.server, "agent", %{}) end)
+        Tool.new(:nest, "", [], fn _, context ->
+          DSPex.execute(context.server, "agent", %{question: "?"})
+        end)
 
       agent = agent([nest]) |> call(5, "nest")
       {inner, _params, peer} = Peer.request(agent.peer, "execute")

@@ -888,7 +888,7 @@ defmodule DSPex.ConnectionTest do
     test "a connection that dies is started again, with the programs; its callers are answered" do
       {name, peer, listener} = ready()
       {_program, params, peer} = create(name, peer, "a -> b", program: "kept")
-      call = async(fn -> DSPex.execute(name, "kept", %{}) end)
+      call = async(fn -> DSPex.execute(name, "kept", %{a: "?"}) end)
       {_id, _params, peer} = Peer.request(peer, "execute")
 
       Process.exit(connection(name), :kill)

@@ -104,18 +104,23 @@ defmodule DSPex.Signature.Compiler do
   # --- at its end ---
 
   defmacro __before_compile__(env) do
-    env.module |> signature!(env) |> definition(env.module)
+    env.module |> signature!(env, &missing/1) |> definition(env.module, {:Inputs, :Outputs})
   end
 
-  @doc "The signature of the fields that a module has declared."
-  @spec signature!(module(), Macro.Env.t()) :: Signature.t()
-  def signature!(module, env) do
+  defp missing(side), do: "a signature has at least one #{side}: #{side} :name, :string"
+
+  @doc """
+  The signature of the fields that a module has declared; `missing` says what to do about a side
+  that has none.
+  """
+  @spec signature!(module(), Macro.Env.t(), (:input | :output -> String.t())) :: Signature.t()
+  def signature!(module, env, missing) do
     fields = module |> Module.get_attribute(:dspex_fields) |> Enum.reverse()
     check_distinct!(fields)
     sides = Enum.group_by(fields, &elem(&1, 0), &elem(&1, 1))
 
     for side <- [:input, :output], not is_map_key(sides, side) do
-      error!(at(env), "a signature has at least one #{side}: #{side} :name, :string")
+      error!(at(env), missing.(side))
     end
 
     if Enum.all?(sides.input, & &1.variable) do
@@ -130,16 +135,16 @@ defmodule DSPex.Signature.Compiler do
     }
   end
 
-  @doc "The functions and structs of a module with this signature."
-  @spec definition(Signature.t(), module()) :: Macro.t()
-  def definition(signature, module) do
+  @doc "The functions of a module with this signature, and its structs of these names."
+  @spec definition(Signature.t(), module(), {inputs :: atom(), outputs :: atom()}) :: Macro.t()
+  def definition(signature, module, {inputs, outputs}) do
     of = inspect(module)
 
     quote do
-      defmodule unquote(Module.concat(module, Inputs)),
+      defmodule unquote(Module.concat(module, inputs)),
         do: unquote(Struct.definition(signature.inputs, of, :inputs))
 
-      defmodule unquote(Module.concat(module, Outputs)),
+      defmodule unquote(Module.concat(module, outputs)),
         do: unquote(Struct.definition(signature.outputs, of, :outputs))
 
       unquote(functions(signature))

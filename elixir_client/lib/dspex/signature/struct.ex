@@ -12,9 +12,11 @@ defmodule DSPex.Signature.Struct do
   @spec signature?(atom()) :: boolean()
   def signature?(module), do: exports?(module, :__signature__)
 
-  # Only what is named like a module is looked for: every miss searches the code path. In a
-  # compilation a module that is still to be compiled is waited for.
-  defp exports?(module, function) do
+  @doc "Whether an atom is a module with this function of no parameters."
+  @spec exports?(atom(), atom()) :: boolean()
+  def exports?(module, function) do
+    # Only what is named like a module is looked for: every miss searches the code path. In a
+    # compilation a module that is still to be compiled is waited for.
     match?("Elixir." <> _name, Atom.to_string(module)) and
       match?({:module, _}, Code.ensure_compiled(module)) and
       function_exported?(module, function, 0)
