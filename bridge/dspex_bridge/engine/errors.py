@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import LMError, OutputValidationError
+from dspy.clients._http import retry_after_seconds
 from dspy.utils import exceptions as dspy_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dspex_protocol.errors import DSPexError
 
-__all__ = ["failure_of", "translate"]
+__all__ = ["failure_of", "retry_after_of", "translate"]
 
 # Subclasses before their parents: the first that fits is it.
 _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
@@ -40,6 +44,20 @@ def failure_of(error: BaseException) -> str | None:
     return _kind(error)[0] if isinstance(error, dspy_errors.LMError) else None
 
 
+def retry_after_of(error: BaseException) -> float | None:
+    """The seconds that a provider asked for."""
+    told: float | None = getattr(error, "retry_after", None)
+    if told is not None:
+        return told
+    for cause in _causes(error):
+        # LiteLLM keeps the headers beside the response, which it makes anew.
+        headers = getattr(cause, "litellm_response_headers", None) or {}
+        told = retry_after_seconds(headers.get("retry-after"))
+        if told is not None:
+            return told
+    return None
+
+
 def translate(error: BaseException) -> DSPexError | None:
     if isinstance(error, dspy_errors.LMError):
         return _lm_error(error)
@@ -51,7 +69,11 @@ def translate(error: BaseException) -> DSPexError | None:
 def _kind(error: Any) -> tuple[str, bool]:
     """The kind of one of DSPy's LM errors, and whether the same call may succeed later."""
     kind, retryable = next((kind, again) for cls, kind, again in _KINDS if isinstance(error, cls))
-    if kind == "bad_request" and _is_content_filter(error):
+    if kind == "server" and _is_broken_connection(error):
+        kind = "connection"
+    elif kind == "bad_request" and error.status == HTTPStatus.FORBIDDEN:
+        kind = "auth"
+    elif kind == "bad_request" and _is_content_filter(error):
         kind = "content_filter"
     elif kind == "connection" and _is_timeout(error):
         kind = "timeout"
@@ -66,10 +88,12 @@ def _lm_error(error: Any) -> LMError:
     data: dict[str, Any] = {"kind": kind}
     if error.model is not None:
         data["model"] = error.model
-    if error.status is not None:
+    # LiteLLM says 500 where there was no answer at all.
+    if error.status is not None and kind != "connection":
         data["status"] = error.status
-    if error.retry_after is not None:
-        data["retry_after_ms"] = round(error.retry_after * 1000)
+    wait_s = retry_after_of(error)
+    if wait_s is not None:
+        data["retry_after_ms"] = round(wait_s * 1000)
     if getattr(error, "tried", None):
         data["tried"] = error.tried
     return LMError(f"the LM failed ({kind}): {error}", data=data, retryable=retryable)
@@ -80,13 +104,26 @@ def _is_content_filter(error: Any) -> bool:
     return "content_filter" in told or "content_policy" in told or "content management" in told
 
 
-def _is_timeout(error: BaseException | None) -> bool:
+def _is_timeout(error: BaseException) -> bool:
     """DSPy's native engine tells a read that timed out as a transport failure."""
-    while error is not None:
-        if isinstance(error, TimeoutError):
-            return True
+    return any(isinstance(cause, TimeoutError) for cause in _causes(error))
+
+
+def _is_broken_connection(error: BaseException) -> bool:
+    """LiteLLM tells a connection that fails or breaks as an error of the server's."""
+    httpx = sys.modules.get("httpx")  # which LiteLLM has imported, if it was LiteLLM
+    return httpx is not None and any(
+        isinstance(cause, httpx.TransportError) for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that it came of."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _unreadable(error: Any) -> OutputValidationError:
