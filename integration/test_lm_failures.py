@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -116,6 +117,21 @@ def test_an_answer_that_a_content_filter_cut_off_is_none(pipe: Pipe, extra: Any)
         assert len(server.requests) == 1
     assert (error["code"], error["data"]["kind"]) == ("lm_error", "content_filter")
     assert error["data"]["usage"]["total_tokens"] == 12
+
+
+def test_a_package_that_litellm_lacks_for_tools_is_named_with_what_installs_it(
+    pipe: Pipe,
+) -> None:
+    if find_spec("mcp") is not None:
+        pytest.skip("mcp is installed, so nothing is lacking")
+    program = {"signature": "question -> answer", "module": "react_v2", "tools": []}
+    with OpenAIServer(ANSWER) as server:
+        configured(pipe, server, extra={"organization": "org-any"})
+        # The JSON adapter hands tools to the provider, which LiteLLM needs mcp for.
+        params = {"program": program, "adapter": "json", "inputs": {"question": "?"}}
+        error = pipe.refusal("execute", params)
+    assert error["code"] == "unavailable"
+    assert "pip install 'litellm[mcp]'" in error["message"]
 
 
 def test_a_hanging_lm_ends_with_its_own_timeout(pipe: Pipe) -> None:

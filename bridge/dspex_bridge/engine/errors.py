@@ -6,7 +6,7 @@ import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from dspex_protocol.errors import LMError, OutputValidationError
+from dspex_protocol.errors import LMError, OutputValidationError, UnavailableError
 from dspy.clients._http import retry_after_seconds
 from dspy.utils import exceptions as dspy_errors
 
@@ -32,6 +32,9 @@ _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
     (dspy_errors.LMStreamAssemblyError, "connection", True),
     (dspy_errors.LMError, "other", False),
 )
+
+# What installs a package, where its own name does not say it: LiteLLM imports mcp for tools.
+_PACKAGES = {"mcp": "'litellm[mcp]'"}
 
 # How much of an answer that could not be read is quoted back.
 _MAX_QUOTED_CHARS = 500
@@ -60,7 +63,7 @@ def retry_after_of(error: BaseException) -> float | None:
 
 def translate(error: BaseException) -> DSPexError | None:
     if isinstance(error, dspy_errors.LMError):
-        return _lm_error(error)
+        return _missing_package(error) or _lm_error(error)
     if isinstance(error, dspy_errors.AdapterParseError):
         return _unreadable(error)
     return None
@@ -107,6 +110,19 @@ def _is_content_filter(error: Any) -> bool:
 def _is_timeout(error: BaseException) -> bool:
     """DSPy's native engine tells a read that timed out as a transport failure."""
     return any(isinstance(cause, TimeoutError) for cause in _causes(error))
+
+
+def _missing_package(error: Any) -> UnavailableError | None:
+    """LiteLLM imports some of what it needs when it needs it, and tells a failure of the LM's."""
+    for cause in _causes(error):
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            package = cause.name.partition(".")[0]
+            return UnavailableError(
+                f"LiteLLM needs the package {package!r} for this call of {error.model!r}; install "
+                f"it with: pip install {_PACKAGES.get(package, package)}",
+                data={"package": package},
+            )
+    return None
 
 
 def _is_broken_connection(error: BaseException) -> bool:
