@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ def pipe() -> Any:
     [
         (failure(400), "bad_request", 400, False),
         (failure(401), "auth", 401, False),
+        (failure(403), "auth", 403, False),
         (failure(404), "bad_request", 404, False),
         (failure(429), "rate_limit", 429, True),
         (failure(500), "server", 500, True),
@@ -70,6 +72,66 @@ def test_a_failure_has_its_kind_and_the_next_call_works(
         assert error["data"].get("status") == status
         assert server.api_key not in str(error)
         assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "told", "retryable"),
+    [
+        (failure(400), "bad_request", {"status": 400}, False),
+        (failure(401), "auth", {"status": 401}, False),
+        (failure(403), "auth", {"status": 403}, False),
+        (failure(404), "bad_request", {"status": 404}, False),
+        (
+            failure(429, retry_after=7),
+            "rate_limit",
+            {"status": 429, "retry_after_ms": 7000},
+            True,
+        ),
+        (failure(503), "server", {"status": 503}, True),
+        (context_length_exceeded(), "context_window", {"status": 400}, False),
+        (content_filter(), "content_filter", {"status": 400}, False),
+        (Answer("x", fault="disconnect"), "connection", {}, True),
+        (Answer("x" * 1000, fault="half_body"), "connection", {}, True),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_failure_has_the_same_kind_by_litellm_s_road(
+    pipe: Pipe, answer: Answer, kind: str, told: dict[str, int], retryable: bool
+) -> None:
+    with OpenAIServer(failing_once(answer)) as server:
+        # DSPy's own engine has no such parameter, and leaves the call to LiteLLM.
+        configured(pipe, server, extra={"organization": "org-any"})
+        error = pipe.refusal("execute", INPUTS)
+        assert (error["data"]["kind"], error["retryable"]) == (kind, retryable), error
+        data = error["data"]
+        assert {key: data[key] for key in ("status", "retry_after_ms") if key in data} == told
+        assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
+
+
+@pytest.mark.parametrize("extra", [{}, {"organization": "org-any"}], ids=["native", "litellm"])
+def test_an_answer_that_a_content_filter_cut_off_is_none(pipe: Pipe, extra: Any) -> None:
+    cut = Answer("[[ ## answer ## ]]\nI wo", finish_reason="content_filter", usage=(10, 2))
+    with OpenAIServer(cut) as server:
+        configured(pipe, server, extra=extra)
+        error = pipe.refusal("execute", INPUTS)
+        assert len(server.requests) == 1
+    assert (error["code"], error["data"]["kind"]) == ("lm_error", "content_filter")
+    assert error["data"]["usage"]["total_tokens"] == 12
+
+
+def test_a_package_that_litellm_lacks_for_tools_is_named_with_what_installs_it(
+    pipe: Pipe,
+) -> None:
+    if find_spec("mcp") is not None:
+        pytest.skip("mcp is installed, so nothing is lacking")
+    program = {"signature": "question -> answer", "module": "react_v2", "tools": []}
+    with OpenAIServer(ANSWER) as server:
+        configured(pipe, server, extra={"organization": "org-any"})
+        # The JSON adapter hands tools to the provider, which LiteLLM needs mcp for.
+        params = {"program": program, "adapter": "json", "inputs": {"question": "?"}}
+        error = pipe.refusal("execute", params)
+    assert error["code"] == "unavailable"
+    assert "pip install 'litellm[mcp]'" in error["message"]
 
 
 def test_a_hanging_lm_ends_with_its_own_timeout(pipe: Pipe) -> None:

@@ -183,3 +183,28 @@ def test_knn_runs_without_a_loop_and_sees_demonstrations_that_were_replaced(serv
     assert "is a" not in first
     assert "was c" in second
     assert "was b" not in second
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("best_of_n", REWARDED),
+        ("refine", REWARDED),
+        ("multi_chain_comparison", {"M": 2}),
+        ("knn", {"k": 1}),
+    ],
+)
+def test_an_input_may_have_any_name_that_is_not_reserved(
+    module: str, options: dict[str, Any], server: Server
+) -> None:
+    """Ours, too, are handed on as named arguments."""
+    names = ("callee", "mode", "module", "inputs", "args", "kwargs", "lm_kwargs", "name", "n")
+    server.answer = lambda request: well_formed(
+        request,
+        {**FIELDS, "answer": "answer 1", "rationale": "q", "discussion": "d", "advice": {}},
+    )
+    demos = [{"inputs": dict.fromkeys(names, "a"), "outputs": {}} for _ in range(2)]
+    signature = f"{', '.join(names)} -> answer"
+    program = build(signature=signature, module=module, options=options, demos=demos)
+    with context(server, **{METRIC_SETTING: one_for_the_second}):
+        assert program(**dict.fromkeys(names, "x")).answer == "answer 1"

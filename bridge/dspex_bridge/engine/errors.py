@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from dspex_protocol.errors import LMError, OutputValidationError
+from dspex_protocol.errors import LMError, OutputValidationError, UnavailableError
+from dspy.clients._http import retry_after_seconds
 from dspy.utils import exceptions as dspy_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dspex_protocol.errors import DSPexError
 
-__all__ = ["failure_of", "translate"]
+__all__ = ["failure_of", "retry_after_of", "translate"]
 
 # Subclasses before their parents: the first that fits is it.
 _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
@@ -29,6 +33,9 @@ _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
     (dspy_errors.LMError, "other", False),
 )
 
+# What installs a package, where its own name does not say it: LiteLLM imports mcp for tools.
+_PACKAGES = {"mcp": "'litellm[mcp]'"}
+
 # How much of an answer that could not be read is quoted back.
 _MAX_QUOTED_CHARS = 500
 
@@ -40,9 +47,23 @@ def failure_of(error: BaseException) -> str | None:
     return _kind(error)[0] if isinstance(error, dspy_errors.LMError) else None
 
 
+def retry_after_of(error: BaseException) -> float | None:
+    """The seconds that a provider asked for."""
+    told: float | None = getattr(error, "retry_after", None)
+    if told is not None:
+        return told
+    for cause in _causes(error):
+        # LiteLLM keeps the headers beside the response, which it makes anew.
+        headers = getattr(cause, "litellm_response_headers", None) or {}
+        told = retry_after_seconds(headers.get("retry-after"))
+        if told is not None:
+            return told
+    return None
+
+
 def translate(error: BaseException) -> DSPexError | None:
     if isinstance(error, dspy_errors.LMError):
-        return _lm_error(error)
+        return _missing_package(error) or _lm_error(error)
     if isinstance(error, dspy_errors.AdapterParseError):
         return _unreadable(error)
     return None
@@ -51,7 +72,11 @@ def translate(error: BaseException) -> DSPexError | None:
 def _kind(error: Any) -> tuple[str, bool]:
     """The kind of one of DSPy's LM errors, and whether the same call may succeed later."""
     kind, retryable = next((kind, again) for cls, kind, again in _KINDS if isinstance(error, cls))
-    if kind == "bad_request" and _is_content_filter(error):
+    if kind == "server" and _is_broken_connection(error):
+        kind = "connection"
+    elif kind == "bad_request" and error.status == HTTPStatus.FORBIDDEN:
+        kind = "auth"
+    elif kind == "bad_request" and _is_content_filter(error):
         kind = "content_filter"
     elif kind == "connection" and _is_timeout(error):
         kind = "timeout"
@@ -66,10 +91,12 @@ def _lm_error(error: Any) -> LMError:
     data: dict[str, Any] = {"kind": kind}
     if error.model is not None:
         data["model"] = error.model
-    if error.status is not None:
+    # LiteLLM says 500 where there was no answer at all.
+    if error.status is not None and kind != "connection":
         data["status"] = error.status
-    if error.retry_after is not None:
-        data["retry_after_ms"] = round(error.retry_after * 1000)
+    wait_s = retry_after_of(error)
+    if wait_s is not None:
+        data["retry_after_ms"] = round(wait_s * 1000)
     if getattr(error, "tried", None):
         data["tried"] = error.tried
     return LMError(f"the LM failed ({kind}): {error}", data=data, retryable=retryable)
@@ -80,13 +107,39 @@ def _is_content_filter(error: Any) -> bool:
     return "content_filter" in told or "content_policy" in told or "content management" in told
 
 
-def _is_timeout(error: BaseException | None) -> bool:
+def _is_timeout(error: BaseException) -> bool:
     """DSPy's native engine tells a read that timed out as a transport failure."""
-    while error is not None:
-        if isinstance(error, TimeoutError):
-            return True
+    return any(isinstance(cause, TimeoutError) for cause in _causes(error))
+
+
+def _missing_package(error: Any) -> UnavailableError | None:
+    """LiteLLM imports some of what it needs when it needs it, and tells a failure of the LM's."""
+    for cause in _causes(error):
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            package = cause.name.partition(".")[0]
+            return UnavailableError(
+                f"LiteLLM needs the package {package!r} for this call of {error.model!r}; install "
+                f"it with: pip install {_PACKAGES.get(package, package)}",
+                data={"package": package},
+            )
+    return None
+
+
+def _is_broken_connection(error: BaseException) -> bool:
+    """LiteLLM tells a connection that fails or breaks as an error of the server's."""
+    httpx = sys.modules.get("httpx")  # which LiteLLM has imported, if it was LiteLLM
+    return httpx is not None and any(
+        isinstance(cause, httpx.TransportError) for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that it came of."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _unreadable(error: Any) -> OutputValidationError:

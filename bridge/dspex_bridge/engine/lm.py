@@ -14,7 +14,7 @@ from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 from dspex_bridge.limits import Admission, Breaker, Limits
 
 from .embedded import MODEL as EMBEDDED_MODEL
-from .errors import failure_of
+from .errors import failure_of, retry_after_of
 from .metering import METER_SETTING, CallRecord, Meter
 from .prices import is_listed
 from .recording import RECORDER_SETTING
@@ -228,7 +228,7 @@ def _tell(error: Exception, tried: list[dict[str, Any]]) -> None:
 
 def retry_wait(error: Exception, attempt: int) -> float | None:
     """Seconds until the next attempt; None where the provider wants more than we wait."""
-    hint = getattr(error, "retry_after", None)
+    hint = retry_after_of(error)
     if hint is None:
         return min(0.5 * 2.0**attempt, _MAX_RETRY_WAIT_S)
     return None if hint > _MAX_RETRY_WAIT_S else max(0.0, float(hint))

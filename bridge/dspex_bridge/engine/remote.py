@@ -18,6 +18,7 @@ from dspy._vendor.lm15.serde import (  # as DSPy's own cache does: nothing re-ex
 )
 from dspy.clients.backend_selection import CLIENT_KEYS
 
+from .errors import translate
 from .metering import METER_SETTING, Meter
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ async def answer(lm: LM, params: dict[str, Any]) -> dict[str, Any]:
     rollout = None if own is None and asked is None else hash((own, asked))
     meter = Meter(dspy.settings.get(METER_SETTING))
     with dspy.context(**{METER_SETTING: meter}):
-        response = await lm.acall(request, rollout_id=rollout)
+        try:
+            response = await lm.acall(request, rollout_id=rollout)
+        except dspy.LMError as error:
+            raise translate(error) or error from error
     return {
         "response": response_to_dict(response),
         "total_tokens": meter.total_tokens,

@@ -43,9 +43,9 @@ defmodule DSPex.Integration.ToolsTest do
       Tool.new(
         :due,
         "When it is due.",
-        [days: :integer, from: {:date, default: ~D[2024-02-28]}],
+        [days: :integer, since: {:date, default: ~D[2024-02-28]}],
         fn
-          %{days: days, from: %Date{} = from} -> Date.add(from, days)
+          %{days: days, since: %Date{} = since} -> Date.add(since, days)
         end
       )
 

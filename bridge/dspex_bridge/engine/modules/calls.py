@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Mode:
     """Calls on the event loop: cancelled with their task, and concurrent where they can be."""
 
-    async def call(self, callee: Any, *args: Any, **inputs: Any) -> Any:
+    async def call(self, callee: Any, /, *args: Any, **inputs: Any) -> Any:
         """The result of a DSPy module, or of an embedder."""
         return await callee.acall(*args, **inputs)
 
@@ -35,7 +35,7 @@ class Mode:
 class _AtOnce(Mode):
     """Nothing here waits on an event loop of ours, so `result_of` can run it."""
 
-    async def call(self, callee: Any, *args: Any, **inputs: Any) -> Any:
+    async def call(self, callee: Any, /, *args: Any, **inputs: Any) -> Any:
         return callee(*args, **inputs)
 
     async def all(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Interpreter"]
 
-# Deno loads 10 MB of WebAssembly; where its packages cannot be had, it may also wait for them.
-_START_LIMIT_S = 60.0
+# Deno compiles 10 MB of WebAssembly, which takes a busy machine half a minute; where its packages
+# cannot be had, it may also wait for them.
+_START_LIMIT_S = 120.0
 
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
