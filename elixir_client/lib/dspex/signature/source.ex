@@ -39,7 +39,10 @@ defmodule DSPex.Signature.Source do
   defp literals(env) do
     with {:ok, text} <- File.read(env.file),
          {:ok, ast} <-
-           Code.string_to_quoted(text, literal_encoder: &{:ok, {:__block__, &2, [&1]}}) do
+           Code.string_to_quoted(text,
+             literal_encoder: &{:ok, {:__block__, &2, [&1]}},
+             token_metadata: true
+           ) do
       for {name, meta, args} <- nodes(ast),
           name in [:signature, :use] and meta[:line] == env.line,
           {:__block__, meta, [_literal] = literal} <- nodes(args),
