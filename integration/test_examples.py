@@ -150,6 +150,8 @@ def test_the_python_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     for block in blocks(ROOT / "README.md", "python"):
         finished = run([sys.executable, "-c", block], tmp_path)
         assert finished.returncode == 0, finished.stderr
-        answer, tokens = finished.stdout.rstrip("\n").rsplit(" ", 1)
+        executed, score = finished.stdout.splitlines()
+        answer, tokens = executed.rsplit(" ", 1)
         assert answer
         assert int(tokens) > 0
+        assert float(score) == 1.0

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from dspex_bridge.programs import checks, converters, scalars, wire_values
 from dspex_bridge.programs.converters import InputConverter, OutputConverter
-from dspex_bridge.programs.dspy_types import DSPyType
+from dspex_bridge.programs.dspy_types import DSPyType, no_dspy_types
 from dspex_bridge.programs.scalars import RefusedError
 from dspex_bridge.programs.value_errors import ERROR_TYPES, MAX_ERRORS
 from dspex_bridge.programs.wire_values import MAX_GOT_LENGTH, NoWireFormError, render, to_wire
@@ -91,11 +91,11 @@ def field(type_: Any, name: str = "x", **more: Any) -> dict[str, Any]:
 
 
 def inputs(*fields: Mapping[str, Any]) -> InputConverter:
-    return InputConverter(signature("inputs", *fields))
+    return InputConverter(signature("inputs", *fields), no_dspy_types)
 
 
 def outputs(*fields: Mapping[str, Any]) -> OutputConverter:
-    return OutputConverter(signature("outputs", *fields))
+    return OutputConverter(signature("outputs", *fields), no_dspy_types)
 
 
 def refusal(
@@ -388,6 +388,14 @@ def test_nested_unions_cost_no_more_than_their_depth() -> None:
         ),
         (field("str", constraints={"pattern": "("}), "the pattern does not compile: "),
         (field("str", constraints={"pattern": "(?=a)b"}), "the pattern does not compile: "),
+        (
+            field({"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}),
+            "the pattern does not compile: ",
+        ),
+        (
+            field({"type": "object", "properties": {"a": {"type": "integer", "default": "x"}}}),
+            "the default of 'a' does not fit: expected int, got \"x\"",
+        ),
         (field("image"), "the type 'image' is not supported by this version"),
         (field("list[tool_calls]"), "the type 'tool_calls' is not supported by this version"),
     ],

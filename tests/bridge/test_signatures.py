@@ -13,7 +13,7 @@ import pydantic
 import pytest
 from dspex_bridge.programs import signatures
 from dspex_bridge.programs.annotations import annotation
-from dspex_bridge.programs.dspy_types import DSPyType
+from dspex_bridge.programs.dspy_types import DSPyType, no_dspy_types
 from dspex_bridge.programs.signatures import input_schema, output_schema, prompt_constraints
 from dspex_protocol.errors import SignatureError
 from dspex_protocol.grammar import parse_type
@@ -106,7 +106,7 @@ def test_every_type_that_is_a_name_has_an_annotation() -> None:
 def test_a_type_of_dspy_is_the_class_that_the_engine_has_for_it() -> None:
     assert annotation(parse_type("list[image]"), lambda _: DSPyType(Path, Path)) == list[Path]
     with pytest.raises(SignatureError, match="the type 'image' is not supported by this version"):
-        annotation(parse_type("list[image] | None"))
+        annotation(parse_type("list[image] | None"), no_dspy_types)
 
 
 @pytest.mark.parametrize("text", USABLE)

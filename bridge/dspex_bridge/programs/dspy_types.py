@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dspex_protocol.errors import SignatureError
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from dspex_protocol.types import Type
 
-__all__ = ["DSPyType", "DSPyTypes", "offer_dspy_types", "offered_dspy_types"]
+__all__ = [
+    "DSPyType",
+    "DSPyTypes",
+    "no_dspy_types",
+    "offer_dspy_types",
+    "offered_dspy_types",
+]
 
 
 class DSPyType(NamedTuple):
@@ -24,7 +32,12 @@ class DSPyType(NamedTuple):
 DSPyTypes = Callable[["Type"], DSPyType]
 
 
-_offered: list[DSPyTypes] = []
+def no_dspy_types(type_: Type) -> NoReturn:
+    """Of an engine that offers none of them."""
+    raise SignatureError(f"the type '{type_}' is not supported by this version")
+
+
+_offered: list[DSPyTypes] = [no_dspy_types]
 
 
 def offer_dspy_types(types: DSPyTypes) -> None:
@@ -34,6 +47,4 @@ def offer_dspy_types(types: DSPyTypes) -> None:
 
 def offered_dspy_types(type_: Type) -> DSPyType:
     """What the engine offers for a type of DSPy's. Raises SignatureError where there is none."""
-    if not _offered:
-        raise SignatureError(f"the type '{type_}' is not supported by this version")
     return _offered[0](type_)
