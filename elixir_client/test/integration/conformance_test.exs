@@ -18,7 +18,7 @@ defmodule DSPex.Integration.ConformanceTest do
 
     for %{"case" => case, "needs" => ["tools"]} <- cases do
       assert {:ok, _program} =
-               DSPex.create(name, "n -> n2", program: "conformance/#{case}", tools: tools())
+               DSPex.create(name, "n: any -> n2", program: "conformance/#{case}", tools: tools())
     end
 
     verdicts =
