@@ -253,25 +253,33 @@ def test_a_reward_that_makes_no_sense_is_refused() -> None:
 # refine
 
 
-def test_refine_tells_the_next_attempt_what_the_lm_advised() -> None:
+@pytest.mark.parametrize(
+    ("inner", "name", "predictor"),
+    [("predict", "self", "module"), ("chain_of_thought", "predict", "module.predict")],
+)
+def test_refine_tells_the_next_attempt_what_the_lm_advised(
+    inner: str, name: str, predictor: str
+) -> None:
     def score(prediction: dict[str, Any]) -> Any:
         return {"score": length(prediction), "feedback": "It is too long by far."}
 
     handlers, _ = metric(score)
-    advice = {"self": "Use two letters at most."}
+    advice = {name: "Use two letters at most."}
     script = in_turn("abcd", "ab", discussion="It was too long.", advice=advice)
 
     async def test(client: Client, server: OpenAIServer) -> None:
-        await client.create("q -> answer", program="p", module="refine", options=BEST)
+        await client.create(
+            "q -> answer", program="p", module="refine", options={**BEST, "module": inner}
+        )
         result = await client.execute("p", {"q": "Why?"})
-        assert result["outputs"] == {"answer": "ab"}
+        assert result["outputs"]["answer"] == "ab"
         first, feedback, second = prompts(server)
         assert "hint_" not in first
         for told in ("abcd", "It is too long by far.", '"callback": "short"', "0.25", "Why?"):
             assert told in feedback
         assert "Use two letters at most." in second
         described = await client.describe("p")
-        assert list(described["predictors"]) == ["module"]
+        assert list(described["predictors"]) == [predictor]
         assert described["demos"] == []
 
     run(script, test, handlers)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dspy.clients import capabilities, costs
+from dspy.clients.model_metadata import rate
+
+from .memos import model_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,13 +15,6 @@ __all__ = ["PRICE_KEYS", "Price", "given_price", "is_listed"]
 
 # LiteLLM's own names for prices that come with an LM, in dollars a token.
 PRICE_KEYS = ("input_cost_per_token", "output_cost_per_token")
-
-# Far more models than one bridge has LMs.
-_MODELS_KEPT = 1024
-
-# DSPy looks a model up several times a call, and for one that is not in the table it scans the
-# whole of it: a millisecond each. What it finds is only read.
-costs.model_info = capabilities.model_info = lru_cache(_MODELS_KEPT)(costs.model_info)
 
 
 class Price(NamedTuple):
@@ -45,5 +39,5 @@ def is_listed(model: str) -> bool:
     provider, separator, name = model.partition("/")
     if not separator:
         provider, name = "openai", model
-    info = costs.model_info(provider, name)
-    return all(costs.rate(info, key) is not None for key in PRICE_KEYS)
+    info = model_info(provider, name)
+    return all(rate(info, key) is not None for key in PRICE_KEYS)

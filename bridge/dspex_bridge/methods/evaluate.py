@@ -108,10 +108,11 @@ async def _one(
     """
     try:
         metric.check(example)  # before anything is paid for
-        run = runs.prepare(example["inputs"])
-        outputs = await runs.outputs(run)
     except MetricError as error:
         return _failed(_metric_error(error, example, index))
+    try:
+        run = runs.prepare(example["inputs"])
+        outputs = await runs.outputs(run)
     except Exception as error:  # noqa: BLE001 - one example's failure is not the others'
         return _failed(host.dispatcher.to_wire_error(error, call.request))
     try:
