@@ -228,6 +228,10 @@ defmodule DSPex.Signature do
   defp put(map, _key, nil), do: map
   defp put(map, key, value), do: Map.put(map, key, value)
 
+  @doc "The inputs that are no variables, which are those that the LM sees."
+  @spec prompt_inputs(t()) :: [Field.t()]
+  def prompt_inputs(%__MODULE__{inputs: inputs}), do: Enum.filter(inputs, &is_nil(&1.variable))
+
   @doc "The variables among the inputs by name, as the wire has them; see the option `:variable`."
   @spec variables(t()) :: %{optional(String.t()) => map()}
   def variables(%__MODULE__{inputs: inputs}) do

@@ -176,7 +176,7 @@ defmodule DSPex.Signature.Compiler do
       @spec validate_outputs(map() | keyword()) :: {:ok, map()} | {:error, DSPex.Error.t()}
       def validate_outputs(values), do: DSPex.Signature.validate_outputs(__signature__(), values)
 
-      @doc "The JSON Schema: `:openai` and `:anthropic` as a tool of theirs, or `:generic`."
+      @doc "The JSON Schema: `:openai`, `:openai_chat` and `:anthropic` as a tool of theirs, or `:generic`."
       @spec to_json_schema(DSPex.Signature.JsonSchema.format()) :: map()
       def to_json_schema(format \\ :generic),
         do: DSPex.Signature.to_json_schema(__signature__(), format)

@@ -5,7 +5,7 @@ defmodule DSPex.Signature.JsonSchema do
   """
 
   alias DSPex.Signature
-  alias DSPex.Signature.{Constraints, Field, Types, Values}
+  alias DSPex.Signature.{Constraints, Field, FunctionSchema, Types, Values}
 
   # JSON Schema's own format "time" is another one: it has an offset.
   @time "^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\\.[0-9]{1,9})?)?$"
@@ -69,57 +69,52 @@ defmodule DSPex.Signature.JsonSchema do
 
   @media_type "text/x-"
 
-  @type format :: :openai | :anthropic | :generic
-
-  # What the providers take as the name of a function.
-  @max_function_name 64
+  @type format :: :openai | :openai_chat | :anthropic | :generic
 
   @doc false
   def tables, do: %{plain: @plain, keys: @keys, keywords: @keywords, media_type: @media_type}
 
   @doc """
-  A signature in one of three forms:
+  A signature in one of these forms; the first three go into `tools` of a request:
 
-    * `:openai` - a tool: `%{"type" => "function", "function" => %{"name", "description",
-      "parameters"}}`;
-    * `:anthropic` - a tool: `%{"name", "description", "input_schema"}`;
+    * `:openai` - of OpenAI's Responses API: `%{"type" => "function", "name", "description",
+      "parameters", "strict"}`;
+    * `:openai_chat` - of its Chat Completions: the same under `"function"`;
+    * `:anthropic` - of Anthropic's Messages: `%{"name", "description", "input_schema"}`;
     * `:generic` - `%{"name", "description", "input_schema", "output_schema"}`.
+
+  OpenAI's strict mode knows a part of JSON Schema: what it has no keyword for stands in the
+  description, what may be left out is nullable, and where it cannot say the inputs at all the
+  function is not strict.
 
       iex> {:ok, signature} = DSPex.Signature.parse("n: int -> sum: float")
       iex> DSPex.Signature.JsonSchema.of_signature(signature, :anthropic)["input_schema"]["properties"]
       %{"n" => %{"type" => "integer"}}
   """
   @spec of_signature(Signature.t(), format()) :: map()
-  def of_signature(%Signature{} = signature, :openai) do
-    function = Map.put(head(signature), "parameters", of_fields(prompted(signature), :inputs))
-    %{"type" => "function", "function" => function}
-  end
+  def of_signature(%Signature{} = signature, format) do
+    head = FunctionSchema.head(signature, "signature")
+    inputs = signature |> Signature.prompt_inputs() |> of_fields(:inputs)
 
-  def of_signature(%Signature{} = signature, :anthropic),
-    do: Map.put(head(signature), "input_schema", of_fields(prompted(signature), :inputs))
+    case format do
+      :openai ->
+        Map.put(FunctionSchema.openai(head, inputs), "type", "function")
 
-  def of_signature(%Signature{} = signature, :generic) do
-    Map.merge(head(signature), %{
-      "input_schema" => of_fields(prompted(signature), :inputs),
-      "output_schema" => of_fields(signature.outputs, :outputs)
-    })
-  end
+      :openai_chat ->
+        %{"type" => "function", "function" => FunctionSchema.openai(head, inputs)}
 
-  def of_signature(%Signature{}, other) do
-    raise ArgumentError,
-          "a JSON Schema is in one of the forms :openai, :anthropic, :generic, not #{inspect(other)}"
-  end
+      :anthropic ->
+        Map.put(head, "input_schema", inputs)
 
-  # Variables are for optimizers to choose.
-  defp prompted(signature), do: Enum.filter(signature.inputs, &is_nil(&1.variable))
+      :generic ->
+        outputs = of_fields(signature.outputs, :outputs)
+        Map.merge(head, %{"input_schema" => inputs, "output_schema" => outputs})
 
-  defp head(signature) do
-    name =
-      (signature.name || "signature")
-      |> String.replace(~r/[^A-Za-z0-9_-]/, "_")
-      |> String.slice(-@max_function_name, @max_function_name)
-
-    put(%{"name" => name}, "description", signature.instructions)
+      other ->
+        raise ArgumentError,
+              "a JSON Schema has the form :openai, :openai_chat, :anthropic or :generic, " <>
+                "not #{inspect(other)}"
+    end
   end
 
   @doc "The schema of the object that has all the inputs, or all the outputs."

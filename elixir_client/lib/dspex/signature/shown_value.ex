@@ -108,9 +108,12 @@ defmodule DSPex.Signature.ShownValue do
   end
 
   # Beyond what is shown a text is not even escaped.
-  defp quoted(text) do
-    shown = String.slice(text, 0, @max_length + 1)
-    escaped = for <<c::utf8 <- shown>>, into: "", do: escape(c)
+  defp quoted(text), do: text |> String.slice(0, @max_length + 1) |> json_string()
+
+  @doc "A text as JSON has it."
+  @spec json_string(String.t()) :: String.t()
+  def json_string(text) do
+    escaped = for <<c::utf8 <- text>>, into: "", do: escape(c)
     "\"" <> escaped <> "\""
   end
 

@@ -26,6 +26,30 @@ defmodule DSPex.Signature.JsonSchemaTest do
     end
   end
 
+  test "function_schemas.json: a signature is the same function to every provider" do
+    for %{"name" => name, "program" => program, "signature" => spec, "schemas" => schemas} <-
+          JSON.vectors("function_schemas.json")["cases"] do
+      {:ok, signature} = Signature.fetch(spec)
+      signature = %{signature | name: signature.name || program}
+
+      for {format, wanted} <- schemas do
+        schema = Signature.to_json_schema(signature, String.to_existing_atom(format))
+        assert {name, format, in_order(schema)} == {name, format, in_order(wanted)}
+      end
+    end
+  end
+
+  # The order of what is required means nothing.
+  defp in_order(%{} = schema) do
+    Map.new(schema, fn
+      {"required", names} -> {"required", Enum.sort(names)}
+      {key, value} -> {key, in_order(value)}
+    end)
+  end
+
+  defp in_order(list) when is_list(list), do: Enum.map(list, &in_order/1)
+  defp in_order(other), do: other
+
   test "schemas.json: what is no type stays a schema, for the bridge to refuse" do
     for %{"name" => name, "schema" => schema} <- JSON.vectors("schemas.json")["invalid"] do
       assert {name, TypeConverter.from_json_schema(schema)} == {name, {:json_schema, schema}}
