@@ -137,6 +137,9 @@ defmodule DSPex.Signature.Conversion do
       else: {Map.new(converted), found}
   end
 
+  defp walk({:dict, _key_type, _type}, label, value, at, found),
+    do: refuse(found, "type", at, label, value)
+
   defp walk({:one_of, values}, label, value, at, found) do
     case choice(values, value) do
       {:ok, choice} -> {choice, found}

@@ -122,4 +122,12 @@ defmodule DSPex.Signature.ValidatorTest do
       assert errors(vector, error.data["errors"]) == errors(vector, errors)
     end
   end
+
+  test "what is no map is no dict, whatever its keys" do
+    for type <- [:map, {:dict, :integer, :any}, {:dict, :string, :integer}],
+        value <- ["x", 1.0e22, [{"a", 1}], ~D[2024-02-29]] do
+      assert {type, value, {:error, %{"path" => [], "type" => "type"}}} =
+               {type, value, Signature.Validator.value(type, %{}, value)}
+    end
+  end
 end
