@@ -88,6 +88,27 @@ def test_a_tool_is_called_with_its_typed_arguments_and_the_request_it_belongs_to
     run(test, {"call_tool": call_tool})
 
 
+@pytest.mark.parametrize("name", ["from", "user-id", "others", "größe"])
+def test_a_tool_may_have_a_parameter_that_no_function_of_pythons_could_have(name: str) -> None:
+    calls: list[dict[str, Any]] = []
+
+    async def call_tool(params: dict[str, Any]) -> Any:
+        calls.append(params["args"])
+        return "found"
+
+    async def test(client: Client) -> None:
+        schema = {"type": "object", "properties": {name: {"type": "string"}}, "required": [name]}
+        tool = {"name": "lookup", "description": "Looks it up.", "parameters": schema}
+        await client.create(
+            "question -> answer", program="agent", module="react", tools=[tool], replace=True
+        )
+        result = await client.execute("agent", {"question": "?"})
+        assert result["outputs"]["answer"] == "found"
+        assert calls == [{name: "x"}]
+
+    run(test, {"call_tool": call_tool}, arguments={name: "x"})
+
+
 def test_tools_of_many_requests_run_at_the_same_time() -> None:
     count = 20
     everybody = asyncio.Event()

@@ -95,13 +95,6 @@ def test_frame_too_large_for_an_answer_over_the_clients_limit() -> None:
         assert pipe.ask("ping", {"payload": "x" * 3000}) == {"payload": "x" * 3000}
 
 
-@pytest.mark.parametrize("method", ["batch", "evaluate", "optimize", "save"])
-def test_a_method_that_is_not_here_yet_is_refused_by_name(bridge: Pipe, method: str) -> None:
-    error = bridge.refusal(method, {})
-    assert error["code"] == "method_not_found"
-    assert f"{method} is not supported by this version" in error["message"]
-
-
 def test_method_not_found_says_what_was_probably_meant(bridge: Pipe) -> None:
     error = bridge.refusal("exeute", {})
     assert error["code"] == "method_not_found"
@@ -131,10 +124,7 @@ def test_method_not_found_says_what_was_probably_meant(bridge: Pipe) -> None:
         ("configure", {"lms": {"a": {"model": "openai/m", "extra": {"engine": 1}}}}, "extra"),
         ("load", {"state": {}}, "format_version"),
         ("load", {"state": {"format_version": 99}}, "newer"),
-        ("execute", {"program": "qa", "inputs": {}, "limits": {}}, "not supported by this version"),
-        ("create", {"signature": "q -> a", "variables": {}}, "not supported by this version"),
-        ("configure", {"limits": {"max_calls": 1}}, "not supported by this version"),
-        ("create", {"signature": "q -> a", "module": "best_of_n"}, "best_of_n is not supported"),
+        ("create", {"signature": "q -> a", "module": "best_of_n"}, "options of best_of_n"),
         ("configure", {"lms": {"a": {"model": "demo/knnn"}}}, "Did you mean 'demo/knn'?"),
         ("shutdown", {"drain_ms": -1}, "drain_ms"),
         ("initialize", {}, "protocol_version"),

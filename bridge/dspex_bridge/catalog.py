@@ -27,6 +27,6 @@ ADAPTERS = ("chat", "json", "xml", "baml", "two_step")
 OPTIMIZERS = (
     *("labeled_few_shot", "bootstrap_few_shot", "bootstrap_few_shot_random_search"),
     *("bootstrap_few_shot_optuna", "knn_few_shot", "copro", "mipro_v2", "simba", "gepa"),
-    *("infer_rules", "ensemble", "variables"),
+    *("infer_rules", "variables"),
 )
 METRICS = ("exact_match", "f1", "contains", "numeric_close", "json_match", "semantic_f1")

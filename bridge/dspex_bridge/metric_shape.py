@@ -1,4 +1,4 @@
-"""The shape of a metric in parameters."""
+"""The shape of a metric in parameters, and how a client says that it has none of a name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["metric"]
+__all__ = ["NO_METRIC", "metric"]
+
+# Codes of a client that has no such metric at all: to ask again for the next example is of no use.
+NO_METRIC = ("method_not_found", "not_found")
 
 
 def _judge(value: Any, where: str) -> None:

@@ -5,10 +5,13 @@ How each one is run stands in `engine.optimizers`.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from dspex_protocol.errors import UnavailableError
 
-from .params import array, boolean, integer, mapping, name, number, one_of, record, text
+from .params import array, boolean, integer, mapping, name, number, one_of, record
 from .shapes import VARIABLES
+from .variables import grid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
     from .params import Check
 
-__all__ = ["LM_PARAMS", "OPTIMIZERS", "Optimizer", "require_package"]
+__all__ = ["INNER", "LM_PARAMS", "MAX_TRIALS", "OPTIMIZERS", "Optimizer", "require_packages"]
 
 # Parameters that name an LM of the configuration.
 LM_PARAMS = ("prompt_lm", "task_lm", "teacher_lm", "reflection_lm")
@@ -25,6 +28,16 @@ LM_PARAMS = ("prompt_lm", "task_lm", "teacher_lm", "reflection_lm")
 # More threads than LM calls that one worker can make at a time gain nothing.
 _MAX_THREADS = 64
 _MANY = 10_000
+
+# A search over variables that needs more is none that anybody waits for.
+MAX_TRIALS = 10_000
+_DEFAULT_TRIALS = 20
+
+# What may run inside each trial of a search over variables.
+INNER = (
+    *("labeled_few_shot", "bootstrap_few_shot", "bootstrap_few_shot_random_search"),
+    *("bootstrap_few_shot_optuna", "copro", "mipro_v2", "simba", "gepa", "infer_rules"),
+)
 
 _THREADS = {"num_threads": integer(1, _MAX_THREADS)}
 _BOOTSTRAP = {
@@ -37,16 +50,19 @@ _BOOTSTRAP = {
 }
 _AUTO = one_of("light", "medium", "heavy")
 
+# What all of them need.
+_PACKAGES = ("numpy",)
+
 
 class Optimizer:
     """What is known of an optimizer without running it.
 
     `planned(params, train, val)` is the number of candidates that it will try on a trainset and a
-    valset of those sizes, None where only the run can tell. `package` is what it needs beyond
-    DSPy: a module's name, which the extra `optimize` installs.
+    valset of those sizes, None where only the run can tell. `packages` is what it needs beyond
+    DSPy: names of modules, which the extra `optimize` installs.
     """
 
-    __slots__ = ("needs_metric", "needs_trainset", "package", "params", "planned")
+    __slots__ = ("needs_metric", "needs_trainset", "packages", "params", "planned")
 
     def __init__(
         self,
@@ -54,33 +70,41 @@ class Optimizer:
         *,
         needs_metric: bool = True,
         needs_trainset: bool = True,
-        package: str | None = None,
+        packages: tuple[str, ...] = (),
         planned: Callable[[dict[str, Any], int, int], int | None] = lambda _params, _t, _v: None,
     ) -> None:
         self.params: Check = record(optional=params)
         self.needs_metric = needs_metric
         self.needs_trainset = needs_trainset
-        self.package = package
+        self.packages = (*_PACKAGES, *packages)
         self.planned = planned
 
 
-def require_package(name: str) -> None:
-    """Raises UnavailableError where an optimizer's package is not installed: before anything is
-    paid for."""
+def require_packages(name: str) -> None:
+    """Raises UnavailableError where a package of an optimizer's is not installed: before anything
+    is paid for."""
     from importlib.util import find_spec
 
-    package = OPTIMIZERS[name].package
-    if package is not None and find_spec(package) is None:
-        raise UnavailableError(
-            f"the optimizer {name} needs the package {package}, which is not installed where the "
-            "bridge runs: pip install 'dspex[optimize]'",
-            data={"package": package},
-        )
+    for package in OPTIMIZERS[name].packages:
+        if find_spec(package) is None:
+            raise UnavailableError(
+                f"the optimizer {name} needs the package {package}, which is not installed where "
+                "the bridge runs: pip install 'dspex[optimize]'",
+                data={"package": package},
+            )
 
 
 def _or(params: dict[str, Any], key: str, default: int) -> int:
     value = params.get(key)
     return default if value is None else int(value)
+
+
+def _trials(params: dict[str, Any]) -> int:
+    """Of the search over variables; of a grid never more than it has."""
+    if params.get("strategy") != "grid":
+        return _or(params, "trials", _DEFAULT_TRIALS)
+    size = sum(1 for _ in islice(grid(params["variables"]), MAX_TRIALS + 1))
+    return min(_or(params, "trials", size), size)
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -109,7 +133,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
             "num_candidate_programs": integer(1, _MANY),
             "max_demos": integer(1, _MANY),
         },
-        package="optuna",
+        packages=("optuna",),
         planned=lambda p, _t, _v: _or(p, "num_candidate_programs", 16),
     ),
     "knn_few_shot": Optimizer(
@@ -150,7 +174,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
             "teacher": name,
             "teacher_lm": name,
         },
-        package="optuna",
+        packages=("optuna",),
     ),
     "simba": Optimizer(
         {
@@ -183,7 +207,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
             "perfect_score": number(),
             "reflection_lm": name,
         },
-        package="gepa",
+        packages=("gepa",),
     ),
     "infer_rules": Optimizer(
         {
@@ -200,12 +224,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
             **_THREADS,
             "variables": VARIABLES,
             "strategy": one_of("tpe", "random", "grid"),
-            "trials": integer(1, _MANY),
+            "trials": integer(1, MAX_TRIALS),
             "objectives": array(one_of("score", "cost_usd", "tokens", "latency_ms"), maximum=4),
             "prune": boolean,
-            "inner": record({"name": text}, {"params": mapping}),
+            "inner": record({"name": one_of(*INNER)}, {"params": mapping}),
         },
-        package="optuna",
-        planned=lambda p, _t, _v: _or(p, "trials", 20),
+        packages=("optuna",),
+        planned=lambda p, _t, _v: _trials(p),
     ),
 }

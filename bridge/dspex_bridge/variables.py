@@ -11,9 +11,9 @@ says where a value goes:
     demos.seed       which ones: the seed of the draw
     inputs.NAME      the default of an input
 
-In a pipeline `module`, `instructions`, `demos` and `inputs` are a step's: its name and a dot stand
-before them. A variable that `depends_on` another
-one counts only where that one counts and has one of the values `in`.
+In a pipeline `module`, `instructions` and `demos` are a step's: its name and a dot stand before
+them. A variable that `depends_on` another one counts only where that one counts and has one of the
+values `in`.
 """
 
 from __future__ import annotations
@@ -21,48 +21,67 @@ from __future__ import annotations
 from dspex_protocol.errors import InvalidParamsError
 
 from .catalog import ADAPTERS, MODULES
-from .params import one_of, suggest
+from .params import integer, name, one_of, suggest, text
 from .shapes import CONFIG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
-__all__ = ["TARGETS", "active", "check_variables", "defaults"]
+    from .params import Check
 
-# What each target takes; None: the kinds that CONFIG and the input's type judge.
-TARGETS: dict[str, tuple[str, ...]] = {
-    "module": ("module", "categorical"),
-    "lm": ("lm", "categorical"),
-    "adapter": ("adapter", "categorical"),
-    "instructions": ("text", "categorical"),
-    "demos.k": ("int", "categorical"),
-    "demos.seed": ("int", "categorical"),
+__all__ = [
+    "MAX_VARIABLES",
+    "TARGETS",
+    "active",
+    "check_variables",
+    "choices",
+    "defaults",
+    "grid",
+    "in_order",
+    "is_numeric",
+]
+
+# The kinds that each target takes, and its values. Those of config.NAME are CONFIG's, those of
+# inputs.NAME of the input's type.
+TARGETS: dict[str, tuple[tuple[str, ...], Check]] = {
+    "module": (("module", "categorical"), one_of(*MODULES)),
+    "lm": (("lm", "categorical"), name),
+    "adapter": (("adapter", "categorical"), one_of(*ADAPTERS)),
+    "instructions": (("text", "categorical"), text),
+    "demos.k": (("int", "categorical"), integer(0)),
+    "demos.seed": (("int", "categorical"), integer()),
 }
+
+# More than any number of trials could tell apart.
+MAX_VARIABLES = 100
 
 _NUMERIC = ("float", "int")
 
 # What belongs to a whole program; the others are a module's, in a pipeline a step's.
 _OF_PROGRAM = ("lm", "adapter")
+_OF_PROGRAM_BY_NAME = ("config.", "inputs.")
+
+# Of a number in a grid: as many values from low to high.
+_GRID_POINTS = 5
 
 
 def check_variables(variables: Mapping[str, Any], where: str, steps: tuple[str, ...] = ()) -> None:
     """Raises InvalidParamsError for what the shape cannot tell. `steps` are those of a
     pipeline."""
+    if len(variables) > MAX_VARIABLES:
+        raise _invalid(where, f"there are {len(variables)}, and at most {MAX_VARIABLES} may be")
+    targets: dict[str, str] = {}
     for key, variable in variables.items():
-        place = f"{where}.{key}"
+        place, target = f"{where}.{key}", variable["applies_to"]
         _check_values(variable, place)
         _check_target(variable, place, steps)
-        parent = variable.get("depends_on")
-        if parent is not None and parent["variable"] not in variables:
-            raise _invalid(
-                f"{place}.depends_on",
-                f"there is no variable {parent['variable']!r}"
-                f".{suggest(parent['variable'], variables)}",
-            )
+        if target in targets:
+            raise _invalid(f"{place}.applies_to", f"{targets[target]!r} goes there already")
+        targets[target] = key
     for key in variables:
-        _check_acyclic(variables, key, where)
+        _check_condition(variables, key, f"{where}.{key}.depends_on")
 
 
 def defaults(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,15 +96,68 @@ def active(variables: Mapping[str, Any], values: Mapping[str, Any], key: str) ->
     parent = variables[key].get("depends_on")
     if parent is None:
         return True
-    name = parent["variable"]
-    return active(variables, values, name) and values.get(name) in parent["in"]
+    other = parent["variable"]
+    return active(variables, values, other) and values.get(other) in parent["in"]
+
+
+def in_order(variables: Mapping[str, Any]) -> list[str]:
+    """The names of variables, those that others depend on before these."""
+
+    def depth(key: str) -> int:
+        parent = variables[key].get("depends_on")
+        return 0 if parent is None else depth(parent["variable"]) + 1
+
+    return sorted(variables, key=depth)
+
+
+def is_numeric(variable: Mapping[str, Any]) -> bool:
+    """Whether its values are those from low to high; those of others are choices."""
+    return variable["kind"] in _NUMERIC
+
+
+def choices(variable: Mapping[str, Any]) -> list[Any]:
+    """The values that a variable which is not numeric may have."""
+    given: list[Any] | None = variable.get("choices")
+    return list(ADAPTERS) if given is None else given
+
+
+def grid(variables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All values that a grid has, of the variables that count; of a number a few from low to
+    high."""
+    order = in_order(variables)
+
+    def rest(index: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if index == len(order):
+            yield values
+        elif active(variables, values, key := order[index]):
+            for value in _grid_values(variables[key]):
+                yield from rest(index + 1, {**values, key: value})
+        else:
+            yield from rest(index + 1, values)
+
+    return rest(0, {})
+
+
+def _grid_values(variable: Mapping[str, Any]) -> list[Any]:
+    if not is_numeric(variable):
+        return choices(variable)
+    low, high = variable["low"], variable["high"]
+    parts = [index / (_GRID_POINTS - 1) for index in range(1, _GRID_POINTS - 1)]
+    if variable.get("log"):
+        between = [low * (high / low) ** part for part in parts]
+    else:
+        between = [low + (high - low) * part for part in parts]
+    # The ends as they are: what is calculated may lie beyond them by a rounding.
+    if variable["kind"] == "int":
+        return sorted({int(low), *(round(value) for value in between), int(high)})
+    return [float(low), *between, float(high)]
 
 
 def _check_values(variable: Mapping[str, Any], place: str) -> None:
-    kind, choices = variable["kind"], variable.get("choices")
+    kind, given = variable["kind"], variable.get("choices")
     low, high = variable.get("low"), variable.get("high")
-    if kind in _NUMERIC:
-        if choices is not None:
+    if is_numeric(variable):
+        if given is not None:
             raise _invalid(
                 place, "a number has low and high, and no choices: categorical has those"
             )
@@ -98,57 +170,69 @@ def _check_values(variable: Mapping[str, Any], place: str) -> None:
     else:
         if low is not None or high is not None or variable.get("log") is not None:
             raise _invalid(place, f"the kind {kind} has choices, and no low, high or log")
-        if kind == "adapter" and choices is None:
-            return
-        if not choices or len(choices) != len({repr(item) for item in choices}):
+        allowed = choices(variable) if kind == "adapter" else given
+        if not allowed or len(allowed) != len({repr(item) for item in allowed}):
             raise _invalid(place, f"the kind {kind} needs choices, each one once")
     default = variable.get("default")
-    if default is None:
-        return
-    fits = low <= default <= high if kind in _NUMERIC else default in (choices or ())
-    if not fits:
+    if default is not None and not _may_be(variable, default):
         raise _invalid(f"{place}.default", "it is not among the values that the variable may have")
+
+
+def _may_be(variable: Mapping[str, Any], value: Any) -> bool:
+    if not is_numeric(variable):
+        # True is not 1 here.
+        return any(type(item) is type(value) and item == value for item in choices(variable))
+    types = (int,) if variable["kind"] == "int" else (int, float)
+    return type(value) in types and bool(variable["low"] <= value <= variable["high"])
 
 
 def _check_target(variable: Mapping[str, Any], place: str, steps: tuple[str, ...]) -> None:
     target: str = variable["applies_to"]
-    if steps and target not in _OF_PROGRAM and not target.startswith("config."):
+    if steps and not _is_of_program(target):
         step, _, target = target.partition(".")
-        if step not in steps or target in _OF_PROGRAM or target.startswith("config."):
+        if step not in steps or _is_of_program(target):
             raise _invalid(
                 f"{place}.applies_to",
-                "in a pipeline it is lm, adapter, config.NAME, or begins with a step "
+                "in a pipeline it is lm, adapter, config.NAME, inputs.NAME, or begins with a step "
                 f"({', '.join(steps)}) and a dot",
             )
-    choices = variable.get("choices") or ()
+    values = _ends(variable) if is_numeric(variable) else choices(variable)
     if target.startswith("config."):
-        for value in choices:
+        for value in values:
             CONFIG({target.removeprefix("config."): value}, place)
-        if not choices:
-            CONFIG({target.removeprefix("config."): _number(variable)}, place)
     elif target in TARGETS:
-        if variable["kind"] not in TARGETS[target]:
-            raise _invalid(place, f"for {target} the kind is {' or '.join(TARGETS[target])}")
-        known = {"module": MODULES, "adapter": ADAPTERS}.get(target)
-        for value in choices:
-            if known is not None:
-                one_of(*known)(value, f"{place}.choices")
+        kinds, check = TARGETS[target]
+        if variable["kind"] not in kinds:
+            raise _invalid(place, f"for {target} the kind is {' or '.join(kinds)}")
+        for value in values:
+            check(value, f"{place}: a value")
     elif not target.startswith("inputs."):
         valid = ("config.NAME", *TARGETS, "inputs.NAME")
         raise _invalid(f"{place}.applies_to", f"{target!r} is no target. Valid: {', '.join(valid)}")
 
 
-def _number(variable: Mapping[str, Any]) -> float:
-    low = variable["low"]
-    return int(low) if variable["kind"] == "int" else float(low)
+def _is_of_program(target: str) -> bool:
+    return target in _OF_PROGRAM or target.startswith(_OF_PROGRAM_BY_NAME)
 
 
-def _check_acyclic(variables: Mapping[str, Any], key: str, where: str) -> None:
+def _ends(variable: Mapping[str, Any]) -> list[float]:
+    number = int if variable["kind"] == "int" else float
+    return [number(variable["low"]), number(variable["high"])]
+
+
+def _check_condition(variables: Mapping[str, Any], key: str, place: str) -> None:
+    """That a variable depends on one that there is, on values that this may have, and not on
+    itself."""
     seen = [key]
     while (parent := variables[seen[-1]].get("depends_on")) is not None:
-        if parent["variable"] in seen:
-            raise _invalid(f"{where}.{key}.depends_on", f"{' -> '.join(seen)} is a circle")
-        seen.append(parent["variable"])
+        other = parent["variable"]
+        if other not in variables:
+            raise _invalid(place, f"there is no variable {other!r}.{suggest(other, variables)}")
+        if other in seen:
+            raise _invalid(place, f"{' -> '.join([*seen, other])} is a circle")
+        if not parent["in"] or not all(_may_be(variables[other], item) for item in parent["in"]):
+            raise _invalid(place, f"'in' has values of {other!r}, one or more")
+        seen.append(other)
 
 
 def _invalid(place: str, reason: str) -> InvalidParamsError:

@@ -326,6 +326,32 @@ class Client:
         )
         return answer
 
+    async def optimize(
+        self,
+        program: str,
+        optimizer: str | Mapping[str, Any],
+        trainset: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        timeout_ms: int | None = None,
+        listener: Listener | None = None,
+        **params: Any,
+    ) -> dict[str, Any]:
+        """A better program of one. `optimizer` is a name or `{name, params}`; `trainset` is a list
+        of examples `{inputs, outputs}`. Parameters as in the protocol: valset, metric, save_as,
+        seed, limits, checkpoint, on_stop, include.
+
+        `listener` hears `progress`, whose `id` is what a `cancel` names.
+        """
+        named = {"name": optimizer} if isinstance(optimizer, str) else dict(optimizer)
+        rows = None if trainset is None else [dict(item) for item in trainset]
+        answer: dict[str, Any] = await self.request(
+            "optimize",
+            {"program": program, "optimizer": named, "trainset": rows, **params},
+            timeout_ms=timeout_ms,
+            listener=listener,
+        )
+        return answer
+
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Sends a notification."""
         self._connection.send_notification(method, dict(params))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspex_bridge import catalog, health, limits, shapes, state_dir
+from dspex_bridge import catalog, health, limits, shapes, state_dir, variables
 from dspex_bridge.conformance.literals import from_json, is_same
 from dspex_bridge.dispatch import _COMMON
 from dspex_bridge.engine import connections, lms
@@ -17,8 +17,10 @@ from dspex_bridge.engine import errors as engine_errors
 from dspex_bridge.engine.metrics import METRICS
 from dspex_bridge.engine.modules import MODULES, kinds, sandboxed
 from dspex_bridge.host import DEFAULT_MAX_IN_FLIGHT
+from dspex_bridge.jobs.comparison import comparison
 from dspex_bridge.logs import MAX_EVENTS_PER_SECOND
 from dspex_bridge.methods import METHODS, control, many
+from dspex_bridge.optimizers import OPTIMIZERS
 from dspex_bridge.params import MAX_NAME_CHARS, MAX_TOOLS, Check
 from dspex_bridge.programs import (
     bundles,
@@ -61,6 +63,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "execute": {"program": "p", "inputs": {}},
     "batch": {"program": "p", "inputs": []},
     "evaluate": {"program": "p", "devset": [], "metric": {"name": "f1"}},
+    "optimize": {"program": "p", "optimizer": {"name": "gepa"}},
     "save": {"program": "p", "path": "f"},
     "describe": {"program": "p"},
     "delete": {"program": "p"},
@@ -68,8 +71,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 
 PIPELINE: dict[str, Any] = {"inputs": [], "steps": [], "outputs": []}
-
-LATER = "12. What is reserved"
 
 
 def known(check: Check, value: dict[str, Any], *path: str | int) -> list[str]:
@@ -183,7 +184,7 @@ def test_every_kind_of_message_has_an_example() -> None:
         if "notification" in found.header[0]
     }
     asked = {m.method for m in messages if isinstance(m, Request)} - set(METHODS)
-    assert asked - set(rows_of("reserved method")) == set(headings("9. Requests of the bridge"))
+    assert asked == set(headings("9. Requests of the bridge"))
 
 
 @pytest.mark.parametrize("row", table("value").rows, ids=lambda row: row[1])
@@ -232,8 +233,7 @@ def test_every_key_of_an_error_is_there() -> None:
 
 def test_every_method_is_there() -> None:
     told = headings("7. Methods")
-    assert sorted(told) == sorted(METHODS), f"move it between sections 7 and {LATER}"
-    assert not set(METHODS) & set(rows_of("reserved method"))
+    assert sorted(told) == sorted(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -244,7 +244,7 @@ def test_the_parameters_of_a_method_are_those_that_it_takes(name: str) -> None:
         assert all(t.header[0] != "parameter" or name not in t.section for t in tables())
         return
     told = rows_of("parameter", name)
-    assert sorted(told) == sorted(params), f"section 7, {name}, or still in {LATER}"
+    assert sorted(told) == sorted(params)
     needed = [param for param in params if is_required(check, name, param)]
     assert sorted(required_of("parameter", name)) == sorted(needed)
 
@@ -274,6 +274,12 @@ def test_the_methods_that_are_answered_as_they_are_read_are_named() -> None:
         ("key of `stream`", "execute", {"program": "p", "inputs": {}, "stream": {}}, ("stream",)),
         ("key of a tool", "create", {"signature": "q -> a", "tools": [{}]}, ("tools", 0)),
         ("key of a step", "create", {**PIPELINE, "steps": [{}]}, ("steps", 0)),
+        (
+            "key of a variable",
+            "create",
+            {"signature": "q -> a", "variables": {"v": {}}},
+            ("variables", "v"),
+        ),
     ],
 )
 def test_the_keys_of_a_shape_are_those_that_it_takes(
@@ -316,27 +322,30 @@ def test_every_built_in_metric_is_there_with_its_params() -> None:
     assert told == {name: known(kind.params, {}) for name, kind in METRICS.items()}
 
 
-def test_what_is_reserved_is_not_there_yet() -> None:
-    """Where this fails, something was built: describe it in its section, and take it from 12."""
-    for row in table("reserved parameter").rows:
-        for place in row[1].split(", "):
-            there = offered(*place_of(place))
-            assert not set(codes(row[0])) & set(there), place
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_is_refused_until_a_later_version(name: str) -> None:
+    check, params = METHODS[name].check, dict(REQUIRED.get(name, {}))
+    assert known(check, dict(params)) == offered(check, params)
 
 
-def test_what_is_refused_until_a_later_version_is_reserved() -> None:
-    for place in ("an LM", *(f"`{name}`" for name in METHODS)):
-        check, value, *path = place_of(place)
-        later = set(known(check, value, *path)) - set(offered(*place_of(place)))
-        reserved = [row for row in table("reserved parameter").rows if place in row[1].split(", ")]
-        assert later <= {name for row in reserved for name in codes(row[0])}, place
+def test_every_optimizer_is_there_with_its_params_and_whether_it_needs_a_metric() -> None:
+    told = {code(row[0]): row for row in table("optimizer").rows}
+    assert list(told) == list(OPTIMIZERS) == list(catalog.OPTIMIZERS)
+    for name, optimizer in OPTIMIZERS.items():
+        assert codes(told[name][1]) == known(optimizer.params, {}), name
+        assert ("needs no metric" in told[name][2]) is not optimizer.needs_metric, name
 
 
-def place_of(place: str) -> tuple[Any, ...]:
-    """A check, parameters that it takes, and the way to the place in them."""
-    if place == "an LM":
-        return METHODS["configure"].check, {"lms": {"a": {"model": "m"}}}, "lms", "a"
-    return METHODS[code(place)].check, dict(REQUIRED.get(code(place), {}))
+def test_every_target_of_a_variable_is_there_with_its_kinds() -> None:
+    told = {code(row[0]): codes(row[1]) for row in table("target").rows}
+    assert {name: kinds for name, kinds in told.items() if kinds} == {
+        name: list(kinds) for name, (kinds, _) in variables.TARGETS.items()
+    }
+    assert f"There are at most {variables.MAX_VARIABLES} variables" in TEXT
+
+
+def test_every_key_of_a_comparison_is_there() -> None:
+    assert rows_of("key of a comparison") == list(comparison([0.0], [1.0]))
 
 
 def test_the_options_of_the_command_line_are_those_that_it_takes() -> None:
@@ -536,7 +545,7 @@ def test_no_table_is_without_a_check() -> None:
     checked |= {"key of `limits`", "key of an embedder"}
     checked |= {"key of a signature", "key of a field", "key of a state", "tag", "constraint"}
     checked |= {"option of `dspex bridge`", "callback parameter"}
-    checked |= {"reserved parameter", "reserved method", "dtype"}
+    checked |= {"dtype", "key of a variable", "target", "key of a comparison", "optimizer"}
     checked |= {"built-in metric", "parameter of a pipeline", "key of a step"}
     checked |= {"keywords", "DSPy's type"}
     # What vectors, sessions and the tests of the converters hold the code to.

@@ -13,7 +13,7 @@ import dspy
 
 from dspex_bridge.state_dir import StateDir
 
-from . import errors, logs, remote
+from . import errors, logs, remote, type_markers
 from .adapters import ADAPTERS, Adapter
 from .dspy_types import dspy_types
 from .embedders import Embedders
@@ -66,6 +66,7 @@ class Engine:
         self.client_types = dspy_types(read_file)
         # DSPy's disk cache is pickle in a folder that everybody knows.
         dspy.configure_cache(enable_disk_cache=False, memory_max_entries=_MAX_CACHED)
+        type_markers.make_unguessable()
         logs.join(log)
         # Where it is configured: spans of executions and LM calls.
         self.tracing = start_tracing(log)

@@ -1,11 +1,11 @@
-"""What DSPy finds out anew with every LM call, and finds the same: kept.
+"""What DSPy finds out anew with every LM call, and finds the same: kept. And larger pools.
 
-Importing this module puts the keeping functions in the place of DSPy's own.
+Importing this module puts what is here in the place of DSPy's own.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from dspy.clients import backend_selection, capabilities, costs, execution
@@ -14,6 +14,8 @@ __all__ = ["model_info"]
 
 # Far more models, and ways to reach them, than one bridge has LMs.
 _KEPT = 1024
+
+_MAX_CONNECTIONS = 256
 
 # For a model that is not in the price table all of it is scanned, several times a call: a
 # millisecond each. What is found is only read.
@@ -45,5 +47,9 @@ def _select_backend(lm: Any, options: Any = None) -> Any:
         _selected[key] = known
     return known
 
+
+# DSPy's pools have 100: with a thousand calls under way most would wait for a connection. A process
+# usually has 1,024 descriptors, which is enough for a few LMs at their busiest.
+execution.RouterConfig = partial(execution.RouterConfig, max_connections=_MAX_CONNECTIONS)
 
 execution.select_backend = capabilities.select_backend = _select_backend

@@ -4,11 +4,11 @@ and the meters."""
 from __future__ import annotations
 
 import asyncio
+import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import dspy
-import numpy as np
 from dspex_protocol.errors import DSPexError
 from dspy._vendor.lm15.serde import (  # as DSPy's own cache does: nothing re-exports them
     request_from_dict,
@@ -53,12 +53,12 @@ def description(lm: LM) -> dict[str, Any]:
 
 async def answer(lm: LM, params: dict[str, Any]) -> dict[str, Any]:
     """Makes the call that a worker asked for: `{request, rollout?}` to `{response, total_tokens,
-    cost_usd}`."""
+    cost_usd, duration_ms}`."""
     request = request_from_dict(params["request"])
     own = lm.kwargs.get("rollout_id")
     asked = params.get("rollout")
     rollout = None if own is None and asked is None else hash((own, asked))
-    meter = Meter(dspy.settings.get(METER_SETTING))
+    meter, began = Meter(dspy.settings.get(METER_SETTING)), time.monotonic()
     with dspy.context(**{METER_SETTING: meter}):
         try:
             response = await lm.acall(request, rollout_id=rollout)
@@ -68,6 +68,7 @@ async def answer(lm: LM, params: dict[str, Any]) -> dict[str, Any]:
         "response": response_to_dict(response),
         "total_tokens": meter.total_tokens,
         "cost_usd": meter.cost_usd,
+        "duration_ms": round((time.monotonic() - began) * 1000, 3),
     }
 
 
@@ -174,5 +175,7 @@ class RemoteEmbedder:
         return self
 
     def __call__(self, texts: list[str]) -> Any:
+        import numpy as np  # which not every program needs
+
         answer = self._ask("embed", {"embedder": self._name, "texts": texts})
         return np.asarray(answer.result(), dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import Parameter, Signature, signature
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -21,6 +22,9 @@ __all__ = ["TOOL_SETTING", "ClientTool", "make_tool"]
 # The key in DSPy's settings under which a run's way to the client travels:
 # `async call_tool(name, arguments)`.
 TOOL_SETTING = "dspex_call_tool"
+
+# Of the parameters of a function, the one that takes those without a name of their own.
+_OTHERS = "others"
 
 
 class ClientTool(dspy.Tool):  # type: ignore[misc]  # dspy ships no types
@@ -83,8 +87,11 @@ def _parameters(schema: Mapping[str, Any]) -> Signature:
     """What the tool takes, as a function: code in a sandbox calls it as one.
 
     Those that may be left out have their default, or None, which stands for having been left out.
+    Names that no parameter of Python's can have (`from`, `user-id`) are taken all the same.
     """
     required = schema.get("required") or ()
+    properties = schema.get("properties") or {}
+    sayable = {name: item for name, item in properties.items() if _is_sayable(name)}
     parameters = [
         Parameter(name, Parameter.POSITIONAL_OR_KEYWORD)
         if name in required
@@ -93,7 +100,14 @@ def _parameters(schema: Mapping[str, Any]) -> Signature:
             Parameter.POSITIONAL_OR_KEYWORD,
             default=field.get("default") if isinstance(field, dict) else None,
         )
-        for name, field in (schema.get("properties") or {}).items()
+        for name, field in sayable.items()
     ]
     # As Python wants them: those without a default first.
-    return Signature(sorted(parameters, key=lambda one: one.default is not Parameter.empty))
+    parameters.sort(key=lambda one: one.default is not Parameter.empty)
+    if len(sayable) < len(properties):
+        parameters.append(Parameter(_OTHERS, Parameter.VAR_KEYWORD))
+    return Signature(parameters)
+
+
+def _is_sayable(name: str) -> bool:
+    return name.isidentifier() and not iskeyword(name) and name != _OTHERS

@@ -49,6 +49,7 @@ class Checkpoint:
         self._fd = state_dir.open_to_append(f"{FOLDER}/{name}.jsonl", "optimize: checkpoint")
         self._answers: defaultdict[str, deque[Any]] = defaultdict(deque)
         self._syncing: asyncio.Task[None] | None = None
+        self._name = name
         self.replayed = 0
         self.recorded = 0
         try:
@@ -77,6 +78,10 @@ class Checkpoint:
         self._append({"asked": key, "answer": answer})
         self.recorded += 1
         return answer
+
+    def told(self) -> dict[str, Any]:
+        """What a result says of it."""
+        return {"name": self._name, "replayed": self.replayed, "recorded": self.recorded}
 
     async def close(self) -> None:
         if self._syncing is not None:

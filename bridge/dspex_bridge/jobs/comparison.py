@@ -30,13 +30,15 @@ def comparison(base: Sequence[float], best: Sequence[float]) -> dict[str, Any]:
     draws = np.random.default_rng(0).integers(0, len(before), (_RESAMPLES, len(before)))
     difference = after - before
     return {
+        "examples": len(before),
+        "base_scores": before.tolist(),
+        "scores": after.tolist(),
         "base_interval": _interval(before[draws]),
         "interval": _interval(after[draws]),
         "difference": float(difference.mean()),
         "difference_interval": _interval(difference[draws]),
         "won": np.flatnonzero(difference > _TOLERANCE).tolist(),
         "lost": np.flatnonzero(difference < -_TOLERANCE).tolist(),
-        "examples": len(before),
     }
 
 
@@ -52,6 +54,10 @@ def changes(before: ProgramSpec, after: ProgramSpec) -> list[str]:
         old, new = before.config.get(key), after.config.get(key)
         if old != new:
             lines.append(f"config.{key}: {_shown(old)} -> {_shown(new)}")
+    for key, variable in after.variables.items():
+        old = before.variables.get(key, {}).get("default")
+        if old != variable.get("default"):
+            lines.append(f"variables.{key}: {_shown(old)} -> {_shown(variable.get('default'))}")
     for name, predictor in after.predictors.items():
         lines += _of_predictor(name, before.predictors.get(name), predictor)
     return lines

@@ -31,6 +31,8 @@ class Link:
         self._connection.peer_max_frame_bytes = LARGEST_MAX_FRAME_BYTES
         self._sending = threading.Lock()
         self._on_stop: Callable[[str], object] | None = None
+        self._stop_reason: str | None = None
+        self._stopping = threading.Lock()
 
     def first_request(self) -> Request:
         """The job. Reads until it is there; the reader's thread goes on from then."""
@@ -41,9 +43,12 @@ class Link:
                     return event
 
     def on_stop(self, end: Callable[[str], object]) -> None:
-        """`end(reason)` is called, on the reader's thread, where the bridge asks the job to end
-        with what it has."""
-        self._on_stop = end
+        """`end(reason)` is called, once, where the bridge asks the job to end with what it has: on
+        the reader's thread or, where it has asked already, here."""
+        with self._stopping:
+            self._on_stop, reason = end, self._stop_reason
+        if reason is not None:
+            end(reason)
 
     def request(self, method: str, params: dict[str, Any]) -> Future[Any]:
         """Asks the bridge. The future has its answer or raises the error that it answered with."""
@@ -76,9 +81,10 @@ class Link:
         return data
 
     def _stop(self, reason: str) -> None:
-        if self._on_stop is None:
-            os._exit(0)  # it has nothing yet
-        self._on_stop(reason)
+        with self._stopping:
+            self._stop_reason, end = reason, self._on_stop
+        if end is not None:
+            end(reason)
 
     def _receive(self) -> None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ from dspex_bridge.engine.optimizers.compilers import DEFAULT_THREADS
 from dspex_bridge.engine.optimizers.tracker import Candidate, Tracker
 from dspex_bridge.engine.remote import RemoteEmbedder, RemoteLM
 from dspex_bridge.engine.tools import TOOL_SETTING
+from dspex_bridge.metric_shape import NO_METRIC
 from dspex_bridge.programs import bundles
+from dspex_bridge.programs.results import ResultConverter
+from dspex_bridge.programs.spec import Demo
 from dspex_bridge.programs.wire_values import to_wire
 
 from .comparison import changes, comparison
@@ -27,7 +31,6 @@ from .examples import to_examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from concurrent.futures import Future
 
     from dspex_protocol.messages import Request
 
@@ -53,20 +56,16 @@ class Optimization:
     def __init__(self, request: Request, link: Link) -> None:
         self.params: dict[str, Any] = request.params
         self.spec = bundles.load(self.params["state"])
-        self.trainset = to_examples(self.spec, self.params["trainset"])
-        self.valset = to_examples(self.spec, self.params["valset"])
+        self._read_examples(self.spec)
         self.has_metric: bool = self.params["has_metric"]
         self.lms = {name: RemoteLM(told, self._ask) for name, told in self.params["lms"].items()}
         self.tracker = Tracker(self.spec, self.trainset, self.valset, self._changed)
         self.phase = "baseline"
         self.planned: int | None = None
-        self.cost_usd: float | None = 0.0
-        self.tokens = 0
-        self._base_results: list[float] | None = None
         self._request = request
         self._link = link
         self._lock = threading.Lock()
-        self._metric_errors = 0
+        self._metric_errors: list[DSPexError] = []
         self._lm_errors = 0
         self._told_score: float | None = None
         self._told_at = 0.0
@@ -77,15 +76,24 @@ class Optimization:
             allow_tool_async_sync_conversion=True,
             **{TOOL_SETTING: self._call_tool, METRIC_SETTING: self._call_metric},
         )
+        self.student = self.build(self.spec)
+        # The first candidate, and the best as long as there is no other one.
+        self.base = self.tracker.of(self.student)
         link.on_stop(self._answer_best)
 
     @contextmanager
     def using(self, spec: ProgramSpec, variant: Any) -> Iterator[None]:
-        """Within it candidates are of `spec`, apart from those of other variants, and run with its
-        LM, config and adapter."""
-        self.tracker.spec, self.tracker.variant = spec, variant
+        """From here on candidates are of `spec`, apart from those of other variants; within it they
+        run with its LM, config and adapter."""
+        self._read_examples(spec)
+        self.tracker.turn_to(spec, variant, self.trainset, self.valset)
         with dspy.context(**self._settings(spec)):
             yield
+
+    def _read_examples(self, spec: ProgramSpec) -> None:
+        self.trainset = to_examples(spec, self.params["trainset"])
+        self.valset = to_examples(spec, self.params["valset"])
+        self._outputs = ResultConverter(spec)
 
     def _settings(self, spec: ProgramSpec) -> dict[str, Any]:
         lm = self.lms[spec.lm or self.params["lm"]]
@@ -106,18 +114,23 @@ class Optimization:
     def embedder(self, name: str | None) -> RemoteEmbedder:
         return RemoteEmbedder(name, self._link.request)
 
+    def labelled_demos(self) -> tuple[Demo, ...]:
+        """The trainset as demonstrations."""
+        return tuple(
+            Demo(inputs=dict(item.inputs().items()), outputs=dict(item.labels().items()))
+            for item in self.trainset
+        )
+
     # Scores
 
-    def evaluate_base(self, program: dspy.Module) -> None:
-        """Scores the program as it came."""
-        if self.has_metric:
-            self._base_results = self.evaluate(program, len(self.valset))
-
-    def evaluate(self, program: dspy.Module, count: int) -> list[float]:
-        """The scores of the first `count` examples of the valset, 0 for those that failed. What
-        the program has been given already is not paid for again."""
-        known = self.tracker.of(program).scores
-        missing = [item for index, item in enumerate(self.valset[:count]) if index not in known]
+    def evaluate(self, program: dspy.Module, count: int | None = None) -> Candidate:
+        """Scores a program on the first `count` examples of the valset, or on all, where there is
+        a metric. What it has been given already is not paid for again, what fails counts 0."""
+        candidate = self.tracker.of(program)
+        if not self.has_metric:
+            return candidate
+        wanted = range(len(self.valset) if count is None else count)
+        missing = [self.valset[index] for index in wanted if index not in candidate.scores]
         if missing:
             own = self.params["optimizer"].get("params") or {}
             dspy.Evaluate(
@@ -127,8 +140,8 @@ class Optimization:
                 display_progress=False,
                 max_errors=len(missing) + 1,
             )(program)
-        scores = self.tracker.of(program).scores
-        return [scores.get(index, 0.0) for index in range(count)]
+        self.tracker.failed(candidate, wanted)
+        return candidate
 
     def metric(
         self,
@@ -139,15 +152,7 @@ class Optimization:
         pred_trace: Any = None,  # noqa: ARG002 - as above
     ) -> Any:
         """DSPy's form of the metric, GEPA's included. The bridge knows what it is."""
-        params = {
-            "example": {"inputs": _wire(example.inputs()), "outputs": _wire(example.labels())},
-            "prediction": _wire(prediction),
-        }
-        try:
-            answer = self._ask("metric", params).result()
-        except DSPexError as error:
-            self._metric_failed(error)
-            answer = {"score": 0.0}
+        answer = self._score(example, prediction)
         score, feedback = answer["score"], answer.get("feedback")
         if pred_name is None:
             self.tracker.scored(example, prediction, float(score))
@@ -155,41 +160,73 @@ class Optimization:
             return dspy.Prediction(score=score, feedback=feedback or f"The score is {score}.")
         return score
 
+    def _score(self, example: dspy.Example, prediction: Any) -> dict[str, Any]:
+        """What `evaluate` would say: an output that is not of its type scores 0."""
+        try:
+            outputs = self._outputs.convert(dict(prediction.items()))
+        except DSPexError as error:
+            return {"score": 0.0, "feedback": error.message}
+        asked = {"inputs": _wire(example.inputs()), "outputs": _wire(example.labels())}
+        try:
+            answer: dict[str, Any] = self._link.request(
+                "metric", {"example": asked, "prediction": outputs}
+            ).result()
+        except DSPexError as error:
+            self._metric_failed(error)
+            return {"score": 0.0}
+        return answer
+
     def _metric_failed(self, error: DSPexError) -> None:
+        if error.code == "budget_exceeded":  # a judge's
+            self._spent(error)
+            return
         with self._lock:
-            self._metric_errors += 1
-            is_too_many = self._metric_errors > _MAX_METRIC_ERRORS
-        if is_too_many:
-            told = f"the metric failed on more than {_MAX_METRIC_ERRORS} examples; the last time: "
+            self._metric_errors.append(error)
+            is_too_many = len(self._metric_errors) > _MAX_METRIC_ERRORS
+        cause = error.data.get("cause", {}).get("code")
+        if cause in NO_METRIC:
+            self._end(error)
+        elif is_too_many:
+            told = f"the metric failed more than {_MAX_METRIC_ERRORS} times; the last time: "
             self._end(MetricError(told + error.message, data=error.data))
 
     # The bridge
 
     def _ask(self, method: str, params: dict[str, Any]) -> Future[Any]:
-        answer = self._link.request(method, params)
-        if method == "lm":
-            answer.add_done_callback(self._count)
-        return answer
+        """Calls an LM. The answer is looked at before the optimizer sees it, which would take a
+        spent budget or a refused key for a bad example."""
+        usage = self.tracker.usage
+        counted: Future[Any] = Future()
 
-    def _count(self, answer: Future[Any]) -> None:
-        """Looks at the answer of an LM call before the optimizer does, which would take a spent
-        budget or a refused key for a bad example."""
-        error = None if answer.cancelled() else answer.exception()
+        def count(answer: Future[Any]) -> None:
+            error = answer.exception()
+            self._lm_answered(error)
+            if error is not None:
+                counted.set_exception(error)
+                return
+            told = answer.result()
+            if usage is not None:
+                usage.add(told["total_tokens"], told["cost_usd"], told["duration_ms"])
+            counted.set_result(told)
+
+        self._link.request(method, params).add_done_callback(count)
+        return counted
+
+    def _lm_answered(self, error: BaseException | None) -> None:
         with self._lock:
             self._lm_errors = self._lm_errors + 1 if error is not None else 0
-            if error is None and not answer.cancelled():
-                told = answer.result()
-                self.tokens += told["total_tokens"]
-                if told["cost_usd"] is None or self.cost_usd is None:
-                    self.cost_usd = None
-                else:
-                    self.cost_usd += told["cost_usd"]
             is_hopeless = self._lm_errors >= _MAX_LM_ERRORS
         if not isinstance(error, DSPexError):
             return
-        if error.code == "budget_exceeded" and self.params["on_stop"] == "best":
+        if error.code == "budget_exceeded":
+            self._spent(error)
+        elif is_hopeless:
+            self._end(error)
+
+    def _spent(self, error: DSPexError) -> None:
+        if self.params["on_stop"] == "best":
             self._answer_best("budget")
-        elif error.code == "budget_exceeded" or is_hopeless:
+        else:
             self._end(error)
 
     async def _call_tool(self, tool: str, arguments: dict[str, Any]) -> Any:
@@ -214,22 +251,21 @@ class Optimization:
 
     def _answer_best(self, reason: str) -> None:
         """Ends the process with the best program so far, whatever its threads do."""
-        best = self.tracker.best() or self.tracker.base
-        self._link.answer(self._request, self.result(best, None) | {"stopped": reason})
+        best = self.tracker.best() or self.base
+        self._link.answer(self._request, self.result(best) | {"stopped": reason})
         os._exit(0)
 
-    def result(self, candidate: Candidate, results: list[float] | None) -> dict[str, Any]:
-        """The answer of the job; `results` are the candidate's scores on the whole valset, where
-        they are known."""
-        base = self._base_results
+    def result(
+        self, candidate: Candidate, variables: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The answer of the job; `variables` is what a search over those adds."""
+        base, results = self._results(self.base), self._results(candidate)
         return {
             "state": bundles.dump(candidate.program),
-            "score": candidate.score if results is None else _mean(results),
-            "base_score": None if base is None else _mean(base),
-            "results": results,
-            "base_results": base,
-            **({} if base is None or results is None else comparison(base, results)),
-            "changes": changes(self.tracker.base.program, candidate.program),
+            "score": candidate.score,
+            "base_score": self.base.score,
+            "comparison": comparison(base, results) if base and results else None,
+            "changes": changes(self.base.program, candidate.program),
             "trials": [
                 {
                     "trial": item.number,
@@ -241,9 +277,18 @@ class Optimization:
             ],
             "best_trial": candidate.number,
             "metric_calls": self.tracker.metric_calls,
-            "metric_errors": self._metric_errors,
+            "metric_errors": [error.to_wire() for error in self._metric_errors],
+            # Of a search that was stopped what is known of its best.
+            "variables": variables
+            or (None if candidate.variant is None else {"values": candidate.variant}),
             "stopped": None,
         }
+
+    def _results(self, candidate: Candidate) -> list[float] | None:
+        """A candidate's scores on the valset, where it has been given all of it."""
+        known = candidate.scores
+        count = len(self.valset)
+        return [known[index] for index in range(count)] if len(known) == count else None
 
     # Progress
 
@@ -293,7 +338,3 @@ def _told(candidate: Candidate) -> dict[str, Any]:
 
 def _wire(values: Any) -> Any:
     return to_wire(dict(values.items()))
-
-
-def _mean(scores: list[float]) -> float:
-    return sum(scores) / len(scores) if scores else 0.0

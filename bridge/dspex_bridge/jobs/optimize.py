@@ -13,7 +13,6 @@ from dspex_bridge.engine.remote import RemoteLMError
 from dspex_bridge.exceptions import describe
 from dspex_bridge.optimizers import LM_PARAMS, OPTIMIZERS
 from dspex_bridge.programs import bundles
-from dspex_bridge.programs.spec import Demo
 
 from .optimization import Optimization
 from .search import search_variables
@@ -37,8 +36,8 @@ def optimize(request: Request, link: Link) -> dict[str, Any]:
     {inputs, outputs} in their wire form), `has_metric`, `lms` (descriptions by name), `lm`,
     `adapter`, `seed`, `on_stop`, `teacher` (a bundle or nil), `tells_candidates`.
 
-    The result: `{state, score, base_score, results, base_results, trials, best_trial, …}`; the
-    scores are nil without a metric, the lists of results have one for each example of the valset.
+    The result is that of the method `optimize`, without what the bridge adds; scores are nil
+    without a metric.
 
     Requests to the bridge: `lm`, `metric {example, prediction}` and `call_tool`; notifications:
     `state`, how far it is. The notification `stop {reason}` ends it with the best so far.
@@ -50,8 +49,7 @@ def optimize(request: Request, link: Link) -> dict[str, Any]:
     seed: int = run.params["seed"]
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    student = run.build(run.spec)
-    run.evaluate_base(student)
+    run.evaluate(run.student)
     run.phase = "compile"
     run.planned = OPTIMIZERS[name].planned(params, len(run.trainset), len(run.valset))
     run.tell(f"{name} begins")
@@ -63,28 +61,23 @@ def optimize(request: Request, link: Link) -> dict[str, Any]:
         return search_variables(run, params, seed, compile_with)
     if name == "knn_few_shot":
         return _knn_few_shot(run, params)
-    compiled = compile_with(name, params, student)
+    compiled = compile_with(name, params, run.student)
     run.phase = "evaluate"
-    results = run.evaluate(compiled, len(run.valset)) if run.has_metric else None
-    return run.result(run.tracker.of(compiled), results)
+    return run.result(run.evaluate(compiled))
 
 
 def _knn_few_shot(run: Optimization, params: dict[str, Any]) -> dict[str, Any]:
     """The program that is shown, at each call, the nearest examples of the trainset. DSPy's own
     bootstraps these anew at each call, for LM calls each time, and cannot be saved."""
-    pool = [
-        Demo(inputs=dict(item.inputs().items()), outputs=dict(item.labels().items()))
-        for item in run.trainset
-    ]
     options = {"k": params.get("k") or _DEFAULT_NEIGHBOURS, "module": run.spec.module}
     if params.get("embedder") is not None:
         options["embedder"] = params["embedder"]
-    spec = replace(run.spec, module="knn", options=options, demos=tuple(pool), predictors={})
+    spec = replace(
+        run.spec, module="knn", options=options, demos=run.labelled_demos(), predictors={}
+    )
     with run.using(spec, None):
-        compiled = run.build(spec)
         run.phase = "evaluate"
-        results = run.evaluate(compiled, len(run.valset)) if run.has_metric else None
-        return run.result(run.tracker.of(compiled), results)
+        return run.result(run.evaluate(run.build(spec)))
 
 
 def _compiled(

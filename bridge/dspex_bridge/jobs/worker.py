@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dspex_protocol.errors import DSPexError, InternalError
 
-from dspex_bridge.engine import errors, logs
+from dspex_bridge.engine import errors, logs, type_markers
 from dspex_bridge.engine.remote import RemoteLMError
 from dspex_bridge.exceptions import describe
 
@@ -30,6 +30,7 @@ def main(sock: socket.socket) -> None:
     request = link.first_request()
     # Forks of one process would otherwise draw the same numbers.
     random.seed()
+    type_markers.make_unguessable()
     log = JobLog(link, is_chatty=request.method in CHATTY)
     logs.join(log)
     try:

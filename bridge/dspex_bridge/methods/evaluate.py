@@ -6,6 +6,7 @@ from functools import partial
 
 from dspex_protocol.errors import InvalidParamsError, MetricError
 
+from dspex_bridge.metric_shape import NO_METRIC
 from dspex_bridge.metric_shape import metric as metric_shape
 from dspex_bridge.params import array, boolean, integer, mapping, one_of, record
 from dspex_bridge.shapes import CONFIG, LIMITS, LM_OR_NAME, PROGRAM_OR_CREATE
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
     from dspex_bridge.engine.metrics import Metric
     from dspex_bridge.host import Host
 
-__all__ = ["EVALUATE", "make_metric"]
-
-# A client that has no such metric at all: asking it again for the next example is of no use.
-_NO_METRIC = ("method_not_found", "not_found")
+__all__ = ["EVALUATE", "make_metric", "metric_error"]
 
 
 def _evaluate(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
@@ -120,7 +118,7 @@ async def _one(
     except Exception as error:
         cause = host.dispatcher.to_wire_error(error, call.request)
         failure = _metric_error(cause, example, index)
-        if cause.code in _NO_METRIC:
+        if cause.code in NO_METRIC:
             raise failure from error
         return _failed(failure)
     feedback = {} if score.feedback is None else {"feedback": score.feedback}
@@ -132,12 +130,19 @@ def _failed(error: DSPexError) -> dict[str, Any]:
 
 
 def _metric_error(cause: DSPexError, example: dict[str, Any], index: int) -> MetricError:
+    return metric_error(f"the metric failed at devset[{index}]", cause, example, index=index)
+
+
+def metric_error(
+    where: str, cause: DSPexError, example: Mapping[str, Any], **data: Any
+) -> MetricError:
+    """A metric's failure, with the example that caused it."""
     return MetricError(
-        f"the metric failed at devset[{index}]: {cause.message}",
+        f"{where}: {cause.message}",
         retryable=cause.retryable,
         data={
-            "index": index,
-            "example": example,
+            **data,
+            "example": dict(example),
             "cause": {"code": cause.code, "message": cause.message, "data": cause.data},
         },
     )

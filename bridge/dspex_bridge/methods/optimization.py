@@ -6,6 +6,7 @@ import time
 
 from dspex_protocol.errors import InternalError
 
+from .evaluate import metric_error
 from .program_runs import spent
 
 TYPE_CHECKING = False
@@ -46,13 +47,16 @@ class Optimization:
         metric: Metric | None,
         optimizer: dict[str, Any],
         teacher: Program | None,
+        promised: str,
     ) -> None:
+        """`promised` is the id of the program that comes of it."""
         self._host = host
         self._call = call
         self._runs = runs
         self._metric = metric
         self._optimizer = optimizer
         self._teacher = teacher
+        self._promised = promised
         self._context = runs.outside()
         self._checkpoint: Checkpoint | None = None
         self._told: dict[str, Any] = {"phase": "start", "step": 0, "total": None, "message": ""}
@@ -61,8 +65,24 @@ class Optimization:
     async def run(self) -> dict[str, Any]:
         import asyncio
 
+        job = self._job()
+        if self._call.params.get("checkpoint") is not None:
+            self._checkpoint = self._open_checkpoint(self._call.params["checkpoint"], job)
+        telling = asyncio.create_task(self._keep_telling())
+        try:
+            result = await self._result(job)
+        finally:
+            telling.cancel()
+            # Told with an error too: it was paid for.
+            self._call.spent = spent(self._runs.meter)
+            if self._checkpoint is not None:
+                await self._checkpoint.close()
+        return self._answer(result, job)
+
+    def _job(self) -> dict[str, Any]:
+        """What makes the run the same: with it the same program comes of the same answers."""
         params, engine = self._call.params, self._runs.engine
-        job = {
+        return {
             "state": self._host.require_programs().state(self._runs.program),
             "optimizer": self._optimizer,
             "trainset": params.get("trainset") or [],
@@ -77,35 +97,28 @@ class Optimization:
             if self._teacher is None
             else self._host.require_programs().state(self._teacher),
         }
-        if params.get("checkpoint") is not None:
-            self._checkpoint = self._open_checkpoint(params["checkpoint"], job)
-        telling = asyncio.create_task(self._keep_telling())
-        try:
-            result = await self._host.jobs.run(
-                "optimize",
-                {
-                    **job,
-                    "on_stop": params.get("on_stop") or "discard",
-                    "tells_candidates": bool(params.get("include")),
-                },
-                handlers={
-                    "lm": self._journaled("lm", self._lm),
-                    "metric": self._journaled("metric", self._score),
-                    "embed": self._journaled("embed", self._embed),
-                    "call_tool": self._call_tool,
-                    "call_metric": self._journaled("call_metric", self._call_metric),
-                },
-                listener=self._hear,
-                started=self._started,
-                nice=_NICE,
-            )
-        finally:
-            telling.cancel()
-            # Told with an error too: it was paid for.
-            self._call.spent = spent(self._runs.meter)
-            if self._checkpoint is not None:
-                await self._checkpoint.close()
-        return self._answer(result, job)
+
+    async def _result(self, job: dict[str, Any]) -> dict[str, Any]:
+        params = self._call.params
+        result: dict[str, Any] = await self._host.jobs.run(
+            "optimize",
+            {
+                **job,
+                "on_stop": params.get("on_stop") or "discard",
+                "tells_candidates": bool(params.get("include")),
+            },
+            handlers={
+                "lm": self._journaled("lm", self._lm),
+                "metric": self._journaled("metric", self._score),
+                "embed": self._journaled("embed", self._embed),
+                "call_tool": self._call_tool,
+                "call_metric": self._journaled("call_metric", self._call_metric),
+            },
+            listener=self._hear,
+            started=self._started,
+            nice=_NICE,
+        )
+        return result
 
     def _answer(self, result: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
         programs, base = self._host.require_programs(), self._runs.program
@@ -117,10 +130,8 @@ class Optimization:
             "score": result["score"],
             "base_score": result["base_score"],
         }
-        program = programs.derive(
-            {**result.pop("state"), "lineage": lineage}, self._call.params.get("save_as"), base
-        )
-        checkpoint = self._checkpoint
+        state = {**result.pop("state"), "lineage": lineage}
+        program = programs.derive(state, self._promised, base)
         return {
             "program": program.id,
             "base_program": base.id,
@@ -128,17 +139,7 @@ class Optimization:
             **result,
             **self._call.spent,
             "duration_ms": round(self._call.elapsed_ms, 3),
-            **(
-                {}
-                if checkpoint is None
-                else {
-                    "checkpoint": {
-                        "name": self._call.params["checkpoint"],
-                        "replayed": checkpoint.replayed,
-                        "recorded": checkpoint.recorded,
-                    }
-                }
-            ),
+            "checkpoint": None if self._checkpoint is None else self._checkpoint.told(),
         }
 
     def _started(self, stop: Any) -> None:
@@ -170,8 +171,14 @@ class Optimization:
         if self._metric is None:
             raise InternalError("the job asked for a metric, and there is none")
         example = params["example"]
-        self._metric.check(example)
-        score = await self._context.score(self._metric, example, params["prediction"])
+        try:
+            self._metric.check(example)
+            score = await self._context.score(self._metric, example, params["prediction"])
+        except Exception as error:
+            known = self._host.dispatcher.to_wire_error(error, self._call.request)
+            if known.code == "budget_exceeded":
+                raise known from error
+            raise metric_error("the metric failed", known, example) from error
         return {"score": score.value, "feedback": score.feedback}
 
     async def _embed(self, params: dict[str, Any]) -> list[list[float]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dspex_protocol.errors import InvalidParamsError
 
 from dspex_bridge.metric_shape import metric as metric_shape
-from dspex_bridge.optimizers import OPTIMIZERS, require_package
+from dspex_bridge.optimizers import LM_PARAMS, MAX_TRIALS, OPTIMIZERS, require_packages
 from dspex_bridge.params import array, integer, mapping, name, one_of, record, text
 from dspex_bridge.shapes import LIMITS
-from dspex_bridge.variables import check_variables
+from dspex_bridge.variables import check_variables, choices, defaults, is_numeric
 
 from .evaluate import make_metric
 from .method import Method
@@ -22,50 +22,109 @@ if TYPE_CHECKING:
 
     from dspex_bridge.dispatch import Call
     from dspex_bridge.host import Host
-    from dspex_bridge.programs.registry import Program
 
 __all__ = ["OPTIMIZE"]
+
+_VARIABLES = "optimizer.params.variables"
 
 
 def _optimize(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[str, Any]]]:
     """Finds and checks everything in the order of the requests, before anything is paid for."""
     params, programs = call.params, host.require_programs()
-    optimizer = params["optimizer"]
+    optimizer: dict[str, Any] = params["optimizer"]
     kind, own = OPTIMIZERS[optimizer["name"]], optimizer.get("params") or {}
-    kind.params(own, f"optimize: params of {optimizer['name']}")
-    require_package(optimizer["name"])
+    _check_optimizer(host, optimizer["name"], own)
     runs = ProgramRuns.of_request(host, call, params)
     for given in ("trainset", "metric"):
-        if params.get(given) is None and getattr(kind, f"needs_{given}"):
+        if not params.get(given) and getattr(kind, f"needs_{given}"):
             raise InvalidParamsError(
                 f"optimize: {optimizer['name']} needs a {given}", data={"param": given}
             )
-    if params.get("save_as") is not None:
-        programs.require_free(params["save_as"])
     for side in ("trainset", "valset"):
         programs.check_examples(runs.program, params.get(side) or [], side)
     metric = None
     if params.get("metric") is not None:
         metric = make_metric(host, runs, params["metric"], "optimize")
     if optimizer["name"] == "variables":
-        own = {**own, "variables": _variables(runs.program, own)}
-    teacher = None if own.get("teacher") is None else programs.get(own["teacher"])
+        own = _with_variables(host, runs, own, has_pool=bool(params.get("trainset")))
+    teacher = (own.get("inner") or {}).get("params", own).get("teacher")
     return Optimization(
-        host, call, runs, metric=metric, optimizer={**optimizer, "params": own}, teacher=teacher
+        host,
+        call,
+        runs,
+        metric=metric,
+        optimizer={"name": optimizer["name"], "params": own},
+        teacher=None if teacher is None else programs.get(teacher),
+        promised=programs.promise(
+            params.get("save_as"), lambda: host.connection.is_open(call.request)
+        ),
     ).run
 
 
-def _variables(program: Program, own: dict[str, Any]) -> dict[str, Any]:
+def _check_optimizer(host: Host, name: str, own: dict[str, Any]) -> None:
+    """Raises InvalidParamsError, UnavailableError, and NotFoundError for what its parameters
+    name."""
+    OPTIMIZERS[name].params(own, f"optimize: params of {name}")
+    require_packages(name)
+    engine = host.require_engine()
+    for key in LM_PARAMS:
+        engine.require_lm(own.get(key))
+    if name == "knn_few_shot":
+        engine.embedder(own.get("embedder"))
+    inner = own.get("inner")
+    if inner is not None:
+        _check_optimizer(host, inner["name"], inner.get("params") or {})
+
+
+def _with_variables(
+    host: Host, runs: ProgramRuns, own: dict[str, Any], *, has_pool: bool
+) -> dict[str, Any]:
+    """The parameters of the search over variables with all of these, the program's first."""
+    program = runs.program
     variables: dict[str, Any] = {**program.spec.variables, **(own.get("variables") or {})}
     if not variables:
         raise InvalidParamsError(
             "optimize: the program has no variables: declare some in create, or in the "
             "optimizer's params",
-            data={"param": "optimizer.params.variables"},
+            data={"param": _VARIABLES},
         )
     steps = () if program.spec.pipeline is None else program.spec.pipeline.step_names
-    check_variables(variables, "optimize: optimizer.params.variables", steps)
-    return variables
+    check_variables(variables, f"optimize: {_VARIABLES}", steps)
+    own = {**own, "variables": variables}
+    if (OPTIMIZERS["variables"].planned(own, 0, 0) or 0) > MAX_TRIALS:
+        raise InvalidParamsError(
+            f"optimize: the grid has more than {MAX_TRIALS:,} trials: say how many in trials, or "
+            "take the strategy tpe",
+            data={"param": "optimizer.params.strategy"},
+        )
+    _check_values(host, runs, own, has_pool=has_pool)
+    return own
+
+
+def _check_values(host: Host, runs: ProgramRuns, own: dict[str, Any], *, has_pool: bool) -> None:
+    """That a program can be made with each value. Raises what `create` does."""
+    programs, engine, variables = host.require_programs(), host.require_engine(), own["variables"]
+    lms = [runs.lm]
+    for key, variable in variables.items():
+        target = variable["applies_to"]
+        if target.rpartition("demos.")[2] in ("k", "seed") and not has_pool:
+            raise InvalidParamsError(
+                f"optimize: {_VARIABLES}.{key}: there is no trainset to draw demonstrations from",
+                data={"param": "trainset"},
+            )
+        values = [variable["low"]] if is_numeric(variable) else choices(variable)
+        for value in values:
+            programs.check_variant(runs.program, variables, {**defaults(variables), key: value})
+            if target == "lm":
+                lms.append(engine.lm(value))
+    if "cost_usd" in (own.get("objectives") or ()):
+        for lm in lms:
+            if not lm.has_price:
+                raise InvalidParamsError(
+                    f"optimize: the price of {lm.model!r} (the LM {lm.name!r}) is not known, so "
+                    "that cost_usd is no objective: tokens is one",
+                    data={"param": "optimizer.params.objectives", "lm": lm.name},
+                )
 
 
 _EXAMPLE = record({"inputs": mapping, "outputs": mapping})

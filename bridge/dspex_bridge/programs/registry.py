@@ -12,7 +12,7 @@ from dspex_protocol.errors import (
 )
 
 from dspex_bridge.limits import Limits, limits_of
-from dspex_bridge.params import suggest
+from dspex_bridge.params import one_of, suggest
 
 from . import bundles
 from .converters import InputConverter
@@ -21,9 +21,10 @@ from .pipelines import pipeline_map
 from .results import ResultConverter
 from .signatures import input_schema, output_schema
 from .spec import Predictor, ProgramSpec
+from .variants import variant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dspex_bridge.engine import Engine
 
@@ -78,6 +79,8 @@ class Registry:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._programs: dict[str, Program] = {}
+        # Ids of programs that are being made, each as long as this is true of it.
+        self._promised: dict[str, Callable[[], bool]] = {}
 
     def __len__(self) -> int:
         return len(self._programs)
@@ -116,16 +119,18 @@ class Registry:
         self.get(program_id)
         del self._programs[program_id]
 
-    def require_free(self, program_id: str) -> None:
-        """Raises AlreadyExistsError for the id of a program."""
-        if program_id in self._programs:
-            raise AlreadyExistsError(
-                f"there is a program {program_id!r} already: choose another id"
-            )
+    def promise(self, program_id: str | None, is_wanted: Callable[[], bool]) -> str:
+        """An id for `derive`: this one, or a new one. Nobody else gets it before that, as long as
+        it is wanted. Raises AlreadyExistsError."""
+        promised = program_id or self._new_id()
+        self._require_free(promised)
+        self._promised[promised] = is_wanted
+        return promised
 
-    def derive(self, state: Mapping[str, Any], program_id: str | None, base: Program) -> Program:
+    def derive(self, state: Mapping[str, Any], promised: str, base: Program) -> Program:
         """Registers what an optimizer made of `base`."""
-        program = self._register(bundles.load(state), program_id, may_replace=False)
+        self._promised.pop(promised, None)
+        program = self._register(bundles.load(state), promised, may_replace=False)
         program.base_program = base.id
         return program
 
@@ -174,12 +179,23 @@ class Registry:
             **pipeline_map(program.spec),
         }
 
+    def check_variant(
+        self, program: Program, variables: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> None:
+        """Raises what `create` does for a program that cannot have these values of variables."""
+        spec = variant(program.spec, variables, values)
+        for key in values:
+            target: str = variables[key]["applies_to"]
+            names = [item.name for item in spec.signature.inputs]
+            if target.startswith("inputs."):
+                one_of(*names)(target.removeprefix("inputs."), f"variables.{key}.applies_to")
+        self._engine.require_lm(spec.lm)
+        self._build("(a variant)", spec, revision=0)
+
     def _register(self, spec: ProgramSpec, program_id: str | None, may_replace: bool) -> Program:
         known = None if program_id is None else self._programs.get(program_id)
-        if known is not None and not may_replace:
-            raise AlreadyExistsError(
-                f"there is a program {program_id!r} already: choose another id, or say replace"
-            )
+        if program_id is not None and not (known is not None and may_replace):
+            self._require_free(program_id)
         revision = 1 if known is None else known.revision + 1
         program = self._build(program_id or self._new_id(), spec, revision)
         self._programs[program.id] = program
@@ -199,7 +215,20 @@ class Registry:
             limits=limits_of("program", {"limits": spec.limits}, program_id),
         )
 
+    def _require_free(self, program_id: str) -> None:
+        self._promised = {
+            name: is_wanted for name, is_wanted in self._promised.items() if is_wanted()
+        }
+        if program_id in self._promised:
+            raise AlreadyExistsError(
+                f"the id {program_id!r} is that of a program which is being made: choose another"
+            )
+        if program_id in self._programs:
+            raise AlreadyExistsError(
+                f"there is a program {program_id!r} already: choose another id, or say replace"
+            )
+
     def _new_id(self) -> str:
-        while (name := f"program-{token_hex(4)}") in self._programs:
+        while (name := f"program-{token_hex(4)}") in {*self._programs, *self._promised}:
             pass
         return name

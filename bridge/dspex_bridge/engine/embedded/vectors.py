@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 from zlib import crc32
 
-import numpy
-
 from .tfidf import TfIdf, terms
 
 __all__ = ["DIMENSIONS", "MAX_TEXTS", "MODEL", "embed"]
@@ -26,6 +24,8 @@ def embed(texts: Sequence[str]) -> Any:
     text that is given alone has its terms' frequencies. The same texts have the same vectors in
     every process, and those of different calls can be compared.
     """
+    import numpy  # which the bridge starts without
+
     documents = [terms(text) for text in texts]
     weights = TfIdf(documents if len(documents) > 1 else ())
     array = numpy.zeros((len(documents), DIMENSIONS), dtype=numpy.float32)

@@ -1,4 +1,5 @@
-"""What an optimizer tries, watched from outside: candidates by their prompts, and their scores.
+"""What an optimizer tries, watched from outside: candidates by their prompts, their scores, and
+what their runs used.
 
 Optimizers call a program and then the metric. A callback of DSPy's marks each prediction with the
 program that made it; when the metric scores it, the score is that candidate's: a *candidate* is
@@ -8,6 +9,7 @@ the instructions and demonstrations of all predictors, whichever object holds th
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +20,53 @@ from dspex_bridge.engine.predictors import predictors_of
 from dspex_bridge.programs.wire_values import to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import dspy
 
     from dspex_bridge.programs.spec import Predictor, ProgramSpec
 
-__all__ = ["Candidate", "Tracker"]
+__all__ = ["Candidate", "Tracker", "Usage"]
 
-# The attribute by which a prediction knows who made it; DSPy keeps those that begin with "_" apart
-# from its fields.
-_MAKER = "_dspex_maker"
+# The attribute by which a prediction knows how it was made; DSPy keeps those that begin with "_"
+# apart from its fields.
+_MAKING = "_dspex_making"
+
+
+@dataclass(slots=True)
+class Usage:
+    """Of the LM calls of one run of a program; `latency_ms` is how long they took, one after the
+    other. `cost_usd` is None where a price is not known."""
+
+    tokens: int = 0
+    cost_usd: float | None = 0.0
+    latency_ms: float = 0.0
+
+    def add(self, tokens: int, cost_usd: float | None, latency_ms: float) -> None:
+        self.tokens += tokens
+        self.latency_ms += latency_ms
+        known = self.cost_usd is not None and cost_usd is not None
+        self.cost_usd = self.cost_usd + cost_usd if known else None  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """How a prediction is made: the outermost call of a module, which is the program's."""
+
+    call_id: str
+    program: Any
+    usage: Usage = field(default_factory=Usage)
+
+
+_CURRENT: ContextVar[_Making | None] = ContextVar("making", default=None)
 
 
 @dataclass(slots=True)
 class Candidate:
     """One set of instructions and demonstrations.
 
-    `scores` are by the number of the example in the valset, `train_scores` by that in the trainset.
+    `scores` are by the number of the example in the valset, `train_scores` by that in the trainset,
+    `usages` are those of the runs that were scored on the valset.
     """
 
     number: int
@@ -44,6 +75,7 @@ class Candidate:
     predictors: Mapping[str, Predictor]
     scores: dict[int, float] = field(default_factory=dict)
     train_scores: dict[int, float] = field(default_factory=dict)
+    usages: dict[int, Usage] = field(default_factory=dict)
 
     @property
     def program(self) -> ProgramSpec:
@@ -67,22 +99,36 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
         valset: Sequence[dspy.Example],
         changed: Callable[[Candidate, bool], None],
     ) -> None:
-        # The program that is tried now, and what makes a candidate of it beside its prompts: the
-        # values of variables. Trials of those run one after another.
-        self.spec = spec
-        self.variant: Any = None
-        self._train = {_key(example): index for index, example in enumerate(trainset)}
-        self._val = {_key(example): index for index, example in enumerate(valset)}
+        self.turn_to(spec, None, trainset, valset)
         self._changed = changed
-        self._running: dict[str, Any] = {}
         self._candidates: dict[bytes, Candidate] = {}
         self._lock = threading.Lock()
         self.metric_calls = 0
 
+    def turn_to(
+        self,
+        spec: ProgramSpec,
+        variant: Any,
+        trainset: Sequence[dspy.Example],
+        valset: Sequence[dspy.Example],
+    ) -> None:
+        """From here on `spec` is tried. `variant` is what makes a candidate of it beside its
+        prompts: the values of variables, the trials of which run one after another."""
+        self.spec, self.variant = spec, variant
+        self._train = {_key(example): index for index, example in enumerate(trainset)}
+        self._val = {_key(example): index for index, example in enumerate(valset)}
+
+    @property
+    def usage(self) -> Usage | None:
+        """Where LM calls of this thread are counted; None outside a program."""
+        making = _CURRENT.get()
+        return None if making is None else making.usage
+
     # DSPy's callbacks
 
     def on_module_start(self, call_id: str, instance: Any, inputs: Any) -> None:  # noqa: ARG002
-        self._running[call_id] = instance
+        if _CURRENT.get() is None:
+            _CURRENT.set(_Making(call_id, instance))
 
     def on_module_end(
         self,
@@ -90,30 +136,37 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
         outputs: Any,
         exception: BaseException | None = None,  # noqa: ARG002
     ) -> None:
-        instance = self._running.pop(call_id, None)
+        making = _CURRENT.get()
+        if making is None or making.call_id != call_id:
+            return
+        _CURRENT.set(None)
         if outputs is not None and hasattr(outputs, "_store"):
-            # The outermost module ends last: it is the program.
-            setattr(outputs, _MAKER, instance)
+            setattr(outputs, _MAKING, making)
 
     # The metric's side
 
     def scored(self, example: Any, prediction: Any, score: float) -> None:
         """Counts a score for the candidate that made `prediction`."""
-        maker = getattr(prediction, _MAKER, None)
-        if maker is None:
-            with self._lock:
-                self.metric_calls += 1
-            return
-        predictors = predictors_of(maker)
-        candidate, is_new = self._candidate(predictors)
         with self._lock:
             self.metric_calls += 1
-            key = _key(example)
+        making: _Making | None = getattr(prediction, _MAKING, None)
+        if making is None:
+            return
+        candidate, is_new = self._candidate(predictors_of(making.program))
+        key = _key(example)
+        with self._lock:
             if key in self._val:
                 candidate.scores[self._val[key]] = score
+                candidate.usages[self._val[key]] = making.usage
             if key in self._train:
                 candidate.train_scores[self._train[key]] = score
         self._changed(candidate, is_new)
+
+    def failed(self, candidate: Candidate, wanted: Iterable[int]) -> None:
+        """Counts 0 for those of the `wanted` examples of the valset that have no score."""
+        with self._lock:
+            for index in wanted:
+                candidate.scores.setdefault(index, 0.0)
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -124,9 +177,8 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
         optimizer scores its candidates only there. One that was scored on less than half of what
         another one was does not count: luck would win."""
         with self._lock:
-            candidates = list(self._candidates.values())
-            by_val = [(item.scores, item) for item in candidates]
-            by_train = [(item.train_scores, item) for item in candidates]
+            by_val = [(dict(item.scores), item) for item in self._candidates.values()]
+            by_train = [(dict(item.train_scores), item) for item in self._candidates.values()]
         told = [pair for pair in by_val if pair[0]]
         if len(told) < 2:
             told = [pair for pair in by_train if pair[0]] or told
@@ -144,11 +196,6 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
         or more."""
         enough = len(self._val) / 2
         return sum(len(item.scores) >= enough for item in self.candidates[1:])
-
-    @property
-    def base(self) -> Candidate:
-        """The program as it came: nothing else was known before it."""
-        return self.candidates[0]
 
     def of(self, program: dspy.Module) -> Candidate:
         """The candidate that a program is, with the scores that it has so far."""
