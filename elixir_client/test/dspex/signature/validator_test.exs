@@ -126,7 +126,7 @@ defmodule DSPex.Signature.ValidatorTest do
   test "what is no map is no dict, whatever its keys" do
     for type <- [:map, {:dict, :integer, :any}, {:dict, :string, :integer}],
         value <- ["x", 1.0e22, [{"a", 1}], ~D[2024-02-29]] do
-      assert {type, value, {:error, %{"path" => [], "type" => "type"}}} =
+      assert {^type, ^value, {:error, %{"path" => [], "type" => "type"}}} =
                {type, value, Signature.Validator.value(type, %{}, value)}
     end
   end
