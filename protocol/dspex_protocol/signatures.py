@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dspex_protocol.constraints import check_constraints
+from dspex_protocol.constraints import CONSTRAINTS, check_constraints
 from dspex_protocol.errors import SignatureError
 from dspex_protocol.grammar import MAX_TYPE_LENGTH, Parser, parse_type
 from dspex_protocol.json_values import MAX_DEFAULT_DEPTH, is_json
@@ -272,7 +272,9 @@ def _field_from_map(value: object, side: str, seen: dict[str, str], path: Path) 
             "a default holds what JSON holds (a date as ISO text, no bytes), "
             f"nested at most {MAX_DEFAULT_DEPTH} deep",
         )
-    return Field(name, type_, description, default, dict(constraints))
+    # In one order, whatever map of whatever language they came in: errors are the same then.
+    ordered = {key: constraints[key] for key in CONSTRAINTS if key in constraints}
+    return Field(name, type_, description, default, ordered)
 
 
 def _type_from_text(value: object, path: Path) -> Type:

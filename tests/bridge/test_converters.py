@@ -681,3 +681,13 @@ def test_a_unique_list_is_one_without_two_equal_items(items: list[Any]) -> None:
 @pytest.mark.parametrize("module", [converters, checks, scalars, wire_values])
 def test_everything_public_is_listed(module: Any) -> None:
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+def test_a_multiple_of_far_beyond_its_step_is_one() -> None:
+    signature = signature_from_map(
+        {
+            "inputs": [{"name": "x", "type": "float", "constraints": {"multiple_of": 0.1}}],
+            "outputs": [{"name": "a", "type": "str"}],
+        }
+    )
+    assert InputConverter(signature).convert({"x": 1e308}) == {"x": 1e308}

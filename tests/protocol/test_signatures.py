@@ -362,3 +362,15 @@ def test_constraints_that_nothing_meets_are_refused(case: dict[str, Any]) -> Non
     error = refusal({"inputs": fields, "outputs": [{"name": "y", "type": "str"}]})
     assert error.data["path"] == ["inputs", 0, "constraints"]
     assert "so nothing fits" in str(error)
+
+
+def test_constraints_have_one_order_whatever_order_they_came_in() -> None:
+    def constraints(**given: int) -> list[str]:
+        field = {"name": "n", "type": "int", "constraints": given}
+        signature = signature_from_map(
+            {"inputs": [field], "outputs": [{"name": "a", "type": "str"}]}
+        )
+        return list(signature.inputs[0].constraints)
+
+    assert constraints(max=10, multiple_of=2, min=0) == ["min", "max", "multiple_of"]
+    assert constraints(min=0, multiple_of=2, max=10) == ["min", "max", "multiple_of"]

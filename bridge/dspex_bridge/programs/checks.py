@@ -75,7 +75,10 @@ def _multiple_of(step: Any) -> Callable[[Any], bool]:
         if isinstance(value, float):
             if not math.isfinite(value):
                 return False
-            nearest = round(value / float(step)) * float(step)
+            quotient = value / float(step)
+            if not math.isfinite(quotient):
+                return True  # so far apart that every float is within rounding of a multiple
+            nearest = round(quotient) * float(step)
             return abs(value - nearest) <= abs(value) * _MULTIPLE_TOLERANCE
         try:
             remainder = _DECIMAL_CONTEXT.remainder(Decimal(value), to_decimal(step))

@@ -5,8 +5,8 @@ from typing import Any
 
 import dspy
 import pytest
-from dspex_bridge.programs.checks import checks_of
 from dspex_bridge.programs.annotations import annotation
+from dspex_bridge.programs.checks import checks_of
 from dspex_bridge.programs.signatures import prompt_constraints
 from dspex_protocol.signatures import signature_from_map
 
