@@ -1,15 +1,21 @@
 defmodule DSPex do
+  import DSPex.Arguments, only: [check: 2, no_program: 0, unexpected: 2]
+
   alias DSPex.{
-    Chunk,
+    Async,
+    Batch,
     Command,
     Config,
     Error,
+    Evaluation,
+    Execution,
     Instance,
+    Optimization,
     Options,
     Prediction,
     Program,
-    Signature,
-    Tool
+    Programs,
+    Signature
   }
 
   # A first call waits for Python and DSPy to start, and an LM may think for long.
@@ -59,54 +65,8 @@ defmodule DSPex do
   @timeout {:timeout, "milliseconds until the work is cancelled, or `:infinity`.",
             @default_timeout}
 
-  @create_schema [
-    program: {:name, "the program's id; one is made where there is none."},
-    module: {:name, "`:predict` (the default), `:chain_of_thought` or `:react`."},
-    options: {:map, "parameters of the module: `max_iters:` of `:react`."},
-    lm: {:name, "the name of the LM that it uses, one of `lms:`."},
-    adapter: {:name, "`:chat`, `:json` or `:xml`."},
-    config: {:map, "parameters of the LM, such as `temperature:`."},
-    instructions: {:string, "in place of the signature's own."},
-    demos: {:list, "demonstrations: a list of `%{inputs: %{...}, outputs: %{...}}`."},
-    tools: {{:is, &Tool.list/1}, "functions that `:react` may call: a list of `DSPex.Tool`s."},
-    replace: {:boolean, "whether a program of that id is replaced."},
-    timeout: @timeout
-  ]
-
-  @execute_schema [
-    lm:
-      {{:is, &__MODULE__.lm_or_name/1}, "the name of an LM, or the options of one for this call."},
-    adapter: {:name, "`:chat`, `:json` or `:xml`."},
-    config: {:map, "parameters of the LM, such as `temperature:`."},
-    meta:
-      {:map, "a map of your own, which its tools find in their context; with string keys there."},
-    timeout: @timeout
-  ]
-
-  @stream_schema Keyword.delete(@execute_schema, :timeout) ++
-                   [
-                     fields:
-                       {:list,
-                        "the outputs whose text is wanted, as names; all where none are given."},
-                     window:
-                       {{:integer, 1, 1_000_000},
-                        "how many chunks may be under way to a consumer that does not take them.",
-                        DSPex.Stream.default_window()},
-                     timeout: @timeout
-                   ]
-
-  @load_schema [
-    program: {:name, "the id to have it under; one is made where there is none."},
-    tools:
-      {{:is, &Tool.list/1},
-       "the functions of the state's tools, which it has by name alone: a list of `DSPex.Tool`s."},
-    replace: {:boolean, "whether a program of that id is replaced."},
-    timeout: @timeout
-  ]
-
   @configure_schema Config.schema() ++ [timeout: @timeout]
   @ping_schema [payload: {:any, "a value that is sent back."}, timeout: @timeout]
-  @list_schema [prefix: {:string, "only programs whose id begins with it."}, timeout: @timeout]
 
   @moduledoc """
   DSPy programs, run by a supervised Python process.
@@ -127,8 +87,8 @@ defmodule DSPex do
 
   The name of the instance always comes first. Every function answers `{:ok, result}` or
   `{:error, %DSPex.Error{}}` (`delete/2` a bare `:ok`), exactly once, within its `:timeout` and a
-  moment: 60 seconds where none is given or the function takes none. The forms with `!` raise the
-  error.
+  moment: 60 seconds where none is given or the function takes none, but for `batch/4`, `evaluate/4`
+  and `optimize/4`, which take the time they need. The forms with `!` raise the error.
 
   ## When Python ends
 
@@ -228,46 +188,13 @@ defmodule DSPex do
 
   Options:
 
-  #{Options.docs(@create_schema)}
+  #{Options.docs(Programs.create_schema())}
   """
   @spec create(server(), signature(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
-  def create(server, signature, options \\ []) do
-    options = with_definition(Program.definition(signature), options)
-
-    with {:ok, options} <- check(options, @create_schema),
-         {:ok, signature} <- Signature.fetch(signature),
-         {:ok, demos} <- demos(options[:demos], signature) do
-      {timeout, options} = Keyword.pop!(options, :timeout)
-      {tools, options} = Keyword.pop(options, :tools)
-      id = Keyword.get_lazy(options, :program, &make_id/0)
-
-      params =
-        options
-        |> Map.new()
-        |> Map.merge(demos)
-        |> Map.merge(if tools, do: %{tools: Enum.map(tools, &Tool.to_wire/1)}, else: %{})
-        |> Map.merge(%{program: id, signature: Signature.to_wire(signature)})
-
-      make(server, "create", params, timeout, signature, tools || [])
-    end
-  end
-
-  # What a module says of its program, which the options of the call go before.
-  defp with_definition(nil, options), do: options
-
-  defp with_definition(definition, options) do
-    if Keyword.keyword?(options) do
-      Keyword.merge([{:program, definition.program} | definition.options], options, fn
-        :config, config, over -> Program.merge_config(config, over)
-        _name, _value, over -> over
-      end)
-    else
-      options
-    end
-  end
+  def create(server, signature, options \\ []), do: Programs.create(server, signature, options)
 
   @doc false
-  def create_options, do: Keyword.keys(@create_schema)
+  def create_options, do: Keyword.keys(Programs.create_schema())
 
   @doc "As `create/3`, but raises the error."
   @spec create!(server(), signature(), keyword()) :: Program.t()
@@ -281,97 +208,71 @@ defmodule DSPex do
   Inputs have atom or string keys. The outputs are those of the signature and those that the module
   adds: `reasoning` of `:chain_of_thought` and `:react`, and `trajectory` of `:react`, a map. Options:
 
-  #{Options.docs(@execute_schema)}
+  #{Options.docs(Execution.execute_schema())}
   """
   @spec execute(server(), program(), map() | keyword(), keyword()) ::
           {:ok, Prediction.t()} | {:error, Error.t()}
   def execute(server, program, inputs, options \\ []) do
     # A module, its inputs and the options stand in the place of an instance, a program and inputs.
     if options == [] and inputs?(program),
-      do: execute_module(server, program, inputs),
-      else: run(server, program, inputs, options)
+      do: of_module(server, &Execution.execute(&1, server, program, inputs)),
+      else: Execution.execute(server, program, inputs, options)
   end
-
-  defp inputs?(%Program{}), do: false
-  defp inputs?(term), do: is_map(term) or is_list(term)
 
   @doc """
   Runs a program that is a module (see `DSPex.Program`), in its own instance. With options it is
   `DSPex.execute(QABot, inputs, timeout: 10_000)`.
   """
   @spec execute(module(), map() | keyword()) :: {:ok, Prediction.t()} | {:error, Error.t()}
-  def execute(module, inputs), do: execute_module(module, inputs, [])
-
-  defp execute_module(module, inputs, options) do
-    case Program.definition(module) do
-      nil ->
-        invalid("a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program")
-
-      definition ->
-        run(definition.server, module, inputs, options)
-    end
-  end
-
-  defp run(server, program, inputs, options) do
-    with {:ok, options} <- check(options, @execute_schema),
-         {timeout, options} = Keyword.pop!(options, :timeout),
-         {:ok, params, signature} <- execute_params(server, program, inputs, options),
-         {:ok, result} <- Instance.request(server, "execute", params, timeout),
-         do: prediction(result, signature)
-  end
-
-  defp execute_params(server, program, inputs, options) do
-    with {:ok, program} <- made(server, program),
-         {:ok, id} <- id(program),
-         {:ok, inputs} <- map(inputs, "inputs"),
-         signature = known_signature(server, program, id),
-         {:ok, inputs, options} <- dump_inputs(signature, inputs, Map.new(options)) do
-      {:ok, Config.reveal(Map.merge(options, %{program: id, inputs: inputs})), signature}
-    end
-  end
-
-  # A program that is a module is made when it is first needed.
-  defp made(server, program) do
-    case Program.definition(program) do
-      nil ->
-        {:ok, program}
-
-      %{program: id, signature: signature} ->
-        if Instance.signature(server, id) == signature,
-          do: {:ok, id},
-          else: create(server, program, replace: true)
-    end
-  end
-
-  # What the bridge would refuse is refused here, by the same rules and without a round trip.
-  defp dump_inputs(nil, inputs, options), do: {:ok, inputs, options}
-
-  defp dump_inputs(signature, inputs, options) do
-    with {:ok, _converted} <- Signature.validate_inputs(signature, inputs) do
-      {inputs, config} = Signature.split_variables(signature, inputs)
-      inputs = Signature.dump(signature.inputs, inputs)
-
-      if config == %{},
-        do: {:ok, inputs, options},
-        else:
-          {:ok, inputs, Map.update(options, :config, config, &Program.merge_config(config, &1))}
-    end
-  end
-
-  defp prediction(result, signature) do
-    with %{"outputs" => outputs} when is_map(outputs) and not is_struct(outputs) <- result,
-         {:ok, outputs} <- load_outputs(signature, outputs) do
-      {:ok, Prediction.new(result, outputs)}
-    else
-      {:error, error} -> {:error, error}
-      other -> unexpected("execute", other)
-    end
-  end
+  def execute(module, inputs), do: of_module(module, &Execution.execute(&1, module, inputs, []))
 
   @doc "As `execute/4`, but raises the error."
   @spec execute!(server(), program(), map() | keyword(), keyword()) :: Prediction.t()
   def execute!(server, program, inputs, options \\ []),
     do: bang!(execute(server, program, inputs, options))
+
+  @doc """
+  Runs a program that is made for this one time and registered nowhere:
+
+      DSPex.call(MyApp.DSPex, "question -> answer", question: "Why is the sky blue?")
+
+  Options:
+
+  #{Options.docs(Execution.call_schema())}
+  """
+  @spec call(server(), signature(), map() | keyword(), keyword()) ::
+          {:ok, Prediction.t()} | {:error, Error.t()}
+  def call(server, signature, inputs, options \\ []),
+    do: Execution.call(server, signature, inputs, options)
+
+  @doc "As `call/4`, but raises the error."
+  @spec call!(server(), signature(), map() | keyword(), keyword()) :: Prediction.t()
+  def call!(server, signature, inputs, options \\ []),
+    do: bang!(call(server, signature, inputs, options))
+
+  @doc """
+  Begins to run a program, and goes on; `await/1` then waits for what comes of it. Options are those
+  of `execute/4`.
+
+      {:ok, first} = DSPex.async(MyApp.DSPex, program, %{question: "Why?"})
+      {:ok, second} = DSPex.async(MyApp.DSPex, program, %{question: "Why not?"})
+      Enum.map([first, second], &DSPex.await/1)
+  """
+  @spec async(server(), program(), map() | keyword(), keyword()) ::
+          {:ok, Async.t()} | {:error, Error.t()}
+  def async(server, program, inputs, options \\ []),
+    do: Execution.async(server, program, inputs, options)
+
+  @doc "Waits for what `async/4` began, in the process that began it, as long as its `:timeout` says."
+  @spec await(Async.t()) :: {:ok, Prediction.t()} | {:error, Error.t()}
+  def await(%Async{} = async), do: Async.await(async)
+
+  @doc """
+  Cancels what `async/4` began, from any process: who awaits it is answered with `:cancelled`, unless
+  it had been answered already.
+  """
+  @spec cancel(Async.t()) :: :ok
+  def cancel(%Async{} = async), do: Async.cancel(async)
 
   @doc """
   Runs a program and gives the text of its outputs while the LM writes it: a lazy enumerable of
@@ -389,118 +290,151 @@ defmodule DSPex do
   the bridge back: no more than `:window` chunks are under way, and the text gathers in the bridge.
   To stop enumerating, or to die, cancels the execution. Options:
 
-  #{Options.docs(@stream_schema)}
+  #{Options.docs(Execution.stream_schema())}
   """
   @spec stream(server(), program(), map() | keyword(), keyword()) ::
           Enumerable.t()
-  def stream(server, program, inputs, options \\ []) do
-    with {:ok, options} <- check(options, @stream_schema),
-         {:ok, fields} <- names(Keyword.get(options, :fields, [])),
-         {timeout, options} = Keyword.pop!(options, :timeout),
-         {window, options} = Keyword.pop!(options, :window),
-         options =
-           Keyword.put(Keyword.delete(options, :fields), :stream, %{
-             fields: fields,
-             window: window
-           }),
-         {:ok, params, signature} <- execute_params(server, program, inputs, options) do
-      # In a function nothing shows it: an LM's key may be in it.
-      open = fn -> Instance.open(server, "execute", params, timeout) end
-      DSPex.Stream.new(open, window, &prediction(&1, signature), signature)
-    else
-      {:error, error} -> [{:error, error}]
-    end
-  end
+  def stream(server, program, inputs, options \\ []),
+    do: Execution.stream(server, program, inputs, options)
 
   @doc "As `stream/4`, but its last element is the prediction, and an error is raised."
   @spec stream!(server(), program(), map() | keyword(), keyword()) :: Enumerable.t()
-  def stream!(server, program, inputs, options \\ []) do
-    server
-    |> stream(program, inputs, options)
-    |> Stream.map(fn
-      %Chunk{} = chunk -> chunk
-      result -> bang!(result)
-    end)
+  def stream!(server, program, inputs, options \\ []),
+    do: server |> stream(program, inputs, options) |> Execution.raising()
+
+  @doc """
+  Runs a program on many inputs, some at one time.
+
+      {:ok, batch} = DSPex.batch(MyApp.DSPex, program, [%{question: "Why?"}, %{question: "How?"}])
+      for {:ok, prediction} <- batch.results, do: prediction[:answer]
+
+  `DSPex.batch(QABot, inputs, options)` runs a program that is a module. Options:
+
+  #{Options.docs(Batch.schema())}
+  """
+  @spec batch(server(), program(), [map() | keyword()], keyword()) ::
+          {:ok, Batch.t()} | {:error, Error.t()}
+  def batch(server, program, inputs, options \\ []) do
+    if options == [] and is_list(program),
+      do: of_module(server, &Batch.run(&1, server, program, inputs)),
+      else: Batch.run(server, program, inputs, options)
   end
 
-  defp names(names) do
-    if Enum.all?(names, &((is_atom(&1) and &1 != nil) or is_binary(&1))),
-      do: {:ok, Enum.map(names, &to_string/1)},
-      else: invalid("option :fields: expected a list of names, atoms or strings")
+  @doc "As `batch/4`, of a program that is a module, in its own instance."
+  @spec batch(module(), [map() | keyword()]) :: {:ok, Batch.t()} | {:error, Error.t()}
+  def batch(module, inputs), do: of_module(module, &Batch.run(&1, module, inputs, []))
+
+  @doc """
+  Scores a program by a metric (see `DSPex.Metric`) on examples `%{inputs: %{...}, outputs: %{...}}`.
+
+      {:ok, evaluation} =
+        DSPex.evaluate(MyApp.DSPex, program, devset,
+          metric: fn example, prediction -> prediction.category == example.outputs.category end)
+      evaluation.score
+
+  `DSPex.evaluate(QABot, devset, options)` scores a program that is a module. Options:
+
+  #{Options.docs(Evaluation.schema())}
+  """
+  @spec evaluate(server(), program(), [map()], keyword()) ::
+          {:ok, Evaluation.t()} | {:error, Error.t()}
+  def evaluate(server, program, devset, options \\ []) do
+    if options == [] and is_list(program),
+      do: of_module(server, &Evaluation.run(&1, server, program, devset)),
+      else: Evaluation.run(server, program, devset, options)
   end
+
+  @doc "As `evaluate/4`, of a program that is a module, in its own instance."
+  @spec evaluate(module(), [map()]) :: {:ok, Evaluation.t()} | {:error, Error.t()}
+  def evaluate(module, devset), do: of_module(module, &Evaluation.run(&1, module, devset, []))
+
+  @doc """
+  Makes a better program of one, by examples `%{inputs: %{...}, outputs: %{...}}` and a metric. The
+  result's `program` is a new one, which a Python that is started later has too; the old one stays as
+  it is.
+
+      {:ok, optimization} = DSPex.optimize(QABot, trainset)
+
+  does it with choices that suit most: the program's variables are searched where it has any, else
+  demonstrations are found by `:bootstrap_few_shot_random_search`; the metric is that the outputs are
+  those of the example. Or choose yourself:
+
+      {:ok, optimization} =
+        DSPex.optimize(MyApp.DSPex, program, trainset,
+          optimizer: {:bootstrap_few_shot, max_bootstrapped_demos: 4},
+          metric: {:exact_match, :category},
+          on_progress: &IO.inspect(&1.message))
+
+  `DSPex.optimize(QABot, trainset, options)` takes a program that is a module. Options:
+
+  #{Options.docs(Optimization.schema())}
+  """
+  @spec optimize(server(), program(), [map()], keyword()) ::
+          {:ok, Optimization.t()} | {:error, Error.t()}
+  def optimize(server, program, trainset, options \\ []) do
+    if options == [] and is_list(program),
+      do: of_module(server, &Optimization.run(&1, server, program, trainset)),
+      else: Optimization.run(server, program, trainset, options)
+  end
+
+  @doc "As `optimize/4`, of a program that is a module, in its own instance."
+  @spec optimize(module(), [map()]) :: {:ok, Optimization.t()} | {:error, Error.t()}
+  def optimize(module, trainset),
+    do: of_module(module, &Optimization.run(&1, module, trainset, []))
+
+  # A program that is a module says itself which instance runs it.
+  defp of_module(module, run) do
+    case Program.definition(module) do
+      nil -> no_program()
+      definition -> run.(definition.server)
+    end
+  end
+
+  defp inputs?(%Program{}), do: false
+  defp inputs?(term), do: is_map(term) or is_list(term)
 
   @doc "Deletes a program. Work in flight on it finishes, without its tools."
   @spec delete(server(), program()) :: :ok | {:error, Error.t()}
-  def delete(server, program) do
-    with {:ok, id} <- id(program),
-         entry = fn _body -> {:delete, id} end,
-         {:ok, _result} <-
-           Instance.request(server, "delete", %{program: id}, @default_timeout, entry: entry) do
-      :ok
-    end
-  end
+  def delete(server, program), do: Programs.delete(server, program)
 
   @doc """
   The programs there are, each a map of `"program"`, `"module"`, `"signature"`, `"revision"` and
   `"executions"`. Options:
 
-  #{Options.docs(@list_schema)}
+  #{Options.docs(Programs.list_schema())}
   """
   @spec list(server(), keyword()) :: {:ok, [map()]} | {:error, Error.t()}
-  def list(server, options \\ []) do
-    with {:ok, options} <- check(options, @list_schema),
-         {timeout, options} = Keyword.pop!(options, :timeout),
-         {:ok, result} <- Instance.request(server, "list", Map.new(options), timeout) do
-      case result do
-        %{"programs" => programs} when is_list(programs) -> {:ok, programs}
-        other -> unexpected("list", other)
-      end
-    end
-  end
+  def list(server, options \\ []), do: Programs.list(server, options)
 
   @doc "All about a program: what it was made of, its demonstrations, counters and LM."
   @spec describe(server(), program()) :: {:ok, map()} | {:error, Error.t()}
-  def describe(server, program) do
-    with {:ok, id} <- id(program),
-         do: Instance.request(server, "describe", %{program: id}, @default_timeout)
-  end
+  def describe(server, program), do: Programs.describe(server, program)
 
   @doc """
   The state of a program: a map, fit for JSON, of all that `load/3` needs to make it again, here or
   elsewhere. There is no key in it.
   """
   @spec dump(server(), program()) :: {:ok, map()} | {:error, Error.t()}
-  def dump(server, program) do
-    with {:ok, id} <- id(program),
-         {:ok, result} <- Instance.request(server, "dump", %{program: id}, @default_timeout) do
-      case result do
-        %{"state" => state} when is_map(state) and not is_struct(state) -> {:ok, state}
-        other -> unexpected("dump", other)
-      end
-    end
-  end
+  def dump(server, program), do: Programs.dump(server, program)
 
   @doc """
-  Makes a program of a state that `dump/2` gave. Its outputs come under string keys. Options:
-
-  #{Options.docs(@load_schema)}
+  Writes the state of a program to a file of JSON in the folder that the bridge was given as
+  `--state-dir`. Gives a map of `"path"` and `"bytes"`.
   """
-  @spec load(server(), map(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
-  def load(server, state, options \\ []) do
-    with {:ok, options} <- check(options, @load_schema),
-         {:ok, state} <- map(state, "the state"),
-         {:ok, signature} <- state_signature(state),
-         {tools, options} = Keyword.pop(options, :tools, []),
-         :ok <- state_tools(state, tools) do
-      {timeout, options} = Keyword.pop!(options, :timeout)
-      id = Keyword.get_lazy(options, :program, &make_id/0)
-      params = options |> Map.new() |> Map.merge(%{program: id, state: state})
-      make(server, "load", params, timeout, signature, tools)
-    end
-  end
+  @spec save(server(), program(), String.t()) :: {:ok, map()} | {:error, Error.t()}
+  def save(server, program, path), do: Programs.save(server, program, path)
+
+  @doc """
+  Makes a program of a state that `dump/2` gave, or of the file that `save/3` wrote, named by its
+  path. Options:
+
+  #{Options.docs(Programs.load_schema())}
+  """
+  @spec load(server(), map() | String.t(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
+  def load(server, state, options \\ []), do: Programs.load(server, state, options)
 
   @doc "As `load/3`, but raises the error."
-  @spec load!(server(), map(), keyword()) :: Program.t()
+  @spec load!(server(), map() | String.t(), keyword()) :: Program.t()
   def load!(server, state, options \\ []), do: bang!(load(server, state, options))
 
   @doc """
@@ -541,144 +475,6 @@ defmodule DSPex do
   @doc "Counters of the bridge: requests, work in flight, LMs with tokens and cost, memory."
   @spec stats(server()) :: {:ok, map()} | {:error, Error.t()}
   def stats(server), do: Instance.request(server, "stats", %{}, @default_timeout)
-
-  # --- together ---
-
-  defp make(server, method, params, timeout, signature, tools) do
-    entry = fn body -> {:put, params.program, body, signature, tools} end
-
-    case Instance.request(server, method, params, timeout, entry: entry) do
-      {:ok, %{"program" => id, "module" => module, "revision" => revision} = result} ->
-        {:ok,
-         %Program{
-           id: id,
-           module: module,
-           signature: signature,
-           revision: revision,
-           input_schema: Map.get(result, "input_schema", %{}),
-           output_schema: Map.get(result, "output_schema", %{})
-         }}
-
-      {:ok, other} ->
-        unexpected(method, other)
-
-      {:error, error} ->
-        {:error, error}
-    end
-  end
-
-  defp state_signature(%{"signature" => signature}), do: Signature.fetch(signature)
-  defp state_signature(_other), do: invalid("this is no state that DSPex.dump/2 gave")
-
-  defp state_tools(state, tools) do
-    wanted = for %{"name" => name} <- List.wrap(state["tools"]), do: name
-
-    case wanted -- Enum.map(tools, & &1.name) do
-      [] ->
-        :ok
-
-      missing ->
-        invalid("the state has the tools #{Enum.join(missing, ", ")}: give them as tools:")
-    end
-  end
-
-  # The client chooses ids: what is in the journal has to have the same one in every Python.
-  defp make_id, do: "program-" <> Base.encode16(:rand.bytes(8), case: :lower)
-
-  defp check(options, schema) do
-    with {:error, message} <- Options.validate(options, schema), do: invalid(message)
-  end
-
-  defp id(%Program{id: id}), do: {:ok, id}
-  defp id(id) when is_binary(id) and id != "", do: {:ok, id}
-
-  defp id(module) do
-    case Program.definition(module) do
-      nil ->
-        invalid("a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program")
-
-      definition ->
-        {:ok, definition.program}
-    end
-  end
-
-  defp map(map, _what) when is_map(map) and not is_struct(map), do: {:ok, map}
-
-  # The structs of a signature.
-  defp map(%module{} = struct, what) do
-    if Signature.Struct.struct?(module),
-      do: {:ok, Map.from_struct(struct)},
-      else: invalid("#{what}: expected a map")
-  end
-
-  defp map(other, what) do
-    if Keyword.keyword?(other) and other != [],
-      do: {:ok, Map.new(other)},
-      else: invalid("#{what}: expected a map")
-  end
-
-  # The journal knows best: the program may have been replaced since the handle was made.
-  defp known_signature(server, program, id) do
-    found = Instance.signature(server, id)
-
-    case {found, program} do
-      {nil, %Program{signature: signature}} -> signature
-      {found, _program} -> found
-    end
-  end
-
-  defp load_outputs(nil, outputs), do: {:ok, outputs}
-  defp load_outputs(signature, outputs), do: Signature.load_outputs(signature, outputs)
-
-  defp demos(nil, _signature), do: {:ok, %{}}
-
-  defp demos(demos, signature) do
-    demos
-    |> Enum.with_index()
-    |> Enum.reduce_while({:ok, []}, fn {demo, at}, {:ok, done} ->
-      case demo(demo, signature) do
-        {:ok, demo} -> {:cont, {:ok, [demo | done]}}
-        :error -> {:halt, invalid("demos[#{at}]: expected %{inputs: %{...}, outputs: %{...}}")}
-      end
-    end)
-    |> case do
-      {:ok, done} -> {:ok, %{demos: Enum.reverse(done)}}
-      error -> error
-    end
-  end
-
-  defp demo(demo, signature) when is_map(demo) and map_size(demo) == 2 do
-    with %{inputs: inputs, outputs: outputs} <- named(demo),
-         {:ok, inputs} <- map(inputs, "inputs"),
-         {:ok, outputs} <- map(outputs, "outputs") do
-      {:ok,
-       %{
-         inputs: Signature.dump(signature.inputs, inputs),
-         outputs: Signature.dump(signature.outputs, outputs)
-       }}
-    else
-      _other -> :error
-    end
-  end
-
-  defp demo(_other, _signature), do: :error
-
-  defp named(%{"inputs" => inputs, "outputs" => outputs}), do: %{inputs: inputs, outputs: outputs}
-  defp named(demo), do: demo
-
-  @doc false
-  def lm_or_name(name) when is_atom(name) and name not in [nil, true, false],
-    do: {:ok, Atom.to_string(name)}
-
-  def lm_or_name(name) when is_binary(name) and name != "", do: {:ok, name}
-  def lm_or_name(options), do: Config.lm(options)
-
-  defp invalid(message), do: {:error, Error.new(:invalid_params, message)}
-
-  defp unexpected(method, result) do
-    shown = inspect(result, limit: 5, printable_limit: 80)
-    {:error, Error.new(:internal_error, "the bridge answered #{method} with #{shown}")}
-  end
 
   defp bang!({:ok, result}), do: result
   defp bang!({:error, error}), do: raise(error)

@@ -359,7 +359,36 @@ defmodule DSPexTest do
 
     assert {:error, %Error{code: :invalid_params, message: message}} = DSPex.load(name, %{})
     assert message == "this is no state that DSPex.dump/2 gave"
-    assert {:error, %Error{code: :invalid_params}} = DSPex.load(name, "state.json")
+    assert {:error, %Error{code: :invalid_params}} = DSPex.load(name, "")
+  end
+
+  test "a state in a file is loaded by its path, and the journal has what was in it", %{
+    name: name,
+    peer: peer
+  } do
+    state = %{"signature" => %{"inputs" => [%{"name" => "q"}], "outputs" => [%{"name" => "a"}]}}
+    load = fn -> DSPex.load(name, "a/qa.json", program: "qa") end
+    task = async(load)
+    {id, %{"path" => "a/qa.json", "program" => "qa"} = params, peer} = Peer.request(peer, "load")
+
+    {id, %{"program" => "qa"}, peer} =
+      peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
+
+    peer = Peer.respond(peer, id, %{state: state})
+    assert {:ok, %Program{id: "qa", signature: signature}} = await(task)
+    assert to_string(signature) == "q: str -> a: str"
+    assert DSPex.Instance.signature(name, "qa") == signature
+
+    # One that needs tools which it is not given is not left behind.
+    task = async(load)
+    {id, params, peer} = Peer.request(peer, "load")
+    {id, _params, peer} = peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
+    peer = Peer.respond(peer, id, %{state: Map.put(state, "tools", [%{"name" => "search"}])})
+    {id, %{"program" => "qa"}, peer} = Peer.request(peer, "delete")
+    Peer.respond(peer, id, %{deleted: true})
+    assert {:error, %Error{code: :invalid_params, message: message}} = await(task)
+    assert message =~ "the state has the tools search"
+    assert DSPex.Instance.signature(name, "qa") == nil
   end
 
   test "configure sends LMs with their keys", %{name: name, peer: peer} do

@@ -104,6 +104,9 @@ defmodule DSPex.Connection do
   # The caller no longer waits.
   def handle_cast({:abandon, ref}, state), do: {:noreply, abandon(state, ref)}
 
+  # The caller waits for what comes of it.
+  def handle_cast({:cancel, ref}, state), do: {:noreply, cancel(state, ref)}
+
   def handle_cast({:grant, ref, n}, state) do
     case Calls.id(state.calls, ref) do
       {:ok, id} -> {:noreply, notify(state, "grant", %{id: id, n: n})}
@@ -328,7 +331,7 @@ defmodule DSPex.Connection do
         }
 
         {id, calls} = Calls.add(state.calls, call)
-        Callbacks.put_metrics(state.callbacks, id, request.metrics)
+        Callbacks.put_functions(state.callbacks, id, request.functions)
         transmit(%{state | outbox: outbox, calls: calls})
 
       :full ->
@@ -353,6 +356,22 @@ defmodule DSPex.Connection do
     end
   end
 
+  defp cancel(state, key) do
+    with {:ok, id} <- Calls.id(state.calls, key),
+         {:dropped, outbox} <- Outbox.drop(state.outbox, id) do
+      error = Error.new(:cancelled, "the request was cancelled before it was sent")
+      finish(%{state | outbox: outbox}, id, {:error, error})
+    else
+      :absent ->
+        {:ok, id} = Calls.id(state.calls, key)
+        notify(state, "cancel", %{id: id})
+
+      # It has been answered.
+      :error ->
+        state
+    end
+  end
+
   defp finish(state, id, answer) do
     {:ok, call} = Calls.fetch(state.calls, id)
     if is_reference(call.reply), do: answer(call.reply, answer)
@@ -361,7 +380,7 @@ defmodule DSPex.Connection do
 
   defp forget(state, id) do
     {_call, calls} = Calls.pop(state.calls, id)
-    Callbacks.drop_metrics(state.callbacks, id)
+    Callbacks.drop_functions(state.callbacks, id)
     %{state | calls: calls}
   end
 
@@ -463,7 +482,9 @@ defmodule DSPex.Connection do
 
   # What cannot be read confirms nothing.
   defp record(journal, entry, {:ok, frame}) do
-    with {:ok, _result} <- Caller.read(frame), do: Journal.record(journal, entry)
+    with {:ok, result} <- Caller.read(frame),
+         {:ok, entry} <- Journal.entry(entry, result),
+         do: Journal.record(journal, entry)
   end
 
   # To whoever made the request; after its answer there is nobody.

@@ -33,12 +33,24 @@ defmodule DSPex.Instance do
          do: Caller.request(pid, method, params, timeout, options)
   end
 
-  @doc "Begins a request that listens; see `DSPex.Connection.Caller.open/6`."
-  @spec open(term(), String.t(), map(), timeout(), [Caller.option()]) ::
+  @doc "Begins a request, which may listen; see `DSPex.Connection.Caller.open/6`."
+  @spec open(term(), String.t(), map(), timeout(), boolean()) ::
           {:ok, Caller.t()} | {:error, Error.t()}
-  def open(server, method, params, timeout, options \\ []) do
+  def open(server, method, params, timeout, listens?) do
     with {:ok, pid} <- whereis(server),
-         do: Caller.open(pid, method, params, timeout, true, options)
+         do: Caller.open(pid, method, params, timeout, listens?)
+  end
+
+  @doc "Writes down what no answer of the bridge confirms by itself."
+  @spec record(atom(), Journal.entry()) :: :ok
+  def record(server, entry), do: Journal.record(journal(server), entry)
+
+  @doc "The tools of a program as the instance's journal knows them."
+  @spec tools(term(), String.t()) :: [DSPex.Tool.t()]
+  def tools(server, program) do
+    if is_atom(server) and :ets.whereis(journal(server)) != :undefined,
+      do: Journal.tools(journal(server), program),
+      else: []
   end
 
   @doc "The signature of a program as the instance's journal knows it, `nil` where it does not."

@@ -8,18 +8,29 @@ defmodule DSPex.Journal do
   use GenServer
 
   alias DSPex.{Config, Signature, Tool}
+  alias DSPex.Protocol.Message
 
   @type body :: (... -> binary())
 
   @type entry ::
           {:configure, Config.t()}
           | {:put, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
+          | {:derived, program :: String.t(), Signature.t() | nil, [Tool.t()]}
           | {:delete, program :: String.t()}
 
   @spec start_link(name: atom(), configuration: Config.t()) :: GenServer.on_start()
   def start_link(options) do
     GenServer.start_link(__MODULE__, options)
   end
+
+  @doc "An entry with what only the answer to its request tells: the state that an optimizer found."
+  @spec entry(entry(), term()) :: {:ok, entry()} | {:error, DSPex.Error.t()}
+  def entry({:derived, program, signature, tools}, %{"state" => state}) do
+    with {:ok, body} <- Message.body("load", %{program: program, state: state, replace: true}),
+         do: {:ok, {:put, program, fn -> body end, signature, tools}}
+  end
+
+  def entry(entry, _result), do: {:ok, entry}
 
   @doc "Writes down what the bridge has confirmed."
   @spec record(atom(), entry()) :: :ok
@@ -46,6 +57,15 @@ defmodule DSPex.Journal do
   @spec programs(atom()) :: [{String.t(), body()}]
   def programs(journal) do
     :ets.select(journal, [{{{:program, :"$1"}, :"$2", :_, :_}, [], [{{:"$1", :"$2"}}]}])
+  end
+
+  @doc "The tools of a program."
+  @spec tools(atom(), String.t()) :: [Tool.t()]
+  def tools(journal, program) do
+    case :ets.lookup(journal, {:program, program}) do
+      [{_key, _body, _signature, tools}] -> Map.values(tools)
+      [] -> []
+    end
   end
 
   @doc "The signature of a program as Elixir knows it, `nil` where it does not."

@@ -21,6 +21,8 @@ defmodule DSPex.Prediction do
 
   @behaviour Access
 
+  alias DSPex.Usage
+
   @type t :: %__MODULE__{
           outputs: %{optional(atom() | String.t()) => term()},
           usage: %{
@@ -41,7 +43,7 @@ defmodule DSPex.Prediction do
     :program,
     :cost_usd,
     :lm,
-    usage: %{prompt_tokens: 0, completion_tokens: 0, total_tokens: 0},
+    usage: Usage.none(),
     duration_ms: 0,
     cached: false
   ]
@@ -49,8 +51,6 @@ defmodule DSPex.Prediction do
   @doc false
   @spec new(map(), map()) :: t()
   def new(result, outputs) do
-    usage = Map.get(result, "usage") || %{}
-
     %__MODULE__{
       outputs: outputs,
       program: result["program"],
@@ -58,11 +58,7 @@ defmodule DSPex.Prediction do
       duration_ms: Map.get(result, "duration_ms", 0),
       lm: result["lm"],
       cached: Map.get(result, "cached", false),
-      usage: %{
-        prompt_tokens: Map.get(usage, "prompt_tokens", 0),
-        completion_tokens: Map.get(usage, "completion_tokens", 0),
-        total_tokens: Map.get(usage, "total_tokens", 0)
-      }
+      usage: Usage.from_wire(result["usage"])
     }
   end
 

@@ -37,8 +37,11 @@ defmodule DSPex.Program do
       end
 
   `DSPex.execute/3`, `DSPex.create/3` and the others take the module where they take a program. It is
-  made when it is first needed, under its name as the id: a state that is loaded under this id stands
-  in for it.
+  made when it is first needed, under its name as the id. A state of it, such as that of an optimized
+  one, stands in for it where it is loaded so:
+
+      {:ok, optimization} = DSPex.optimize(QABot, trainset)
+      {:ok, _} = DSPex.load(MyApp.DSPex, optimization.state, program: QABot, replace: true)
 
   ## Options
 

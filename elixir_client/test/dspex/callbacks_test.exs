@@ -436,9 +436,9 @@ defmodule DSPex.CallbacksTest do
 
     test "is found while its request is in flight, and not after" do
       metrics = %{
-        "exact" => fn example, prediction -> example["outputs"] == prediction end,
-        "picky" => fn _example, _prediction -> raise "cannot judge" end,
-        "vague" => fn _example, _prediction -> {:some, 1} end
+        "exact" => fn example, prediction, _trace -> example["outputs"] == prediction end,
+        "picky" => fn _example, _prediction, _trace -> raise "cannot judge" end,
+        "vague" => fn _example, _prediction, _trace -> {:some, 1} end
       }
 
       run = evaluate(metrics)
@@ -457,12 +457,12 @@ defmodule DSPex.CallbacksTest do
       Peer.respond(run.peer, run.run, %{score: 1.0})
       assert {:ok, %{"score" => 1.0}} = await(run.task)
       assert {6, {:error, %{code: :not_found}}, _run} = run |> measure(6, "exact") |> answer()
-      assert :ets.info(state(run.name).callbacks.metrics, :size) == 0
+      assert :ets.info(state(run.name).callbacks.functions, :size) == 0
     end
 
     test "is gone with the caller" do
       {name, peer, _listener} = ready()
-      metrics = %{"exact" => fn _, _ -> 1 end}
+      metrics = %{"exact" => fn _, _, _ -> 1 end}
       call = fn -> Caller.request(connection(name), "evaluate", %{}, 5000, metrics: metrics) end
       caller = spawn(call)
       {id, _params, peer} = Peer.request(peer, "evaluate")

@@ -39,6 +39,13 @@ defmodule DSPex.ProgramTest do
     end
   end
 
+  defmodule Styled do
+    use DSPex.Signature
+    input(:question, :string)
+    input(:temperature, :float, default: 0.5, variable: [low: 0, high: 2])
+    output(:answer, :string)
+  end
+
   test "a module says what its program is made of" do
     assert %{
              server: DSPex,
@@ -132,6 +139,17 @@ defmodule DSPex.ProgramTest do
       {id, _params, peer} = Peer.request(peer, "ping")
       Peer.respond(peer, id, %{payload: 1})
       assert await(task) == {:ok, 1}
+    end
+
+    test "a signature's variables go along, those of the call before them", %{
+      name: name,
+      peer: peer
+    } do
+      variable = %{kind: "text", applies_to: "instructions", choices: ["a", "b"]}
+      {_program, params, peer} = create(name, peer, Styled, variables: [tone: variable])
+      assert Map.keys(params["variables"]) == ["temperature", "tone"]
+      {_program, params, _peer} = create(name, peer, "q -> a", program: "plain")
+      refute is_map_key(params, "variables")
     end
 
     test "the options of a call go before those of the module", %{name: name, peer: peer} do

@@ -9,8 +9,9 @@ defmodule DSPex.Test.Bridge do
   def start(options \\ []) do
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
     options = Keyword.put_new_lazy(options, :command, &command/0)
-    ExUnit.Callbacks.start_supervised!({DSPex, Keyword.put_new(options, :name, name)})
-    name
+    options = Keyword.put_new(options, :name, name)
+    ExUnit.Callbacks.start_supervised!({DSPex, options})
+    options[:name]
   end
 
   @doc "The command of the bridge."

@@ -11,7 +11,13 @@ defmodule DSPex.Connection.Callback do
   alias DSPex.{Error, Journal, Tool}
   alias DSPex.Protocol.Message
 
-  @type context :: %{server: atom(), journal: atom(), metrics: :ets.table()}
+  @type context :: %{server: atom(), journal: atom(), functions: :ets.table()}
+
+  @typedoc "Functions by name that are there while one request is."
+  @type functions :: %{
+          metrics: %{optional(String.t()) => (map(), map(), [map()] | nil -> term())},
+          tools: %{optional(String.t()) => Tool.t()}
+        }
 
   # Of an error's message; it stands in the prompt of the next step.
   @max_message_chars 2000
@@ -34,7 +40,7 @@ defmodule DSPex.Connection.Callback do
 
   defp call("call_tool", params, context) do
     with %{"program" => program, "tool" => name, "args" => args} when is_map(args) <- params,
-         {:ok, tool} <- tool(context.journal, program, name),
+         {:ok, tool} <- tool(context, params["request"], program, name),
          {:ok, args} <- Tool.load_args(tool, args) do
       about = %{
         server: context.server,
@@ -56,8 +62,10 @@ defmodule DSPex.Connection.Callback do
 
   defp call("call_metric", params, context) do
     with %{"metric" => name, "example" => example, "prediction" => prediction} <- params,
-         {:ok, metric} <- metric(context.metrics, params["request"], name) do
-      run(:metric_error, "the metric #{name}", fn -> metric.(example, prediction) end)
+         {:ok, metric} <- metric(context.functions, params["request"], name) do
+      run(:metric_error, "the metric #{name}", fn ->
+        metric.(example, prediction, params["trace"])
+      end)
     else
       {:error, error} ->
         {:error, error}
@@ -67,16 +75,22 @@ defmodule DSPex.Connection.Callback do
     end
   end
 
-  defp tool(journal, program, name) do
-    case Journal.tool(journal, program, name) do
+  defp tool(context, request, program, name) do
+    own =
+      case :ets.lookup(context.functions, request) do
+        [{_request, %{tools: tools}}] -> tools[name]
+        [] -> nil
+      end
+
+    case own || Journal.tool(context.journal, program, name) do
       nil -> not_found("tool", name, "the program has no tool #{shown(name)} here")
       tool -> {:ok, tool}
     end
   end
 
-  defp metric(metrics, request, name) do
-    case :ets.lookup(metrics, request) do
-      [{_request, %{^name => metric}}] -> {:ok, metric}
+  defp metric(functions, request, name) do
+    case :ets.lookup(functions, request) do
+      [{_request, %{metrics: %{^name => metric}}}] -> {:ok, metric}
       _none -> not_found("metric", name, "the request has no metric #{shown(name)} here")
     end
   end

@@ -7,24 +7,24 @@ defmodule DSPex.Connection.Callbacks do
   alias DSPex.Connection.Callback
   alias DSPex.Error
 
-  @enforce_keys [:supervisor, :limit, :context, :metrics]
+  @enforce_keys [:supervisor, :limit, :context, :functions]
   defstruct @enforce_keys ++ [by_id: %{}, by_ref: %{}]
 
   @type t :: %__MODULE__{
           supervisor: atom(),
           limit: pos_integer(),
           context: Callback.context(),
-          metrics: :ets.table(),
+          functions: :ets.table(),
           by_id: %{optional(non_neg_integer()) => Task.t()},
           by_ref: %{optional(reference()) => non_neg_integer()}
         }
 
-  @doc "None as yet; at most `limit` at one time. The process that calls this owns the metrics."
+  @doc "None as yet; at most `limit` at one time. The process that calls this owns what requests bring."
   @spec new(atom(), atom(), atom(), pos_integer()) :: t()
   def new(server, supervisor, journal, limit) do
-    metrics = :ets.new(__MODULE__, [:protected, read_concurrency: true])
-    context = %{server: server, journal: journal, metrics: metrics}
-    %__MODULE__{supervisor: supervisor, limit: limit, context: context, metrics: metrics}
+    functions = :ets.new(__MODULE__, [:protected, read_concurrency: true])
+    context = %{server: server, journal: journal, functions: functions}
+    %__MODULE__{supervisor: supervisor, limit: limit, context: context, functions: functions}
   end
 
   @doc """
@@ -105,18 +105,18 @@ defmodule DSPex.Connection.Callbacks do
     }
   end
 
-  @doc "Has the metrics of a request found by its id."
-  @spec put_metrics(t(), non_neg_integer(), map()) :: :ok
-  def put_metrics(_callbacks, _id, none) when none == %{}, do: :ok
+  @doc "Has the functions that came with a request found by its id."
+  @spec put_functions(t(), non_neg_integer(), Callback.functions()) :: :ok
+  def put_functions(_callbacks, _id, %{metrics: none, tools: none}) when none == %{}, do: :ok
 
-  def put_metrics(callbacks, id, metrics) do
-    :ets.insert(callbacks.metrics, {id, metrics})
+  def put_functions(callbacks, id, functions) do
+    :ets.insert(callbacks.functions, {id, functions})
     :ok
   end
 
-  @spec drop_metrics(t(), non_neg_integer()) :: :ok
-  def drop_metrics(callbacks, id) do
-    :ets.delete(callbacks.metrics, id)
+  @spec drop_functions(t(), non_neg_integer()) :: :ok
+  def drop_functions(callbacks, id) do
+    :ets.delete(callbacks.functions, id)
     :ok
   end
 end

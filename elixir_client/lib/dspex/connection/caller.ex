@@ -28,18 +28,21 @@ defmodule DSPex.Connection.Caller do
           give_up_at: integer() | :infinity
         }
 
-  @type listener :: (method :: String.t(), params :: map() -> any())
+  @typedoc "What it answers means nothing, but for `:stop`: the request is cancelled."
+  @type listener :: (method :: String.t(), params :: map() -> :stop | any())
 
   @typedoc """
     * `:entry` - makes the journal's entry, which is written once the bridge has confirmed the
       request, of the body that makes the request again: without the deadline, which was this call's
       alone.
     * `:metrics` - functions by name that `call_metric` finds while the request is in flight.
+    * `:tools` - those of a program that is sent along, and so is in no journal.
     * `:listener` - called in this process with each notification about the request; for `request/5`.
   """
   @type option ::
           {:entry, nil | (Journal.body() -> Journal.entry())}
-          | {:metrics, %{optional(String.t()) => (map(), map() -> term())}}
+          | {:metrics, %{optional(String.t()) => (map(), map(), [map()] | nil -> term())}}
+          | {:tools, [DSPex.Tool.t()]}
           | {:listener, listener() | nil}
 
   @type result :: {:ok, term()} | {:error, Error.t()}
@@ -72,7 +75,7 @@ defmodule DSPex.Connection.Caller do
         result
 
       {:notification, method, params} ->
-        listener.(method, params)
+        if listener.(method, params) == :stop, do: cancel(exchange)
         await(exchange, listener)
     end
   end
@@ -100,7 +103,7 @@ defmodule DSPex.Connection.Caller do
         size: byte_size(body) + @max_envelope_bytes,
         entry: entry,
         listens?: listens?,
-        metrics: Keyword.get(options, :metrics, %{})
+        functions: functions(options)
       }
 
       GenServer.cast(pid, {:request, request})
@@ -114,6 +117,11 @@ defmodule DSPex.Connection.Caller do
          give_up_at: give_up_at(timeout)
        }}
     end
+  end
+
+  defp functions(options) do
+    tools = Map.new(Keyword.get(options, :tools, []), &{&1.name, &1})
+    %{metrics: Keyword.get(options, :metrics, %{}), tools: tools}
   end
 
   defp whereis(connection) do
@@ -206,6 +214,13 @@ defmodule DSPex.Connection.Caller do
   @doc "Lets the bridge send `n` more chunks."
   @spec grant(t(), pos_integer()) :: :ok
   def grant(exchange, n), do: GenServer.cast(exchange.connection, {:grant, exchange.ref, n})
+
+  @doc """
+  Has a request cancelled whose answer is still awaited: `cancelled`, or what the bridge makes of it.
+  Any process may do so.
+  """
+  @spec cancel(t()) :: :ok
+  def cancel(exchange), do: GenServer.cast(exchange.connection, {:cancel, exchange.ref})
 
   @doc "Ends a request that nobody wants any more: it is cancelled, unless it has been answered."
   @spec close(t()) :: :ok

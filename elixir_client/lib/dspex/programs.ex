@@ -1,0 +1,321 @@
+defmodule DSPex.Programs do
+  @moduledoc false
+  # The programs of an instance: made, loaded, dumped, described, deleted.
+
+  import DSPex.Arguments
+
+  alias DSPex.{Error, Instance, Journal, Limits, Options, Program, Signature, Tool}
+
+  # A first call waits for Python and DSPy to start.
+  @default_timeout 60_000
+
+  @timeout {:timeout, "milliseconds until the work is cancelled, or `:infinity`.",
+            @default_timeout}
+
+  # What a program is made of, whether it is registered or not.
+  @program_schema [
+    module:
+      {:name,
+       "a DSPy module: `:predict` (the default), `:chain_of_thought`, `:react`, `:refine`, " <>
+         "`:best_of_n`, `:multi_chain_comparison`, `:program_of_thought`, `:code_act`…"},
+    options: {:map, "parameters of the module: `max_iters:` of `:react`."},
+    lm: {:name, "the name of the LM that it uses, one of `lms:`."},
+    adapter: {:name, "`:chat`, `:json` or `:xml`."},
+    config: {:map, "parameters of the LM, such as `temperature:`."},
+    instructions: {:string, "in place of the signature's own."},
+    demos: {:list, "demonstrations: a list of `%{inputs: %{...}, outputs: %{...}}`."},
+    tools: {{:is, &Tool.list/1}, "functions that `:react` may call: a list of `DSPex.Tool`s."},
+    limits:
+      {{:is, &Limits.option/1},
+       "ceilings of its LM calls: `max_cost_usd:`, `max_tokens:`, `max_calls:`, " <>
+         "`requests_per_minute:`, `max_concurrency:`."}
+  ]
+
+  @create_schema [program: {:name, "the program's id; one is made where there is none."}] ++
+                   @program_schema ++
+                   [
+                     variables:
+                       {:map,
+                        "what the optimizer `:variables` may choose, by name; see the protocol's " <>
+                          "specification. Inputs with `variable: true` are among them."},
+                     replace: {:boolean, "whether a program of that id is replaced."},
+                     timeout: @timeout
+                   ]
+
+  @load_schema [
+    program:
+      {{:is, &__MODULE__.load_as/1},
+       "the id to have it under, one is made where there is none; or a module that uses " <>
+         "`DSPex.Program`, which it then stands in for: with `replace: true`, if that has run."},
+    tools:
+      {{:is, &Tool.list/1},
+       "the functions of the state's tools, which it has by name alone: a list of `DSPex.Tool`s."},
+    replace: {:boolean, "whether a program of that id is replaced."},
+    timeout: @timeout
+  ]
+
+  @list_schema [prefix: {:string, "only programs whose id begins with it."}, timeout: @timeout]
+
+  @spec create_schema() :: Options.schema()
+  def create_schema, do: @create_schema
+
+  @spec program_schema() :: Options.schema()
+  def program_schema, do: @program_schema
+
+  @spec load_schema() :: Options.schema()
+  def load_schema, do: @load_schema
+
+  @spec list_schema() :: Options.schema()
+  def list_schema, do: @list_schema
+
+  @doc false
+  # A check of `DSPex.Options`: the id, and the signature where that is known.
+  def load_as(name) when is_binary(name) and name != "", do: {:ok, {name, nil}}
+
+  def load_as(name) when is_atom(name) and name not in [nil, true, false] do
+    case Program.definition(name) do
+      nil -> {:ok, {Atom.to_string(name), nil}}
+      definition -> {:ok, {definition.program, definition.signature}}
+    end
+  end
+
+  def load_as(_other), do: {:error, "expected a name, or a module that uses DSPex.Program"}
+
+  @spec create(atom(), term(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
+  def create(server, signature, options) do
+    options = with_definition(Program.definition(signature), options)
+
+    with {:ok, options} <- check(options, @create_schema),
+         {timeout, options} = Keyword.pop!(options, :timeout),
+         {:ok, params, signature, tools} <- create_params(signature, options) do
+      params = params |> Map.put_new_lazy(:program, &make_id/0) |> with_variables(signature)
+      make(server, "create", params, timeout, signature, tools)
+    end
+  end
+
+  # What a module says of its program, which the options of the call go before.
+  defp with_definition(nil, options), do: options
+
+  defp with_definition(definition, options) do
+    if Keyword.keyword?(options) do
+      own = [program: definition.program] ++ definition.options
+
+      Keyword.merge(own, options, fn
+        :config, config, over -> Program.merge_config(config, over)
+        _name, _value, over -> over
+      end)
+    else
+      options
+    end
+  end
+
+  # Those that are given go before those of the signature.
+  defp with_variables(params, signature) do
+    case Map.merge(Signature.variables(signature), named(Map.get(params, :variables, %{}))) do
+      none when none == %{} -> Map.delete(params, :variables)
+      variables -> Map.put(params, :variables, variables)
+    end
+  end
+
+  defp named(variables), do: Map.new(variables, fn {name, about} -> {to_string(name), about} end)
+
+  @doc "The parameters of a program that is made of a signature and checked options."
+  @spec create_params(term(), keyword()) ::
+          {:ok, map(), Signature.t(), [Tool.t()]} | {:error, Error.t()}
+  def create_params(signature, options) do
+    {tools, options} = Keyword.pop(options, :tools)
+    {demos, options} = Keyword.pop(options, :demos)
+
+    with {:ok, signature} <- Signature.fetch(signature),
+         {:ok, demos} <- examples(demos || [], signature, "demos") do
+      params =
+        options
+        |> Map.new()
+        |> Map.put(:signature, Signature.to_wire(signature))
+        |> put_some(:demos, demos)
+        |> put_some(:tools, Enum.map(tools || [], &Tool.to_wire/1))
+
+      {:ok, params, signature, tools || []}
+    end
+  end
+
+  defp put_some(params, _name, []), do: params
+  defp put_some(params, name, values), do: Map.put(params, name, values)
+
+  @doc "A program that is a module is made when it is first needed."
+  @spec made(atom(), term()) :: {:ok, term()} | {:error, Error.t()}
+  def made(server, program) do
+    case Program.definition(program) do
+      nil ->
+        {:ok, program}
+
+      %{program: id, signature: signature} ->
+        if Instance.signature(server, id) == signature,
+          do: {:ok, id},
+          else: create(server, program, replace: true)
+    end
+  end
+
+  defp made_id(server, program) do
+    with {:ok, program} <- made(server, program), do: id(program)
+  end
+
+  @doc "The signature of a program. The journal knows best: it may have been replaced."
+  @spec signature(atom(), term(), String.t()) :: Signature.t() | nil
+  def signature(server, program, id) do
+    case {Instance.signature(server, id), program} do
+      {nil, %Program{signature: signature}} -> signature
+      {found, _program} -> found
+    end
+  end
+
+  @spec delete(atom(), term()) :: :ok | {:error, Error.t()}
+  def delete(server, program) do
+    with {:ok, id} <- id(program),
+         entry = fn _body -> {:delete, id} end,
+         {:ok, _result} <-
+           Instance.request(server, "delete", %{program: id}, @default_timeout, entry: entry) do
+      :ok
+    end
+  end
+
+  @spec list(atom(), keyword()) :: {:ok, [map()]} | {:error, Error.t()}
+  def list(server, options) do
+    with {:ok, options} <- check(options, @list_schema),
+         {timeout, options} = Keyword.pop!(options, :timeout),
+         {:ok, result} <- Instance.request(server, "list", Map.new(options), timeout) do
+      case result do
+        %{"programs" => programs} when is_list(programs) -> {:ok, programs}
+        other -> unexpected("list", other)
+      end
+    end
+  end
+
+  @spec describe(atom(), term()) :: {:ok, map()} | {:error, Error.t()}
+  def describe(server, program) do
+    with {:ok, id} <- made_id(server, program),
+         do: Instance.request(server, "describe", %{program: id}, @default_timeout)
+  end
+
+  @spec dump(atom(), term()) :: {:ok, map()} | {:error, Error.t()}
+  def dump(server, program) do
+    with {:ok, id} <- made_id(server, program),
+         {:ok, result} <- Instance.request(server, "dump", %{program: id}, @default_timeout) do
+      case result do
+        %{"state" => state} when is_map(state) and not is_struct(state) -> {:ok, state}
+        other -> unexpected("dump", other)
+      end
+    end
+  end
+
+  @spec save(atom(), term(), String.t()) :: {:ok, map()} | {:error, Error.t()}
+  def save(server, program, path) when is_binary(path) and path != "" do
+    with {:ok, id} <- made_id(server, program) do
+      Instance.request(server, "save", %{program: id, path: path}, @default_timeout)
+    end
+  end
+
+  def save(_server, _program, _path), do: invalid("a path is a string")
+
+  @spec load(atom(), term(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
+  def load(_server, "", _options), do: invalid("a path is a string that is not empty")
+
+  def load(server, source, options) do
+    with {:ok, options} <- check(options, @load_schema) do
+      {timeout, options} = Keyword.pop!(options, :timeout)
+      {tools, options} = Keyword.pop(options, :tools, [])
+      {{id, signature}, options} = Keyword.pop_lazy(options, :program, fn -> {make_id(), nil} end)
+      params = options |> Map.new() |> Map.put(:program, id)
+
+      if is_binary(source),
+        do: load_path(server, Map.put(params, :path, source), timeout, signature, tools),
+        else: load_state(server, params, source, timeout, signature, tools)
+    end
+  end
+
+  defp load_state(server, params, state, timeout, signature, tools) do
+    with {:ok, state} <- map(state, "the state"),
+         {:ok, signature} <- state_signature(state, signature),
+         :ok <- state_tools(state, tools),
+         do: make(server, "load", Map.put(params, :state, state), timeout, signature, tools)
+  end
+
+  # The file may be another one tomorrow: the journal has what was in it, and not its path.
+  defp load_path(server, params, timeout, signature, tools) do
+    with {:ok, program} <- make(server, "load", params, timeout, nil, tools),
+         {:ok, state} <- dump(server, program.id),
+         {:ok, signature} <- or_not_at_all(server, program, state_signature(state, signature)),
+         :ok <- or_not_at_all(server, program, state_tools(state, tools)),
+         derived = {:derived, program.id, signature, tools},
+         {:ok, entry} <- Journal.entry(derived, %{"state" => state}) do
+      Instance.record(server, entry)
+      {:ok, %{program | signature: signature}}
+    end
+  end
+
+  defp or_not_at_all(_server, _program, ok) when ok == :ok or elem(ok, 0) == :ok, do: ok
+
+  defp or_not_at_all(server, program, {:error, error}) do
+    _gone = delete(server, program)
+    {:error, error}
+  end
+
+  # That of a module has the names and types of Elixir, and has to be of the same fields.
+  defp state_signature(%{"signature" => of_state}, signature) do
+    with {:ok, of_state} <- Signature.fetch(of_state) do
+      cond do
+        signature == nil ->
+          {:ok, of_state}
+
+        names(signature) == names(of_state) ->
+          {:ok, signature}
+
+        true ->
+          invalid("the state is of #{of_state}, and the module of #{signature}")
+      end
+    end
+  end
+
+  defp state_signature(_other, _signature),
+    do: invalid("this is no state that DSPex.dump/2 gave")
+
+  defp names(signature) do
+    for fields <- [Signature.prompt_inputs(signature), signature.outputs],
+        do: fields |> Enum.map(&to_string(&1.name)) |> Enum.sort()
+  end
+
+  defp state_tools(state, tools) do
+    wanted = for %{"name" => name} <- List.wrap(state["tools"]), do: name
+
+    case wanted -- Enum.map(tools, & &1.name) do
+      [] ->
+        :ok
+
+      missing ->
+        invalid("the state has the tools #{Enum.join(missing, ", ")}: give them as tools:")
+    end
+  end
+
+  defp make(server, method, params, timeout, signature, tools) do
+    entry = fn body -> {:put, params.program, body, signature, tools} end
+
+    case Instance.request(server, method, params, timeout, entry: entry) do
+      {:ok, %{"program" => id, "module" => module, "revision" => revision} = result} ->
+        {:ok,
+         %Program{
+           id: id,
+           module: module,
+           signature: signature,
+           revision: revision,
+           input_schema: Map.get(result, "input_schema", %{}),
+           output_schema: Map.get(result, "output_schema", %{})
+         }}
+
+      {:ok, other} ->
+        unexpected(method, other)
+
+      {:error, error} ->
+        {:error, error}
+    end
+  end
+end
