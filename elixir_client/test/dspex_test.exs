@@ -368,25 +368,25 @@ defmodule DSPexTest do
   } do
     state = %{"signature" => %{"inputs" => [%{"name" => "q"}], "outputs" => [%{"name" => "a"}]}}
     load = fn -> DSPex.load(name, "a/qa.json", program: "qa") end
-    task = async(load)
+    task = Task.async(load)
     {id, %{"path" => "a/qa.json", "program" => "qa"} = params, peer} = Peer.request(peer, "load")
 
     {id, %{"program" => "qa"}, peer} =
       peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
 
     peer = Peer.respond(peer, id, %{state: state})
-    assert {:ok, %Program{id: "qa", signature: signature}} = await(task)
+    assert {:ok, %Program{id: "qa", signature: signature}} = Task.await(task)
     assert to_string(signature) == "q: str -> a: str"
     assert DSPex.Instance.signature(name, "qa") == signature
 
     # One that needs tools which it is not given is not left behind.
-    task = async(load)
+    task = Task.async(load)
     {id, params, peer} = Peer.request(peer, "load")
     {id, _params, peer} = peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
     peer = Peer.respond(peer, id, %{state: Map.put(state, "tools", [%{"name" => "search"}])})
     {id, %{"program" => "qa"}, peer} = Peer.request(peer, "delete")
     Peer.respond(peer, id, %{deleted: true})
-    assert {:error, %Error{code: :invalid_params, message: message}} = await(task)
+    assert {:error, %Error{code: :invalid_params, message: message}} = Task.await(task)
     assert message =~ "the state has the tools search"
     assert DSPex.Instance.signature(name, "qa") == nil
   end
