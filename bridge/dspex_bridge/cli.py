@@ -25,6 +25,9 @@ DSPy programs for Elixir, and for any other language, over a port.
 commands:
   bridge       serve DSPy programs on stdin and stdout, for a program that spawned it
   run          run one program once and print its outputs
+  evaluate     score a program on labelled examples
+  optimize     make a program better by labelled examples
+  dataset      write the labelled examples that come with DSPex
   doctor       check what DSPex needs on this machine and say what to do about it
   record       run a command, and record what the LMs of its bridges answer
   conformance  check that a bridge, or a client, keeps to the protocol
@@ -49,9 +52,21 @@ def main() -> NoReturn:
     if command == "bridge":
         bridge(arguments[1:])
     if command == "run":
-        from .run import main as run
+        from .commands.run import main as run
 
         sys.exit(run(arguments[1:]))
+    if command == "evaluate":
+        from .commands.evaluate import main as evaluate
+
+        sys.exit(evaluate(arguments[1:]))
+    if command == "optimize":
+        from .commands.optimize import main as optimize
+
+        sys.exit(optimize(arguments[1:]))
+    if command == "dataset":
+        from .commands.dataset import main as dataset
+
+        sys.exit(dataset(arguments[1:]))
     if command == "doctor":
         from .doctor import main as doctor
 

@@ -27,7 +27,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
     ("dspex_bridge.cli", "dspex_bridge.__main__"),
     # Clients of the bridge: the other commands, and what test suites of others use.
     (
-        "dspex_bridge.run",
+        "dspex_bridge.commands",
         "dspex_bridge.doctor",
         "dspex_bridge.record",
         "dspex_bridge.conformance",
