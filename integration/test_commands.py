@@ -76,6 +76,17 @@ def test_a_data_set_is_written_as_lines_of_json(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == load("support_messages", "val")
 
 
+def test_a_data_set_that_nobody_reads_to_its_end_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*DSPEX, "dataset", "support_messages", "test"]
+    done = subprocess.run(
+        command, env=ENV, stdout=writer, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_program_has_the_same_score_on_each_kind_of_file(tmp_path: Path, kind: str) -> None:
     examples = load("support_messages", "val")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import ArgumentParser
 from typing import TYPE_CHECKING
@@ -25,6 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("split", choices=tuple(SPLITS))
     options = parser.parse_args(arguments)
-    for example in load(options.name, options.split):
-        sys.stdout.write(f"{json.dumps(example, ensure_ascii=False)}\n")
+    try:
+        for example in load(options.name, options.split):
+            sys.stdout.write(f"{json.dumps(example, ensure_ascii=False)}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads, `head` for instance, has enough; nor is the rest to be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
