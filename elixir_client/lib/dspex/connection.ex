@@ -22,7 +22,7 @@ defmodule DSPex.Connection do
   require Logger
 
   alias DSPex.{Error, Journal}
-  alias DSPex.Connection.{Callbacks, Caller, Calls, Failure, Handshake, Inbox, Outbox, Python}
+  alias DSPex.Connection.{Callbacks, Calls, Failure, Handshake, Inbox, Outbox, Python}
   alias DSPex.Connection.Calls.Call
   alias DSPex.Protocol.{Framing, Message}
 
@@ -466,7 +466,7 @@ defmodule DSPex.Connection do
         finish(state, id, answer)
 
       {:ok, %Call{reply: step}} ->
-        answer = with {:ok, frame} <- answer, do: Caller.read(frame)
+        answer = with {:ok, frame} <- answer, do: Handshake.read(step, frame)
         state = forget(state, id)
 
         shake_hands(
@@ -482,8 +482,7 @@ defmodule DSPex.Connection do
 
   # What cannot be read confirms nothing.
   defp record(journal, entry, {:ok, frame}) do
-    with {:ok, result} <- Caller.read(frame),
-         {:ok, entry} <- Journal.entry(entry, result),
+    with {:ok, entry} <- Inbox.result(frame, &Journal.entry(entry, &1)),
          do: Journal.record(journal, entry)
   end
 

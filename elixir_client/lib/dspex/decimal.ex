@@ -30,21 +30,31 @@ defmodule DSPex.Decimal do
   end
 
   @doc """
-  A `Decimal` where that library is loaded and can hold the number, else a `DSPex.Decimal`.
+  A `Decimal` where that library is loaded and can hold the number, else a `DSPex.Decimal`; `:error`
+  where the text is no number.
   """
-  @spec best(String.t()) :: {:ok, t() | struct()} | :error
+  @spec best(String.t()) :: t() | struct() | :error
   def best(text) when is_binary(text) do
-    with {:ok, decimal} <- new(text) do
-      library = @library
-
-      with true <- library?(),
-           {number, ""} <- library.parse(text) do
-        {:ok, number}
-      else
-        _none_or_signaling_nan -> {:ok, decimal}
-      end
+    cond do
+      not number?(text) -> :error
+      library?() -> of_library(text)
+      true -> of_text(text)
     end
   end
+
+  # It knows no signaling NaN.
+  defp of_library(text) do
+    library = @library
+
+    case library.parse(text) do
+      {number, ""} -> number
+      _part -> of_text(text)
+    end
+  end
+
+  # Made of one that is there, so that all share their keys.
+  defp of_text(text),
+    do: %{unquote(Macro.escape(%{__struct__: __MODULE__, text: "0"})) | text: text}
 
   # Asked once: where there is none, each further question would search the whole code path.
   defp library? do
@@ -65,38 +75,41 @@ defmodule DSPex.Decimal do
 
   def text(_other), do: :error
 
-  defp number?(<<sign, rest::binary>>) when sign in ~c"+-", do: unsigned?(rest)
-  defp number?(text), do: unsigned?(text)
+  # By hand and in one pass: a regular expression would try again from every digit of a long hostile
+  # text, and what is made here is made for each of a frame's decimals. So a digit is not even taken
+  # apart.
+  defp number?(text) when byte_size(text) == 1, do: text >= "0" and text <= "9"
+  defp number?(<<sign, rest::bits>>) when sign in ~c"+-", do: unsigned?(rest)
+  defp number?(<<text::bits>>), do: unsigned?(text)
 
   defp unsigned?("Infinity"), do: true
-  defp unsigned?("NaN" <> payload), do: match?({_count, ""}, digits(payload, 0))
-  defp unsigned?("sNaN" <> payload), do: match?({_count, ""}, digits(payload, 0))
+  defp unsigned?(<<"NaN", payload::bits>>), do: digits?(payload)
+  defp unsigned?(<<"sNaN", payload::bits>>), do: digits?(payload)
+  defp unsigned?(<<digit, rest::bits>>) when digit in ?0..?9, do: whole?(rest)
+  defp unsigned?(<<?., digit, rest::bits>>) when digit in ?0..?9, do: fraction?(rest)
+  defp unsigned?(<<_other::bits>>), do: false
 
-  defp unsigned?(text) do
-    {whole, rest} = digits(text, 0)
-    {fraction, rest} = fraction(rest)
-    whole + fraction > 0 and exponent?(rest)
-  end
+  # After a digit.
+  defp whole?(<<digit, rest::bits>>) when digit in ?0..?9, do: whole?(rest)
+  defp whole?(<<?., rest::bits>>), do: fraction?(rest)
+  defp whole?(<<rest::bits>>), do: exponent?(rest)
 
-  defp fraction("." <> rest), do: digits(rest, 0)
-  defp fraction(rest), do: {0, rest}
+  defp fraction?(<<digit, rest::bits>>) when digit in ?0..?9, do: fraction?(rest)
+  defp fraction?(<<rest::bits>>), do: exponent?(rest)
 
-  defp exponent?(""), do: true
+  defp exponent?(<<>>), do: true
 
-  defp exponent?(<<e, sign, rest::binary>>) when e in ~c"eE" and sign in ~c"+-",
-    do: digits_only?(rest)
+  defp exponent?(<<e, sign, digit, rest::bits>>)
+       when e in ~c"eE" and sign in ~c"+-" and digit in ?0..?9,
+       do: digits?(rest)
 
-  defp exponent?(<<e, rest::binary>>) when e in ~c"eE", do: digits_only?(rest)
-  defp exponent?(_other), do: false
+  defp exponent?(<<e, digit, rest::bits>>) when e in ~c"eE" and digit in ?0..?9,
+    do: digits?(rest)
 
-  defp digits_only?(text) do
-    {count, rest} = digits(text, 0)
-    count > 0 and rest == ""
-  end
+  defp exponent?(<<_other::bits>>), do: false
 
-  # Counted by hand: a regular expression would try again from every digit of a long hostile text.
-  defp digits(<<digit, rest::binary>>, count) when digit in ?0..?9, do: digits(rest, count + 1)
-  defp digits(rest, count), do: {count, rest}
+  defp digits?(<<digit, rest::bits>>) when digit in ?0..?9, do: digits?(rest)
+  defp digits?(<<rest::bits>>), do: rest == <<>>
 
   defimpl String.Chars do
     def to_string(decimal), do: decimal.text

@@ -48,8 +48,9 @@ defmodule DSPex.Tensor do
   """
   @spec new(dtype(), tuple(), binary()) :: {:ok, t()} | {:error, String.t()}
   def new(dtype, shape, data) when dtype in @dtypes and is_tuple(shape) and is_binary(data) do
-    with :ok <- check_dimensions(shape),
-         {:ok, bytes} <- bytes(Tuple.to_list(shape), @sizes[dtype]),
+    with dimensions = Tuple.to_list(shape),
+         :ok <- check_dimensions(shape, dimensions),
+         bytes when is_integer(bytes) <- bytes(dimensions, dimensions, size(dtype)),
          :ok <- check_data(dtype, shape, data, bytes),
          do: {:ok, %__MODULE__{dtype: dtype, shape: shape, data: data}}
   end
@@ -62,30 +63,28 @@ defmodule DSPex.Tensor do
     {:error, "a tensor has a dtype, a tuple of dimensions and its bytes"}
   end
 
-  defp check_dimensions(shape) when tuple_size(shape) > @max_dimensions,
+  for {dtype, size} <- @sizes, do: defp(size(unquote(dtype)), do: unquote(size))
+
+  defp check_dimensions(shape, _dimensions) when tuple_size(shape) > @max_dimensions,
     do: {:error, "a tensor has at most #{@max_dimensions} dimensions, not #{tuple_size(shape)}"}
 
-  defp check_dimensions(shape) do
-    if shape |> Tuple.to_list() |> Enum.all?(&(is_integer(&1) and &1 >= 0)),
-      do: :ok,
-      else: {:error, "a tensor's dimensions are integers from 0, got #{inspect(shape, limit: 8)}"}
-  end
+  defp check_dimensions(_shape, []), do: :ok
+
+  defp check_dimensions(shape, [dimension | rest]) when is_integer(dimension) and dimension >= 0,
+    do: check_dimensions(shape, rest)
+
+  defp check_dimensions(shape, _dimensions),
+    do: {:error, "a tensor's dimensions are integers from 0, got #{inspect(shape, limit: 8)}"}
 
   # A dimension of 0 makes the tensor empty, but NumPy counts the others all the same. Each step is
   # compared, so that no product of hostile dimensions is ever made.
-  defp bytes(dimensions, element) do
-    counted =
-      Enum.reduce_while(dimensions, element, fn dimension, bytes ->
-        bytes = bytes * max(dimension, 1)
-        if bytes > @max_bytes, do: {:halt, :too_many}, else: {:cont, bytes}
-      end)
+  defp bytes(_rest, _dimensions, bytes) when bytes > @max_bytes,
+    do: {:error, "a tensor's dimensions multiply to 2^63 bytes or more"}
 
-    cond do
-      counted == :too_many -> {:error, "a tensor's dimensions multiply to 2^63 bytes or more"}
-      0 in dimensions -> {:ok, 0}
-      true -> {:ok, counted}
-    end
-  end
+  defp bytes([dimension | rest], dimensions, bytes),
+    do: bytes(rest, dimensions, bytes * max(dimension, 1))
+
+  defp bytes([], dimensions, bytes), do: if(0 in dimensions, do: 0, else: bytes)
 
   defp check_data(dtype, shape, data, bytes) when byte_size(data) != bytes do
     {:error,

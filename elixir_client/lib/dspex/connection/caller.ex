@@ -248,8 +248,12 @@ defmodule DSPex.Connection.Caller do
   error of the bridge's.
   """
   @spec read(binary()) :: result()
-  def read(frame) do
-    case Message.parse(frame) do
+  def read(frame), do: frame |> Message.parse() |> result()
+
+  @doc "The same of a message that has been parsed."
+  @spec result({:ok, Message.t()} | {:error, Error.t(), Message.id() | nil}) :: result()
+  def result(parsed) do
+    case parsed do
       {:ok, {:response, _id, result}} ->
         result
 

@@ -5,8 +5,9 @@ defmodule DSPex.Connection.Handshake do
 
   require Logger
 
+  alias DSPex.Connection.Caller
   alias DSPex.{Config, Error, Journal}
-  alias DSPex.Protocol.Message
+  alias DSPex.Protocol.{Apart, Message}
 
   @protocol_version 1
 
@@ -49,7 +50,30 @@ defmodule DSPex.Connection.Handshake do
   defp version, do: :dspex |> Application.spec(:vsn) |> to_string()
 
   @doc """
-  Goes on with the answer to a question. `wanted` gives what callers want to have changed in a
+  Reads the answer to a question, of which no more is kept than the handshake asks for: the
+  connection lives long, and what is long is not to come into its heap.
+  """
+  @spec read(step(), binary()) :: {:ok, term()} | {:error, Error.t()}
+  def read(step, frame) do
+    work = &(&1 |> Message.parse_here() |> Caller.result() |> needed(step))
+    with {:ok, answer} <- Apart.read(frame, work), do: answer
+  end
+
+  defp needed({:ok, %{"protocol_version" => @protocol_version} = result}, :initialize) do
+    case result do
+      %{"limits" => %{"max_frame_bytes" => max}} when is_integer(max) and max > 0 ->
+        {:ok, {@protocol_version, max}}
+
+      _none ->
+        {:ok, {@protocol_version, @default_max_frame_bytes}}
+    end
+  end
+
+  defp needed({:ok, _result}, _step), do: {:ok, nil}
+  defp needed({:error, error}, _step), do: {:error, %{error | data: %{}}}
+
+  @doc """
+  Goes on with what was read of the answer to a question. `wanted` gives what callers want to have changed in a
   configuration that was refused.
   """
   @spec answer(t(), step(), {:ok, term()} | {:error, Error.t()}, (() -> [Config.t()])) ::
@@ -81,16 +105,8 @@ defmodule DSPex.Connection.Handshake do
     {kind, "#{method} was refused: #{Exception.message(error)}"}
   end
 
-  defp initialized(handshake, %{"protocol_version" => @protocol_version} = result, wanted) do
-    handshake =
-      case result do
-        %{"limits" => %{"max_frame_bytes" => max}} when is_integer(max) and max > 0 ->
-          %{handshake | peer_max_frame_bytes: max}
-
-        _none ->
-          handshake
-      end
-
+  defp initialized(handshake, {@protocol_version, max_frame_bytes}, wanted) do
+    handshake = %{handshake | peer_max_frame_bytes: max_frame_bytes}
     known = Journal.configuration(handshake.journal)
 
     case Enum.reduce(wanted.(), known, &Config.merge(&2, &1)) do

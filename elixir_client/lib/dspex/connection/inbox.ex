@@ -1,13 +1,16 @@
 defmodule DSPex.Connection.Inbox do
   @moduledoc false
   # What a frame from Python means to the connection. Of most frames only the first bytes are looked
-  # at: whoever they are for reads the rest, in a process of its own. What is wrong with a frame is
-  # logged or answered, once, and is a matter of that frame alone.
+  # at: whoever they are for reads the rest, in a process of its own. One that is for nobody is read
+  # here, if it is long in a process that ends with it: what it holds never comes into the
+  # connection's heap. What is wrong with a frame is logged or answered, once, and is a matter of that
+  # frame alone.
 
   require Logger
 
+  alias DSPex.Connection.Caller
   alias DSPex.Error
-  alias DSPex.Protocol.{Framing, Message}
+  alias DSPex.Protocol.{Apart, Framing, Message}
 
   # Requests that the client's functions answer.
   @callbacks ~w(call_tool call_metric)
@@ -27,7 +30,7 @@ defmodule DSPex.Connection.Inbox do
   @type meaning ::
           {:answer, Message.id(), :ok | :error, {:ok, binary()} | {:error, Error.t()}}
           | {:asked, Message.id(), binary()}
-          | {:cancel, term()}
+          | {:cancel, integer()}
           | {:about, Message.id(), binary()}
           | {:respond, binary()}
           | {:no_frames, binary()}
@@ -36,12 +39,26 @@ defmodule DSPex.Connection.Inbox do
   @spec read(Framing.event(), pos_integer(), pos_integer() | nil) :: meaning()
   def read({:frame, frame}, _limit, os_pid) do
     case Message.peek(frame) do
-      {:response, nil, _outcome} -> to_nobody(frame)
-      {:response, id, outcome} -> {:answer, id, outcome, {:ok, frame}}
-      {:request, id, method} when method in @callbacks -> {:asked, id, frame}
-      {:request, _id, _method} -> refuse(frame)
-      {:notification, method, about} -> notification(method, about, frame, os_pid)
-      :unknown -> refuse(frame)
+      {:response, nil, _outcome} ->
+        apart(frame, &to_nobody/1)
+
+      {:response, id, outcome} ->
+        {:answer, id, outcome, {:ok, frame}}
+
+      {:request, id, method} when method in @callbacks ->
+        {:asked, id, frame}
+
+      {:request, _id, _method} ->
+        apart(frame, &refuse/1)
+
+      {:notification, method, about} when method in @about_requests and is_integer(about) ->
+        {:about, about, frame}
+
+      {:notification, _method, _about} ->
+        apart(frame, &notification(&1, os_pid))
+
+      :unknown ->
+        apart(frame, &refuse/1)
     end
   end
 
@@ -69,9 +86,32 @@ defmodule DSPex.Connection.Inbox do
     end
   end
 
+  @doc "What `fun` makes of the result that a response brings, where it brings one."
+  @spec result(binary(), (term() -> {:ok, kept} | {:error, Error.t()})) ::
+          {:ok, kept} | {:error, Error.t()}
+        when kept: term()
+  def result(frame, fun) do
+    work = fn frame ->
+      with {:ok, result} <- frame |> Message.parse_here() |> Caller.result(), do: fun.(result)
+    end
+
+    with {:ok, made} <- Apart.read(frame, work), do: made
+  end
+
+  defp apart(frame, meaning) do
+    case Apart.read(frame, meaning) do
+      {:ok, meaning} ->
+        meaning
+
+      {:error, error} ->
+        Logger.warning("DSPex: a frame was dropped: #{error.message}")
+        :nothing
+    end
+  end
+
   # The client has no such method. What cannot even be read is answered too, to nobody.
   defp refuse(frame) do
-    case Message.parse(frame) do
+    case Message.parse_here(frame) do
       # Written at greater length than it need be.
       {:ok, {:request, id, method, _params}} when method in @callbacks ->
         {:asked, id, frame}
@@ -86,18 +126,14 @@ defmodule DSPex.Connection.Inbox do
     end
   end
 
-  defp notification(method, about, frame, _os_pid)
-       when method in @about_requests and is_integer(about),
-       do: {:about, about, frame}
-
-  defp notification(_method, _about, frame, os_pid) do
-    case Message.parse(frame) do
+  defp notification(frame, os_pid) do
+    case Message.parse_here(frame) do
       {:ok, {:notification, method, %{"id" => about}}}
       when method in @about_requests and is_integer(about) ->
         {:about, about, frame}
 
-      {:ok, {:notification, "cancel", params}} ->
-        {:cancel, params["id"]}
+      {:ok, {:notification, "cancel", %{"id" => id}}} when is_integer(id) ->
+        {:cancel, id}
 
       {:ok, {:notification, method, params}} ->
         log(method, params, os_pid)
@@ -127,7 +163,7 @@ defmodule DSPex.Connection.Inbox do
 
   # No call can be found for it.
   defp to_nobody(frame) do
-    case Message.parse(frame) do
+    case Message.parse_here(frame) do
       {:ok, {:response, nil, {:error, error}}} ->
         Logger.warning("DSPex: Python could not read a frame: #{Exception.message(error)}")
 

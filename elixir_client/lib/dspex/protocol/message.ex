@@ -8,7 +8,7 @@ defmodule DSPex.Protocol.Message do
   """
 
   alias DSPex.Error
-  alias DSPex.Protocol.Codec
+  alias DSPex.Protocol.{Apart, Codec}
 
   @request 0
   @response 1
@@ -67,7 +67,8 @@ defmodule DSPex.Protocol.Message do
   end
 
   @doc """
-  Reads a whole message, strictly. A refusal comes with the id where one could be read.
+  Reads a whole message, strictly, a long one in a process of its own (see
+  `DSPex.Protocol.Apart`). A refusal comes with the id where one could be read.
 
       iex> DSPex.Protocol.Message.parse(<<0x94, 1, 7, 0xC0, 0xA2, "hi">>)
       {:ok, {:response, 7, {:ok, "hi"}}}
@@ -78,6 +79,15 @@ defmodule DSPex.Protocol.Message do
   """
   @spec parse(binary()) :: {:ok, t()} | {:error, Error.t(), id() | nil}
   def parse(frame) when is_binary(frame) do
+    case Apart.read(frame, &parse_here/1) do
+      {:ok, parsed} -> parsed
+      {:error, error} -> {:error, error, peeked_id(peek(frame))}
+    end
+  end
+
+  @doc "The same in this process, whatever it takes."
+  @spec parse_here(binary()) :: {:ok, t()} | {:error, Error.t(), id() | nil}
+  def parse_here(frame) when is_binary(frame) do
     with {:ok, value} <- Codec.decode(frame),
          {:ok, message} <- message(value) do
       {:ok, message}

@@ -135,7 +135,7 @@ defmodule DSPex.Signature.Scalars do
 
   defp decimal_text(text) do
     {:ok, number} = Exact.new(text)
-    {:ok, _decimal} = DSPex.Decimal.best(Exact.to_text(number))
+    {:ok, DSPex.Decimal.best(Exact.to_text(number))}
   end
 
   @spec date(term()) :: result()

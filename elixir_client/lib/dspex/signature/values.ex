@@ -158,7 +158,10 @@ defmodule DSPex.Signature.Values do
     do: {:ok, decimal}
 
   def load(:decimal, text) when is_binary(text) do
-    with :error <- DSPex.Decimal.best(text), do: misfit(:decimal)
+    case DSPex.Decimal.best(text) do
+      :error -> misfit(:decimal)
+      decimal -> {:ok, decimal}
+    end
   end
 
   def load(:embedding, %DSPex.Tensor{} = tensor), do: {:ok, tensor}

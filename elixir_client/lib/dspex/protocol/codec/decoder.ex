@@ -1,0 +1,367 @@
+defmodule DSPex.Protocol.Codec.Decoder do
+  @moduledoc false
+  # Bytes to values of Elixir: what `DSPex.Protocol.Codec` says, of the reading side.
+  #
+  # Of a frame that is made for it the values take 27 times its bytes, and the least that is made on
+  # the way to them counts: a process of a heap of `Codec.Apart` reads every frame without a
+  # garbage collection.
+
+  alias DSPex.{Binary, Error}
+  alias DSPex.Protocol.Codec.{Extension, Limits}
+
+  @max_depth Limits.max_depth()
+
+  # A sub-binary keeps all the bytes alive that it was cut from. Where that is no more than this,
+  # cutting is cheaper than copying and little is at stake; where it is more, a text is copied
+  # unless it is most of those bytes itself.
+  @cut_freely 4096
+
+  # Up to this size the BEAM makes no sub-binary but copies by itself.
+  @heap_binary 64
+
+  # Every binary is made of it, to share its keys.
+  @empty %Binary{data: ""}
+
+  @spec decode(binary()) :: {:ok, term()} | {:error, Error.t()}
+  def decode(data) do
+    {:ok, value(data, [], 0, [], 0, copy_below(data))}
+  catch
+    # Failures carry how much was left, so that reading need not count.
+    {__MODULE__, :refused, left, message} ->
+      {:error, Error.new(:parse_error, "byte #{byte_size(data) - left}: #{message}")}
+  end
+
+  defp copy_below(data) do
+    alive = :binary.referenced_byte_size(data)
+    if alive <= @cut_freely, do: 0, else: div(alive, 2)
+  end
+
+  # The reader is one loop of tail calls, so that the whole pass uses one match context. What it is
+  # inside of stands in the arguments: of an array, `acc` has the items so far, last first, and
+  # `left` counts those to come; of a map, `acc` has the pairs so far, under the key whose value
+  # comes next, and `left` counts the pairs to come below zero; `left` 0 is the outermost value.
+  # `stack` has the `acc` and `left` of the containers around, `depth` their number.
+
+  for byte <- 0x00..0x7F do
+    defp value(<<unquote(byte), rest::bits>>, acc, left, stack, depth, copy),
+      do: next(rest, unquote(byte), acc, left, stack, depth, copy)
+  end
+
+  defp value(<<0x80, rest::bits>>, acc, left, stack, depth, copy) when depth < @max_depth,
+    do: next(rest, %{}, acc, left, stack, depth, copy)
+
+  for size <- 1..15 do
+    defp value(<<unquote(0x80 + size), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth,
+         do: key(rest, [], unquote(-size), [acc, left | stack], depth + 1, copy)
+  end
+
+  defp value(<<0x90, rest::bits>>, acc, left, stack, depth, copy) when depth < @max_depth,
+    do: next(rest, [], acc, left, stack, depth, copy)
+
+  for size <- 1..15 do
+    defp value(<<unquote(0x90 + size), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth,
+         do: value(rest, [], unquote(size), [acc, left | stack], depth + 1, copy)
+  end
+
+  # What is empty is a literal, here and below: made anew, it would take 24 bytes and more.
+  defp value(<<0xA0, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, "", acc, left, stack, depth, copy)
+
+  for size <- 1..31 do
+    defp value(
+           <<unquote(0xA0 + size), text::binary-size(unquote(size)), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: string(rest, text, acc, left, stack, depth, copy)
+  end
+
+  defp value(<<0xC0, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, nil, acc, left, stack, depth, copy)
+
+  # 0xC1 is no type.
+
+  defp value(<<0xC2, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, false, acc, left, stack, depth, copy)
+
+  defp value(<<0xC3, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, true, acc, left, stack, depth, copy)
+
+  defp value(<<0xC4, 0, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, @empty, acc, left, stack, depth, copy)
+
+  for {byte, bits} <- [{0xC4, 8}, {0xC5, 16}, {0xC6, 32}] do
+    defp value(
+           <<unquote(byte), size::unquote(bits), data::binary-size(size), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: next(rest, %{@empty | data: kept(data, copy)}, acc, left, stack, depth, copy)
+  end
+
+  for {byte, bits} <- [{0xC7, 8}, {0xC8, 16}, {0xC9, 32}] do
+    defp value(
+           <<unquote(byte), size::unquote(bits), type::signed, data::binary-size(size),
+             rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: ext(rest, type, data, acc, left, stack, depth, copy)
+  end
+
+  defp value(<<0xCA, number::float-32, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, number, acc, left, stack, depth, copy)
+
+  # What is left of the floats once the finite ones have matched.
+  defp value(<<0xCA, sign::1, 0xFF, fraction::23, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, not_finite(sign, fraction), acc, left, stack, depth, copy)
+
+  defp value(<<0xCB, number::float-64, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, number, acc, left, stack, depth, copy)
+
+  defp value(
+         <<0xCB, sign::1, 0x7FF::11, fraction::52, rest::bits>>,
+         acc,
+         left,
+         stack,
+         depth,
+         copy
+       ),
+       do: next(rest, not_finite(sign, fraction), acc, left, stack, depth, copy)
+
+  for {byte, bits} <- [{0xCC, 8}, {0xCD, 16}, {0xCE, 32}, {0xCF, 64}] do
+    defp value(
+           <<unquote(byte), number::unquote(bits), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: next(rest, number, acc, left, stack, depth, copy)
+  end
+
+  for {byte, bits} <- [{0xD0, 8}, {0xD1, 16}, {0xD2, 32}, {0xD3, 64}] do
+    defp value(
+           <<unquote(byte), number::signed-unquote(bits), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: next(rest, number, acc, left, stack, depth, copy)
+  end
+
+  # By itself, for the usual timestamp has no bytes to be cut out.
+  defp value(<<0xD6, 0xFF, second::32, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, Extension.timestamp(second, 0), acc, left, stack, depth, copy)
+
+  for {byte, size} <- [{0xD4, 1}, {0xD5, 2}, {0xD6, 4}, {0xD7, 8}, {0xD8, 16}] do
+    defp value(
+           <<unquote(byte), type::signed, data::binary-size(unquote(size)), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: ext(rest, type, data, acc, left, stack, depth, copy)
+  end
+
+  for {byte, bits} <- [{0xD9, 8}, {0xDA, 16}, {0xDB, 32}] do
+    defp value(
+           <<unquote(byte), size::unquote(bits), text::binary-size(size), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: string(rest, text, acc, left, stack, depth, copy)
+  end
+
+  for {byte, bits} <- [{0xDC, 16}, {0xDD, 32}] do
+    defp value(<<unquote(byte), 0::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth,
+         do: next(rest, [], acc, left, stack, depth, copy)
+
+    # An item is a byte at least: a longer array than there are bytes is a lie.
+    defp value(<<unquote(byte), size::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth and size <= byte_size(rest),
+         do: value(rest, [], size, [acc, left | stack], depth + 1, copy)
+  end
+
+  for {byte, bits} <- [{0xDE, 16}, {0xDF, 32}] do
+    defp value(<<unquote(byte), 0::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth,
+         do: next(rest, %{}, acc, left, stack, depth, copy)
+
+    defp value(<<unquote(byte), size::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth and 2 * size <= byte_size(rest),
+         do: key(rest, [], -size, [acc, left | stack], depth + 1, copy)
+  end
+
+  for byte <- 0xE0..0xFF do
+    defp value(<<unquote(byte), rest::bits>>, acc, left, stack, depth, copy),
+      do: next(rest, unquote(byte - 0x100), acc, left, stack, depth, copy)
+  end
+
+  defp value(<<data::bits>>, _acc, _left, _stack, depth, _copy),
+    do: refuse(data, explain(data, depth))
+
+  defp key(<<0xA0, rest::bits>>, acc, left, stack, depth, copy),
+    do: keyed(rest, "", acc, left, stack, depth, copy)
+
+  for size <- 1..31 do
+    defp key(
+           <<unquote(0xA0 + size), text::binary-size(unquote(size)), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: string_key(rest, text, acc, left, stack, depth, copy)
+  end
+
+  for {byte, bits} <- [{0xD9, 8}, {0xDA, 16}, {0xDB, 32}] do
+    defp key(
+           <<unquote(byte), size::unquote(bits), text::binary-size(size), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: string_key(rest, text, acc, left, stack, depth, copy)
+  end
+
+  defp key(<<data::bits>>, _acc, _left, _stack, _depth, _copy),
+    do: refuse(data, explain_key(data))
+
+  # What to do with a value that was just read.
+  defp next(<<rest::bits>>, value, acc, left, stack, depth, copy) when left > 1,
+    do: value(rest, [value | acc], left - 1, stack, depth, copy)
+
+  defp next(<<rest::bits>>, value, acc, 1, [outer, left | stack], depth, copy),
+    do: next(rest, :lists.reverse(acc, [value]), outer, left, stack, depth - 1, copy)
+
+  defp next(<<rest::bits>>, value, [key | acc], left, stack, depth, copy) when left < -1,
+    do: key(rest, [{key, value} | acc], left + 1, stack, depth, copy)
+
+  defp next(<<rest::bits>>, value, [key | acc], -1, [outer, left | stack], depth, copy),
+    do: next(rest, to_map([{key, value} | acc]), outer, left, stack, depth - 1, copy)
+
+  # The only pair of a map: no list of pairs is made for it.
+  defp next(<<rest::bits>>, value, key, -1, [outer, left | stack], depth, copy)
+       when is_binary(key),
+       do: next(rest, %{key => value}, outer, left, stack, depth - 1, copy)
+
+  defp next(<<>>, value, [], 0, [], 0, _copy), do: value
+
+  defp next(<<rest::bits>>, _value, [], 0, [], 0, _copy),
+    do: refuse(rest, "#{byte_size(rest)} bytes follow the value")
+
+  # The pairs come last first, and of a repeated key the last has to win.
+  defp to_map(pairs) do
+    map = :maps.from_list(pairs)
+    if map_size(map) == length(pairs), do: map, else: :maps.from_list(:lists.reverse(pairs))
+  end
+
+  defp string(<<rest::bits>>, text, acc, left, stack, depth, copy) do
+    case checked(text, copy) do
+      :error -> refuse_before(rest, text, "a str is not valid UTF-8")
+      text -> next(rest, text, acc, left, stack, depth, copy)
+    end
+  end
+
+  defp string_key(<<rest::bits>>, text, acc, left, stack, depth, copy) do
+    case checked(text, copy) do
+      :error -> refuse_before(rest, text, "a map's key is not valid UTF-8")
+      text -> keyed(rest, text, acc, left, stack, depth, copy)
+    end
+  end
+
+  defp keyed(<<rest::bits>>, key, [], -1, stack, depth, copy),
+    do: value(rest, key, -1, stack, depth, copy)
+
+  defp keyed(<<rest::bits>>, key, acc, left, stack, depth, copy),
+    do: value(rest, [key | acc], left, stack, depth, copy)
+
+  defp checked(text, copy), do: if(utf8?(text), do: kept(text, copy), else: :error)
+
+  defp ext(<<rest::bits>>, type, data, acc, left, stack, depth, copy) do
+    case Extension.read(type, data, copy) do
+      {:refused, message} -> refuse_before(rest, data, message)
+      value -> next(rest, value, acc, left, stack, depth, copy)
+    end
+  end
+
+  @doc "A copy, where cutting `data` out would keep far more bytes alive than it has."
+  @spec kept(binary(), non_neg_integer()) :: binary()
+  def kept(data, copy) when byte_size(data) > @heap_binary and byte_size(data) < copy,
+    do: :binary.copy(data)
+
+  def kept(data, _copy), do: data
+
+  # Both are native code, the first three times faster than the second, and either far faster than
+  # a loop of ours.
+  @spec utf8?(binary()) :: boolean()
+  def utf8?(text),
+    do: :unicode.bin_is_7bit(text) or is_binary(:unicode.characters_to_binary(text, :utf8))
+
+  defp not_finite(0, 0), do: :infinity
+  defp not_finite(1, 0), do: :neg_infinity
+  defp not_finite(_sign, _fraction), do: :nan
+
+  # Why no clause of value/6 took the bytes. Slow, and only ever run once.
+  defp explain(<<>>, _depth), do: "the value ends too early"
+  defp explain(<<0xC1, _::bits>>, _depth), do: "0xC1 is no MessagePack type"
+
+  defp explain(<<byte, _::bits>>, depth)
+       when depth >= @max_depth and (byte in 0x80..0x9F or byte in 0xDC..0xDF),
+       do: "containers are nested deeper than #{@max_depth}"
+
+  defp explain(<<byte, size::16, rest::bits>>, _depth) when byte in [0xDC, 0xDE],
+    do: too_long(byte, size, rest)
+
+  defp explain(<<byte, size::32, rest::bits>>, _depth) when byte in [0xDD, 0xDF],
+    do: too_long(byte, size, rest)
+
+  defp explain(<<byte, _::bits>>, _depth),
+    do: "the value that begins with 0x#{hex(byte)} is cut off"
+
+  defp explain_key(<<byte, _::bits>>) when byte in 0xA0..0xBF or byte in 0xD9..0xDB,
+    do: "a map's key is cut off"
+
+  defp explain_key(<<>>), do: "a map ends too early"
+
+  defp explain_key(<<byte, _::bits>>),
+    do: "a map's key is a str, not what begins with 0x#{hex(byte)}"
+
+  defp too_long(byte, size, rest) do
+    kind =
+      if byte in [0xDC, 0xDD], do: "an array of #{size} items", else: "a map of #{size} pairs"
+
+    "#{kind} does not fit into the #{byte_size(rest)} bytes that follow"
+  end
+
+  defp hex(byte), do: byte |> Integer.to_string(16) |> String.pad_leading(2, "0")
+
+  defp refuse(rest, message), do: throw({__MODULE__, :refused, byte_size(rest), message})
+
+  defp refuse_before(rest, data, message),
+    do: throw({__MODULE__, :refused, byte_size(rest) + byte_size(data), message})
+end
