@@ -78,61 +78,92 @@ end
 
 defmodule DSPex.Bench.Peer do
   @moduledoc false
-  # MessagePack as libraries for Elixir have it: a protocol writes, and a function with a clause a
-  # type reads, giving each value with what is left.
+  # MessagePack as libraries for Elixir have it: a protocol writes, and one function with a clause a
+  # type reads in tail calls, with what it is inside of on a list.
 
   alias DSPex.Bench.Writer
 
   def encode(value), do: value |> Writer.write() |> IO.iodata_to_binary()
 
-  def decode(binary) do
-    {value, <<>>} = value(binary)
-    value
+  def decode(binary), do: value(binary, [], 1, [])
+
+  # `items` are those of the container so far, last first, and `count` are to come; `outer` has the
+  # containers around. A map is a container of twice as many items.
+  defp value(<<0::1, number::7, rest::bits>>, items, count, outer),
+    do: next(rest, [number | items], count - 1, outer)
+
+  defp value(<<0b101::3, size::5, text::binary-size(size), rest::bits>>, items, count, outer),
+    do: next(rest, [text | items], count - 1, outer)
+
+  defp value(<<0b1001::4, size::4, rest::bits>>, items, count, outer),
+    do: next(rest, [], size, [{:list, items, count} | outer])
+
+  defp value(<<0b1000::4, size::4, rest::bits>>, items, count, outer),
+    do: next(rest, [], 2 * size, [{:map, items, count} | outer])
+
+  for {byte, value} <- [{0xC0, nil}, {0xC2, false}, {0xC3, true}] do
+    defp value(<<unquote(byte), rest::bits>>, items, count, outer),
+      do: next(rest, [unquote(value) | items], count - 1, outer)
   end
 
-  defp value(<<0::1, number::7, rest::binary>>), do: {number, rest}
-  defp value(<<0b101::3, size::5, text::binary-size(size), rest::binary>>), do: {text, rest}
-  defp value(<<0b1001::4, size::4, rest::binary>>), do: list(rest, size, [])
-  defp value(<<0b1000::4, size::4, rest::binary>>), do: map(rest, size, [])
-  defp value(<<0xC0, rest::binary>>), do: {nil, rest}
-  defp value(<<0xC2, rest::binary>>), do: {false, rest}
-  defp value(<<0xC3, rest::binary>>), do: {true, rest}
-  defp value(<<0xCB, number::float-64, rest::binary>>), do: {number, rest}
-  defp value(<<0xCA, number::float-32, rest::binary>>), do: {number, rest}
-  defp value(<<0xCC, number, rest::binary>>), do: {number, rest}
-  defp value(<<0xCD, number::16, rest::binary>>), do: {number, rest}
-  defp value(<<0xCE, number::32, rest::binary>>), do: {number, rest}
-  defp value(<<0xCF, number::64, rest::binary>>), do: {number, rest}
-  defp value(<<0xD0, number::signed-8, rest::binary>>), do: {number, rest}
-  defp value(<<0xD1, number::signed-16, rest::binary>>), do: {number, rest}
-  defp value(<<0xD2, number::signed-32, rest::binary>>), do: {number, rest}
-  defp value(<<0xD3, number::signed-64, rest::binary>>), do: {number, rest}
-  defp value(<<0xD9, size::8, text::binary-size(size), rest::binary>>), do: {text, rest}
-  defp value(<<0xDA, size::16, text::binary-size(size), rest::binary>>), do: {text, rest}
-  defp value(<<0xDB, size::32, text::binary-size(size), rest::binary>>), do: {text, rest}
-  defp value(<<0xC4, size::8, data::binary-size(size), rest::binary>>), do: {binary(data), rest}
-  defp value(<<0xC5, size::16, data::binary-size(size), rest::binary>>), do: {binary(data), rest}
-  defp value(<<0xC6, size::32, data::binary-size(size), rest::binary>>), do: {binary(data), rest}
-  defp value(<<0xDC, size::16, rest::binary>>), do: list(rest, size, [])
-  defp value(<<0xDD, size::32, rest::binary>>), do: list(rest, size, [])
-  defp value(<<0xDE, size::16, rest::binary>>), do: map(rest, size, [])
-  defp value(<<0xDF, size::32, rest::binary>>), do: map(rest, size, [])
-  defp value(<<0b111::3, number::5, rest::binary>>), do: {number - 32, rest}
-
-  defp binary(data), do: %DSPex.Binary{data: data}
-
-  defp list(rest, 0, items), do: {Enum.reverse(items), rest}
-
-  defp list(rest, size, items) do
-    {item, rest} = value(rest)
-    list(rest, size - 1, [item | items])
+  for {byte, bits} <- [{0xCA, 32}, {0xCB, 64}] do
+    defp value(<<unquote(byte), number::float-unquote(bits), rest::bits>>, items, count, outer),
+      do: next(rest, [number | items], count - 1, outer)
   end
 
-  defp map(rest, 0, pairs), do: {Map.new(pairs), rest}
-
-  defp map(rest, size, pairs) do
-    {key, rest} = value(rest)
-    {value, rest} = value(rest)
-    map(rest, size - 1, [{key, value} | pairs])
+  for {byte, bits} <- [{0xCC, 8}, {0xCD, 16}, {0xCE, 32}, {0xCF, 64}] do
+    defp value(<<unquote(byte), number::unquote(bits), rest::bits>>, items, count, outer),
+      do: next(rest, [number | items], count - 1, outer)
   end
+
+  for {byte, bits} <- [{0xD0, 8}, {0xD1, 16}, {0xD2, 32}, {0xD3, 64}] do
+    defp value(<<unquote(byte), number::signed-unquote(bits), rest::bits>>, items, count, outer),
+      do: next(rest, [number | items], count - 1, outer)
+  end
+
+  for {byte, bits} <- [{0xD9, 8}, {0xDA, 16}, {0xDB, 32}] do
+    defp value(
+           <<unquote(byte), size::unquote(bits), text::binary-size(size), rest::bits>>,
+           items,
+           count,
+           outer
+         ),
+         do: next(rest, [text | items], count - 1, outer)
+  end
+
+  for {byte, bits} <- [{0xC4, 8}, {0xC5, 16}, {0xC6, 32}] do
+    defp value(
+           <<unquote(byte), size::unquote(bits), data::binary-size(size), rest::bits>>,
+           items,
+           count,
+           outer
+         ),
+         do: next(rest, [%DSPex.Binary{data: data} | items], count - 1, outer)
+  end
+
+  for {byte, bits} <- [{0xDC, 16}, {0xDD, 32}] do
+    defp value(<<unquote(byte), size::unquote(bits), rest::bits>>, items, count, outer),
+      do: next(rest, [], size, [{:list, items, count} | outer])
+  end
+
+  for {byte, bits} <- [{0xDE, 16}, {0xDF, 32}] do
+    defp value(<<unquote(byte), size::unquote(bits), rest::bits>>, items, count, outer),
+      do: next(rest, [], 2 * size, [{:map, items, count} | outer])
+  end
+
+  defp value(<<0b111::3, number::5, rest::bits>>, items, count, outer),
+    do: next(rest, [number - 32 | items], count - 1, outer)
+
+  defp next(<<>>, [value], 0, []), do: value
+
+  defp next(<<rest::bits>>, items, 0, [{:list, around, count} | outer]),
+    do: next(rest, [:lists.reverse(items) | around], count - 1, outer)
+
+  defp next(<<rest::bits>>, items, 0, [{:map, around, count} | outer]),
+    do: next(rest, [:maps.from_list(pairs(items, [])) | around], count - 1, outer)
+
+  defp next(<<rest::bits>>, items, count, outer), do: value(rest, items, count, outer)
+
+  defp pairs([value, key | items], pairs), do: pairs(items, [{key, value} | pairs])
+  defp pairs([], pairs), do: pairs
 end
