@@ -17,6 +17,16 @@ defmodule DSPex.Protocol.CodecTest do
   @text_65535 String.duplicate("a", 65_535)
   @text_65536 String.duplicate("a", 65_536)
 
+  test "a timestamp is the time that DateTime makes of it, on every day of 800 years and at the ends" do
+    # From 1600 to 2400, at a second of the day that changes, and the first and last that there are.
+    days = for day <- -135_140..157_054, do: day * 86_400 + rem(abs(day) * 7919, 86_400)
+
+    for second <- [-62_135_596_800, 253_402_300_799, -1, 0 | days] do
+      {:ok, time} = DateTime.from_unix(second * 1_000_000 + 5, :microsecond)
+      assert Codec.decode(<<0xC7, 12, 0xFF, 5999::32, second::64>>) == {:ok, time}
+    end
+  end
+
   # Both ways: the shortest form is written, and read back as the same value.
   @forms [
     {nil, <<0xC0>>},
