@@ -33,6 +33,12 @@ def configured(pipe: Pipe, server: OpenAIServer, **options: Any) -> None:
     pipe.ask("create", {"signature": "question -> answer", "program": "qa", "replace": True})
 
 
+# The bridge's own engine, and DSPy's in its place.
+ENGINES = pytest.mark.parametrize(
+    "extra", [{}, {"engine": "dspy"}], ids=["bridge's engine", "DSPy's engine"]
+)
+
+
 def failing_once(answer: Answer) -> Any:
     return lambda request: answer if request.number == 0 else ANSWER(request)
 
@@ -43,6 +49,7 @@ def pipe() -> Any:
         yield pipe
 
 
+@ENGINES
 @pytest.mark.parametrize(
     ("answer", "kind", "status", "retryable"),
     [
@@ -62,10 +69,10 @@ def pipe() -> Any:
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_failure_has_its_kind_and_the_next_call_works(
-    pipe: Pipe, answer: Answer, kind: str, status: int | None, retryable: bool
+    pipe: Pipe, answer: Answer, kind: str, *, status: int | None, retryable: bool, extra: Any
 ) -> None:
     with OpenAIServer(failing_once(answer)) as server:
-        configured(pipe, server)
+        configured(pipe, server, extra=extra)
         error = pipe.refusal("execute", INPUTS)
         assert error["code"] == "lm_error"
         assert (error["data"]["kind"], error["retryable"]) == (kind, retryable), error
@@ -108,7 +115,11 @@ def test_a_failure_has_the_same_kind_by_litellm_s_road(
         assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
 
 
-@pytest.mark.parametrize("extra", [{}, {"organization": "org-any"}], ids=["native", "litellm"])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"engine": "dspy"}, {"organization": "org-any"}],
+    ids=["bridge's engine", "DSPy's engine", "litellm"],
+)
 def test_an_answer_that_a_content_filter_cut_off_is_none(pipe: Pipe, extra: Any) -> None:
     cut = Answer("[[ ## answer ## ]]\nI wo", finish_reason="content_filter", usage=(10, 2))
     with OpenAIServer(cut) as server:
@@ -134,9 +145,10 @@ def test_a_package_that_litellm_lacks_for_tools_is_named_with_what_installs_it(
     assert "pip install 'litellm[mcp]'" in error["message"]
 
 
-def test_a_hanging_lm_ends_with_its_own_timeout(pipe: Pipe) -> None:
+@ENGINES
+def test_a_hanging_lm_ends_with_its_own_timeout(pipe: Pipe, extra: Any) -> None:
     with OpenAIServer(failing_once(Answer(fault="hang"))) as server:
-        configured(pipe, server, timeout_ms=100)
+        configured(pipe, server, extra=extra, timeout_ms=100)
         error = pipe.refusal("execute", INPUTS)
         assert (error["code"], error["data"]["kind"]) == ("lm_error", "timeout")
         assert error["retryable"] is True
@@ -144,36 +156,41 @@ def test_a_hanging_lm_ends_with_its_own_timeout(pipe: Pipe) -> None:
         assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
 
 
-def test_a_rate_limit_says_when_to_come_back(pipe: Pipe) -> None:
+@ENGINES
+def test_a_rate_limit_says_when_to_come_back(pipe: Pipe, extra: Any) -> None:
     with OpenAIServer(failing_once(failure(429, retry_after=7))) as server:
-        configured(pipe, server)
+        configured(pipe, server, extra=extra)
         assert pipe.refusal("execute", INPUTS)["data"]["retry_after_ms"] == 7000
 
 
-def test_retries_hide_a_failure_that_passes(pipe: Pipe) -> None:
+@ENGINES
+def test_retries_hide_a_failure_that_passes(pipe: Pipe, extra: Any) -> None:
     with OpenAIServer(failing_once(failure(429, retry_after=0.01))) as server:
-        configured(pipe, server, num_retries=2)
+        configured(pipe, server, extra=extra, num_retries=2)
         assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
         assert len(server.requests) == 2
 
 
-def test_a_wait_that_nobody_would_wait_for_is_an_error_at_once(pipe: Pipe) -> None:
+@ENGINES
+def test_a_wait_that_nobody_would_wait_for_is_an_error_at_once(pipe: Pipe, extra: Any) -> None:
     with OpenAIServer(failing_once(failure(429, retry_after=3600))) as server:
-        configured(pipe, server, num_retries=2)
+        configured(pipe, server, extra=extra, num_retries=2)
         error = pipe.refusal("execute", INPUTS)
         assert error["data"]["retry_after_ms"] == 3_600_000
         assert len(server.requests) == 1
 
 
-def test_an_unreachable_lm_is_a_connection_error(pipe: Pipe) -> None:
+@ENGINES
+def test_an_unreachable_lm_is_a_connection_error(pipe: Pipe, extra: Any) -> None:
     with OpenAIServer(ANSWER) as server:
-        configured(pipe, server)
+        configured(pipe, server, extra=extra)
     error = pipe.refusal("execute", INPUTS)
     assert (error["code"], error["data"]["kind"]) == ("lm_error", "connection")
 
 
-def test_a_key_that_is_missing_is_an_auth_error_that_says_so(pipe: Pipe) -> None:
-    lm = {"model": "openai/gpt-4.1-mini", "num_retries": 0}
+@ENGINES
+def test_a_key_that_is_missing_is_an_auth_error_that_says_so(extra: Any) -> None:
+    lm = {"model": "openai/gpt-4.1-mini", "num_retries": 0, "extra": extra}
     with Pipe(env={"OPENAI_API_KEY": ""}) as keyless:
         keyless.ask("configure", {"lms": {"main": lm}})
         params = {"program": {"signature": "question -> answer"}, "inputs": {"question": "?"}}
@@ -207,6 +224,32 @@ def test_a_value_that_breaks_a_constraint_is_output_validation(pipe: Pipe) -> No
     assert error["code"] == "output_validation"
     (wrong,) = error["data"]["errors"]
     assert (wrong["path"], wrong["type"], wrong["got"]) == (["score"], "max", "7.0")
+
+
+def test_an_engine_that_there_is_not_is_refused(pipe: Pipe) -> None:
+    lm = {"model": "openai/gpt-4.1-mini", "extra": {"engine": "litellm"}}
+    error = pipe.refusal("configure", {"lms": {"main": lm}})
+    assert error["code"] == "invalid_params"
+    assert error["message"].startswith("lms.main.extra.engine is 'litellm': it can be 'dspy'")
+
+
+def test_what_the_bridge_s_engine_cannot_ask_is_asked_as_dspy_does(pipe: Pipe) -> None:
+    with OpenAIServer(ANSWER) as server:
+        # DSPy's requests have no such thing; LiteLLM's have.
+        configured(pipe, server, extra={"modalities": ["text"]})
+        assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
+        (request,) = server.requests
+    assert request.body["modalities"] == ["text"]
+
+
+@pytest.mark.parametrize("extra", [{}, {"engine": "dspy"}, {"modalities": ["text"]}])
+def test_a_call_costs_the_same_whichever_engine_makes_it(pipe: Pipe, extra: Any) -> None:
+    answer = answering({"answer": "Paris"}, usage=(1_000_000, 1_000_000))
+    with OpenAIServer(answer) as server:
+        configured(pipe, server, extra=extra)
+        result = pipe.ask("execute", INPUTS)
+    assert result["usage"]["total_tokens"] == 2_000_000
+    assert result["cost_usd"] == pytest.approx(2.0)  # gpt-4.1-mini: 0.40 and 1.60 dollars
 
 
 def test_no_key_is_in_any_answer_or_on_stderr() -> None:

@@ -12,6 +12,7 @@ from dspy.adapters.two_step_adapter import TwoStepAdapter, adapter_message_call
 from dspy.utils.exceptions import AdapterParseError
 
 from .field_parsers import ChatParser, JsonParser, XmlParser
+from .memos import SystemMessages
 from .streaming import NATIVE_SETTING, PARSER_SETTING
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ class _AsJSON:
             return await dspy.JSONAdapter.acall(adapter, lm, lm_kwargs, signature, demos, inputs)
 
 
-class _JSON(_AsJSON, dspy.JSONAdapter):  # type: ignore[misc]  # dspy ships no types
+class _JSON(_AsJSON, SystemMessages, dspy.JSONAdapter):  # type: ignore[misc]  # dspy ships no types
     pass
 
 
-class _BAML(_AsJSON, BAMLAdapter):  # type: ignore[misc]
+class _BAML(_AsJSON, SystemMessages, BAMLAdapter):  # type: ignore[misc]
     """Answers as those of JSON; it describes nested types in fewer words."""
 
 
@@ -63,11 +64,11 @@ class _WithFallback:
             return await _JSON().acall(lm, lm_kwargs, signature, *rest, **more)
 
 
-class _Chat(_WithFallback, dspy.ChatAdapter):  # type: ignore[misc]
+class _Chat(_WithFallback, SystemMessages, dspy.ChatAdapter):  # type: ignore[misc]
     parser = ChatParser
 
 
-class _XML(_WithFallback, XMLAdapter):  # type: ignore[misc]
+class _XML(_WithFallback, SystemMessages, XMLAdapter):  # type: ignore[misc]
     parser = XmlParser
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 from dspex_protocol.errors import DSPexError, InvalidParamsError
+from dspy.clients import execution
 from dspy.lm15 import Request
 from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
@@ -16,6 +17,7 @@ from dspex_bridge.limits import Admission, Breaker, Limits
 from .embedded import MODEL as EMBEDDED_MODEL
 from .errors import failure_of, retry_after_of
 from .metering import METER_SETTING, CallRecord, Meter
+from .openai_engine import cost_of
 from .prices import is_listed
 from .recording import RECORDER_SETTING
 from .replay import PREFIX as REPLAY_PREFIX
@@ -59,10 +61,12 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         fallbacks: Sequence[str] = (),
         find: Callable[[str], LM] | None = None,
         writer: Writer | None = None,
+        by_dspy: LM | None = None,
         **kwargs: Any,
     ) -> None:
         """`limits` are those of the LM and of the bridge; `find` gives an LM by its name; `writer`
-        takes every exchange."""
+        takes every exchange. `by_dspy` is the same LM without an engine of the bridge's: it makes
+        the calls that the engine cannot."""
         super().__init__(model, num_retries=0, **kwargs)
         self.name = name
         self.retries = retries
@@ -73,6 +77,7 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         self.breaker = Breaker(name)
         self._find = find
         self._writer = writer
+        self._by_dspy = by_dspy
         # Its parameters as it was configured, whatever a copy is changed to.
         self._own = dict(self.kwargs)
         self._changes: dict[str, Any] = {}
@@ -155,7 +160,7 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
                     dspy.context(usage_tracker=record, disable_history=False),
                     lm_call(self.model, record),
                 ):
-                    answer = await super().acall(*args, **kwargs)
+                    answer = await self._asked(record, *args, **kwargs)
                 if record.is_filtered:
                     raise LMInvalidRequestError(
                         "the answer was cut off by the provider's content filter",
@@ -170,6 +175,23 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
             admission.end()
             self._settle(admission, record, is_error=False)
             return answer
+
+    async def _asked(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
+        """The answer by this LM's engine or, where that could not ask, as DSPy would get it."""
+        try:
+            return await self._call(*args, **kwargs)
+        except Exception:
+            if self._by_dspy is None or record.request is not None:
+                raise
+        return await self._by_dspy.copy(**self._changes)._call(*args, **kwargs)
+
+    async def _call(self, *args: Any, **kwargs: Any) -> Any:
+        if args:  # a Request, and its media may be files: DSPy reads them in a thread
+            return await super().acall(*args, **kwargs)
+        # As super().acall does, which goes to a thread for this, too.
+        messages, prompt = kwargs.pop("messages", None), kwargs.pop("prompt", None)
+        call = execution.prepare(self, prompt, messages, kwargs, asynchronous=True)
+        return execution.finalize(self, call, await execution.aexecute(self, call))
 
     def require_price(self, scopes: Sequence[Limits]) -> None:
         """Raises InvalidParamsError where a limit in dollars could not be kept."""
@@ -205,7 +227,7 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         record = dspy.settings.usage_tracker
         if isinstance(record, CallRecord):
             if not record.has_cost:
-                record.cost_usd = 0.0 if self.model == EMBEDDED_MODEL else entry.get("cost")
+                record.cost_usd = self._cost(entry, record)
             record.is_filtered = _finish_reason(entry["response"]) == "content_filter"
         recorder = dspy.settings.get(RECORDER_SETTING)
         if recorder is not None:
@@ -213,6 +235,14 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         if self._writer is not None and isinstance(record, CallRecord) and record.is_billed:
             told = {**entry, "cost": record.cost_usd}
             self._writer.write(self.name, self._own, self.kwargs, told)
+
+    def _cost(self, entry: dict[str, Any], record: CallRecord) -> float | None:
+        if self.model == EMBEDDED_MODEL:
+            return 0.0
+        if record.request is not None:
+            return cost_of(entry["response"], record.request)
+        cost: float | None = entry.get("cost")
+        return cost
 
     def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: int | None) -> None:
         """Silent: the rollout id is there to keep LMs of one model apart in the cache."""

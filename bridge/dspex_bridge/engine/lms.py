@@ -19,6 +19,7 @@ from .embedded import AsyncKnnEngine, KnnEngine
 from .exchanges import Exchanges
 from .lm import LM
 from .metering import Meter
+from .openai_engine import AsyncOpenAIEngine, OpenAIEngine, is_served
 from .prices import PRICE_KEYS, given_price
 from .replay import PREFIX as REPLAY_PREFIX
 from .replay import AsyncReplayEngine, ReplayEngine
@@ -41,12 +42,15 @@ _INLINE_KEPT = 64
 
 _INLINE = "(inline)"
 
+# The key in `extra` that leaves it to DSPy how the LM is called, and its value.
+ENGINE_KEY, _DSPY = "engine", "dspy"
+
 # Parameters of dspy.LM that are the bridge's to set, or that name code.
 _NOT_EXTRA = frozenset(
     {
         *("model", "model_type", "temperature", "max_tokens", "cache", "num_retries", "n"),
         *("callbacks", "provider", "finetuning_model", "launch_kwargs", "train_kwargs"),
-        *("use_developer_role", "engine", "async_engine", "prompt_cache", "rollout_id"),
+        *("use_developer_role", "async_engine", "prompt_cache", "rollout_id"),
         *("api_key", "api_base", "base_url", "timeout", "headers", "extra_headers"),
         "azure_ad_token_provider",
     }
@@ -212,15 +216,19 @@ class LMs:
             return LM(name, EMBEDDED_MODEL, **options)
         if spec["model"].startswith(REPLAY_PREFIX):
             return self._replay(name, spec["model"], options)
-        options |= connections.connection(spec, f"lms.{name}")
+        connection = connections.connection(spec, f"lms.{name}")
         if options["cache"]:
             # The cache's key knows neither the address nor the key: two LMs of one model at two
             # addresses must not answer for each other. This stands in the key and nowhere else.
             options["rollout_id"] = crc32(f"{name}\0{spec.get('api_base')}".encode())
         given = connections.passed_on(spec, f"lms.{name}", _NOT_EXTRA)
+        is_dspy_asked_for = _is_dspy_asked_for(name, given.pop(ENGINE_KEY, None))
         options |= {key: value for key, value in given.items() if key not in PRICE_KEYS}
         try:
-            lm = LM(name, spec["model"], **options)
+            lm = LM(name, spec["model"], **options, **connection)
+            if not is_dspy_asked_for and is_served(lm):
+                options |= {"engine": OpenAIEngine(lm), "async_engine": AsyncOpenAIEngine(lm)}
+                lm = LM(name, spec["model"], by_dspy=lm, **options)
         except (ValueError, TypeError, dspy.LMError) as error:
             raise InvalidParamsError(
                 self._redactor.text(f"the LM {name!r} cannot be made: {error}"),
@@ -245,6 +253,15 @@ def _price(name: str, extra: Mapping[str, Any]) -> Price | None:
         if extra.get(key) is not None:
             number(0)(extra[key], f"lms.{name}.extra.{key}")
     return given_price(extra)
+
+
+def _is_dspy_asked_for(name: str, engine: Any) -> bool:
+    if engine not in (None, _DSPY):
+        raise InvalidParamsError(
+            f"lms.{name}.extra.{ENGINE_KEY} is {engine!r}: it can be {_DSPY!r}, or left out",
+            data={"param": f"lms.{name}.extra.{ENGINE_KEY}"},
+        )
+    return engine is not None
 
 
 def _check_fallbacks(lms: Mapping[str, LM], made: Mapping[str, LM]) -> None:

@@ -1,21 +1,31 @@
-"""What DSPy finds out anew with every LM call, and finds the same: kept. And larger pools.
+"""What DSPy finds out anew with every LM call, and finds the same: kept. And what it does in
+threads, and takes less time than a thread does: done in place.
 
 Importing this module puts what is here in the place of DSPy's own.
 """
 
 from __future__ import annotations
 
+import asyncio
 from functools import lru_cache, partial
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+import pydantic
+from dspy._vendor.lm15.transports import _async as transport
+from dspy.adapters import utils as adapter_utils
 from dspy.clients import backend_selection, capabilities, costs, execution
 
-__all__ = ["model_info"]
+from .openai_engine import MAX_CONNECTIONS
 
-# Far more models, and ways to reach them, than one bridge has LMs.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SystemMessages", "model_info"]
+
+# Far more models, types, and ways to reach LMs, than one bridge has.
 _KEPT = 1024
-
-_MAX_CONNECTIONS = 256
 
 # For a model that is not in the price table all of it is scanned, several times a call: a
 # millisecond each. What is found is only read.
@@ -48,8 +58,53 @@ def _select_backend(lm: Any, options: Any = None) -> Any:
     return known
 
 
-# DSPy's pools have 100: with a thousand calls under way most would wait for a connection. A process
-# usually has 1,024 descriptors, which is enough for a few LMs at their busiest.
-execution.RouterConfig = partial(execution.RouterConfig, max_connections=_MAX_CONNECTIONS)
-
 execution.select_backend = capabilities.select_backend = _select_backend
+
+# DSPy's pools have 100: with a thousand calls under way most would wait for a connection.
+execution.RouterConfig = partial(execution.RouterConfig, max_connections=MAX_CONNECTIONS)
+
+# All of the environment is read for it with each request.
+transport.proxy_route_for = lru_cache(_KEPT)(transport.proxy_route_for)
+
+
+async def _to_thread(function: Callable[..., Any], /, *args: Any) -> Any:
+    """What a call costs is looked up in place where there is nothing to look up, or the table
+    is in memory. All else goes to a thread."""
+    if function is execution._price_result:
+        *_, provider, _ = args
+        if provider is None or model_info.cache_info().currsize:
+            return function(*args)
+    return await asyncio.to_thread(function, *args)
+
+
+execution.asyncio = SimpleNamespace(**{**vars(asyncio), "to_thread": _to_thread})
+
+_type_adapter = lru_cache(_KEPT)(pydantic.TypeAdapter)
+
+
+def _type_adapter_of(described: Any) -> Any:
+    """Pydantic's adapter of a type. Only of classes: other types may be equal and differ, as unions
+    do in their order."""
+    if isinstance(described, type):
+        return _type_adapter(described)
+    return pydantic.TypeAdapter(described)
+
+
+adapter_utils.TypeAdapter = _type_adapter_of
+
+
+class SystemMessages:
+    """Of an adapter: what it writes of a signature, and writes the same for each call."""
+
+    _written: WeakKeyDictionary[Any, tuple[str, str]]
+
+    def format_system_message(self, signature: Any) -> str:
+        written = self.__dict__.setdefault("_written", WeakKeyDictionary())
+        # All of a signature but its instructions is made once and for all.
+        instructions: str | None
+        message: str
+        instructions, message = written.get(signature, (None, ""))
+        if instructions != signature.instructions:
+            message = super().format_system_message(signature)  # type: ignore[misc]
+            written[signature] = (signature.instructions, message)
+        return message

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dspy.lm15 import Request
+
     from dspex_bridge.limits import Limits
 
 __all__ = ["METER_SETTING", "CallRecord", "Meter"]
@@ -29,6 +31,7 @@ class CallRecord:
         "is_filtered",
         "lm",
         "prompt_tokens",
+        "request",
         "total_tokens",
     )
 
@@ -42,6 +45,8 @@ class CallRecord:
         self.cost_usd: float | None = None
         # Whether something else than DSPy's price table has told the cost.
         self.has_cost = False
+        # What the bridge's own engine has sent, or tried to.
+        self.request: Request | None = None
 
     def add_cost(self, cost_usd: float | None) -> None:
         """Of one answer; the call's is not known where one answer's is not."""
