@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "dspex_protocol": ROOT / "protocol" / "dspex_protocol",
     "dspex_bridge": ROOT / "bridge" / "dspex_bridge",
+    "dspex_server": ROOT / "server" / "dspex_server",
 }
 
 # Who may import whom at run time: what stands in a row may import its own row and those below it.
@@ -86,10 +87,17 @@ PROTOCOL_LAYERS: list[tuple[str, ...]] = [
     ("dspex_protocol.errors", "dspex_protocol.framing", "dspex_protocol.tensor"),
     ("dspex_protocol",),
 ]
-LAYERS = BRIDGE_LAYERS + PROTOCOL_LAYERS
+# Above the bridge, whose specs and converters it uses; the bridge itself is another process. Only
+# the command line of the bridge's package knows of it.
+SERVER_LAYERS: list[tuple[str, ...]] = [
+    ("dspex_server.resources",),
+    ("dspex_server.db",),
+    ("dspex_server", "dspex_server.errors", "dspex_server.ids"),
+]
+LAYERS = SERVER_LAYERS + BRIDGE_LAYERS + PROTOCOL_LAYERS
 
 # Packages whose modules have to be placed one by one: a new one must not slip in as a leaf.
-PLACED_SINGLY = ("dspex_bridge", "dspex_protocol")
+PLACED_SINGLY = ("dspex_bridge", "dspex_protocol", "dspex_server")
 
 
 def modules() -> dict[str, Path]:

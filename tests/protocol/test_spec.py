@@ -25,6 +25,7 @@ from dspex_bridge.params import MAX_NAME_CHARS, MAX_TOOLS, Check
 from dspex_bridge.programs import (
     bundles,
     converters,
+    json_forms,
     media,
     signatures,
     spec,
@@ -303,7 +304,7 @@ def test_the_keys_of_a_signature_a_field_and_a_state_are_those_that_are_read() -
     assert sorted(rows_of("key of a state")) == sorted(state)
     written = bundles.dump(spec.ProgramSpec(parse_signature("a -> b")))
     assert sorted(rows_of("key of a state")) == sorted(written)
-    assert sorted(rows_of("tag")) == sorted([*bundles._TAGS, "$map"])
+    assert sorted(rows_of("tag")) == sorted([*json_forms._TAGS, "$map"])
 
 
 def test_every_module_is_there_with_its_options_and_its_own_outputs() -> None:

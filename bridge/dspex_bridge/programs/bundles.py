@@ -1,22 +1,14 @@
 """Programs as JSON: states that another process makes the same program from. No pickle, no key.
 
-JSON has no bytes, timestamps, decimals or tensors; those stand as a map with one key that begins
-with `$`, and a map of the user's own with such a key stands inside `$map`.
+The values in them are written as `json_forms` says.
 """
 
 from __future__ import annotations
 
-import math
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date, datetime, time
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import InvalidParamsError
-from dspex_protocol.tensor import Tensor
 
 from dspex_bridge.catalog import MODULES
 from dspex_bridge.params import (
@@ -33,8 +25,12 @@ from dspex_bridge.params import (
 from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, PIPELINE, VARIABLES
 
 from .creation import program_spec
+from .json_forms import from_json, to_json
 from .pipelines import pipeline_map
 from .spec import Demo, Predictor, ProgramSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["FORMAT_VERSION", "dump", "load"]
 
@@ -78,7 +74,7 @@ def dump(spec: ProgramSpec) -> dict[str, Any]:
             for name, predictor in spec.predictors.items()
         },
     }
-    plain: dict[str, Any] = _to_json(state)
+    plain: dict[str, Any] = to_json(state)
     return plain
 
 
@@ -93,7 +89,7 @@ def load(state: Mapping[str, Any]) -> ProgramSpec:
         )
     (_PIPELINE_STATE if "steps" in state else _STATE)(state, "load: state")
     plain = {
-        key: _from_json(value) for key, value in state.items() if key not in ("demos", "predictors")
+        key: from_json(value) for key, value in state.items() if key not in ("demos", "predictors")
     }
     return replace(
         program_spec(plain),
@@ -127,67 +123,9 @@ def _demo_state(demo: Demo) -> dict[str, Any]:
 def _demos(states: list[Mapping[str, Any]] | None) -> tuple[Demo, ...]:
     return tuple(
         Demo(
-            inputs=_from_json(state["inputs"]),
-            outputs=_from_json(state["outputs"]),
-            flags=_from_json(state.get("flags") or {}),
+            inputs=from_json(state["inputs"]),
+            outputs=from_json(state["outputs"]),
+            flags=from_json(state.get("flags") or {}),
         )
         for state in states or ()
     )
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        plain = {key: _to_json(item) for key, item in value.items()}
-        return {"$map": plain} if any(key.startswith("$") for key in plain) else plain
-    if isinstance(value, (list, tuple)):
-        return [_to_json(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return [_to_json(item) for item in sorted(value, key=repr)]
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"$float": str(value)}
-    if isinstance(value, bytes):
-        return {"$bytes": b64encode(value).decode()}
-    if isinstance(value, Decimal):
-        return {"$decimal": str(value)}
-    if isinstance(value, datetime):
-        return {"$datetime": value.isoformat()}
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if hasattr(value, "dtype") and not isinstance(value, Tensor):
-        value = Tensor.from_numpy(value)
-    if isinstance(value, Tensor):
-        return {"$tensor": [value.dtype, list(value.shape), b64encode(value.data).decode()]}
-    return value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_from_json(item) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    if len(value) == 1:
-        ((key, item),) = value.items()
-        if key == "$map" and isinstance(item, Mapping):
-            return {name: _from_json(inner) for name, inner in item.items()}
-        if key in _TAGS:
-            try:
-                return _TAGS[key](item)
-            except (ValueError, TypeError, InvalidOperation, Base64Error) as error:
-                raise InvalidParamsError(
-                    f"load: the state has a {key} that is none: {error}", data={"param": "state"}
-                ) from error
-    return {name: _from_json(inner) for name, inner in value.items()}
-
-
-def _tensor(item: Any) -> Tensor:
-    dtype, shape, data = item
-    return Tensor(dtype, tuple(shape), b64decode(data, validate=True))
-
-
-_TAGS: dict[str, Callable[[Any], Any]] = {
-    "$float": float,
-    "$bytes": lambda item: b64decode(item, validate=True),
-    "$decimal": Decimal,
-    "$datetime": datetime.fromisoformat,
-    "$tensor": _tensor,
-}

@@ -1,0 +1,99 @@
+"""A PostgreSQL of the tests' own: Debian's, on a free port, in a folder that goes with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+__all__ = ["Postgres"]
+
+_USER = "postgres"
+# To start, to stop or to make a database, on a machine under load.
+_TIMEOUT_S = 60
+
+
+def _programs() -> Path:
+    """Debian keeps them out of the PATH, a folder a version."""
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
+    )
+    if folders:
+        return folders[-1]
+    found = shutil.which("initdb")
+    if found is None:
+        raise RuntimeError("there is no PostgreSQL: apt-get install postgresql")
+    return Path(found).parent
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Postgres:
+    """Started when it is made; `close` ends it and removes what it wrote."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dspex-postgres-"))
+        self.port = _free_port()
+        self._bin = _programs()
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, _USER)
+        self._run("initdb", "-D", "data", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        self.start()
+        self._databases = 0
+
+    def start(self) -> None:
+        # Its processes are killed here, the machine is not: nothing has to be on the disk.
+        options = (
+            f"-h 127.0.0.1 -p {self.port} -c unix_socket_directories={self.folder} -c fsync=off"
+        )
+        self._run("pg_ctl", "-D", "data", "-o", options, "-l", "log", "-w", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """`immediate` is a crash: nothing is written any more."""
+        self._run("pg_ctl", "-D", "data", "-m", mode, "-w", "stop")
+
+    def kill(self) -> None:
+        """SIGKILL to the postmaster, and so the end of all of its processes."""
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
+        os.kill(pid, 9)
+
+    def new_database(self, template: str = "template0") -> str:
+        """The URL of a database: an empty one, or a copy of another, which nobody uses."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        here = ("-h", "127.0.0.1", "-p", str(self.port), "-U", _USER)
+        self._run("createdb", *here, "-T", template, name)
+        return f"postgresql://{_USER}@127.0.0.1:{self.port}/{name}"
+
+    def close(self) -> None:
+        if (self.folder / "data" / "postmaster.pid").exists():
+            self.stop("immediate")
+        shutil.rmtree(self.folder)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # pg_ctl leaves a server behind, which would hold a pipe open for ever.
+        output = subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE
+        user = _USER if os.geteuid() == 0 else None  # it refuses to run as root
+        done = subprocess.run(
+            [str(self._bin / program), *arguments],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            timeout=_TIMEOUT_S,
+            check=False,
+            user=user,
+            group=user,
+        )
+        if done.returncode != 0:
+            log = self.folder / "log"
+            text = log.read_text() if log.exists() else ""
+            raise RuntimeError(f"{program} failed: {(done.stderr or b'').decode()}{text}")

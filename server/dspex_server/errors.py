@@ -1,0 +1,45 @@
+"""Errors of the server's own, beside those of the protocol.
+
+DSPexError
+├── BridgeUnavailableError    unavailable            retryable: no bridge can be started
+├── WrongStateError           wrong_state            data: resource, id, state, wanted, allowed
+├── ExecutionInterruptedError interrupted            retryable: its server ended while it ran
+└── DatabaseUnavailableError  database_unavailable   retryable: nothing was written
+"""
+
+from __future__ import annotations
+
+from dspex_protocol.errors import DSPexError, UnavailableError
+
+__all__ = [
+    "BridgeUnavailableError",
+    "DatabaseUnavailableError",
+    "ExecutionInterruptedError",
+    "WrongStateError",
+]
+
+
+class BridgeUnavailableError(UnavailableError):
+    """The command of the bridge cannot be started, or ends at once."""
+
+    retryable = True
+
+
+class WrongStateError(DSPexError):
+    """A resource cannot go from the state that it is in to the one that was asked for."""
+
+    code = "wrong_state"
+
+
+class ExecutionInterruptedError(DSPexError):
+    """The server that ran it ended before it did: whether the LM was asked is not known."""
+
+    code = "interrupted"
+    retryable = True
+
+
+class DatabaseUnavailableError(DSPexError):
+    """The database cannot be reached, or cannot be written: nothing of the request was kept."""
+
+    code = "database_unavailable"
+    retryable = True

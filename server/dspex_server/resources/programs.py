@@ -1,0 +1,246 @@
+"""Programs: a state machine over revisions, each of which never changes once it is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dspex_bridge.programs import bundles
+from dspex_bridge.programs.converters import InputConverter, OutputConverter
+from dspex_bridge.programs.creation import checked, program_spec
+from dspex_bridge.shapes import CREATE
+from dspex_protocol.errors import AlreadyExistsError, InvalidParamsError, NotFoundError
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+
+from dspex_server.db.models import Execution, Program, Revision
+from dspex_server.errors import WrongStateError
+from dspex_server.ids import new_id
+
+from .machine import StateMachine
+from .names import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from dspex_server.db.models import Signature
+
+__all__ = [
+    "PROGRAMS",
+    "RUNNABLE",
+    "add_revision",
+    "archive_program",
+    "create_program",
+    "delete_program",
+    "deploy_program",
+    "find_program",
+    "find_revision",
+    "require_runnable",
+    "rollback_program",
+]
+
+PROGRAMS = StateMachine(
+    "program",
+    Program,
+    {
+        "draft": ("ready", "error", "archived"),
+        # A state may follow itself: another revision, in the same state.
+        "ready": ("ready", "optimized", "deployed", "error", "archived"),
+        "optimized": ("optimized", "ready", "deployed", "error", "archived"),
+        "deployed": ("deployed", "ready", "optimized", "error", "archived"),
+        # What could not be made may be made once the bridge has what it lacked.
+        "error": ("ready", "optimized", "deployed", "archived"),
+        "archived": (),
+    },
+)
+
+RUNNABLE = ("ready", "optimized", "deployed", "error")
+
+
+async def create_program(
+    session: AsyncSession,
+    params: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    signature: Signature | None = None,
+    draft: bool = False,
+) -> Program:
+    """A program of `create`'s parameters, without `program` and `replace`.
+
+    All that can be known without DSPy is checked here. Raises InvalidParamsError, SignatureError,
+    InputValidationError for a demonstration, AlreadyExistsError for a name in use.
+    """
+    if signature is not None:
+        params = {**params, "signature": signature.definition}
+    CREATE(params, "createProgram")
+    if any("tools" in part for part in (params, *(params.get("steps") or ()))):
+        raise InvalidParamsError(
+            "createProgram: tools are run by the client of a bridge, and this server has none to "
+            "run: make programs with tools from DSPex itself",
+            data={"param": "tools"},
+        )
+    spec = program_spec(params)
+    InputConverter(spec.signature)
+    OutputConverter(spec.signature)
+    spec = checked(spec)
+    states = ("draft",) if draft else ("draft", "ready")
+    program_id = new_id()
+    program = Program(
+        id=program_id,
+        name=program_id if name is None else check_name(name, "name"),
+        signature_id=None if signature is None else signature.id,
+        module=spec.module,
+        lm=spec.lm,
+        adapter=spec.adapter,
+        config=dict(spec.config),
+        state=states[-1],
+        revision=1,
+    )
+    session.add(program)
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise AlreadyExistsError(
+            f"there is a program {name!r} already: choose another name", data={"name": name}
+        ) from None
+    session.add(
+        Revision(program_id=program.id, number=1, origin="created", state=bundles.dump(spec))
+    )
+    await PROGRAMS.began(session, program.id, *states)
+    return program
+
+
+async def find_program(
+    session: AsyncSession, program_id: str, *, for_update: bool = False
+) -> Program:
+    """By its id or its name. Raises NotFoundError."""
+    query = select(Program).where((Program.id == program_id) | (Program.name == program_id))
+    # An id counts before a name that is another's id.
+    query = query.order_by((Program.id == program_id).desc()).limit(1)
+    found = await session.scalar(query.with_for_update() if for_update else query)
+    if found is None:
+        raise NotFoundError(
+            f"there is no program {program_id!r}", data={"kind": "program", "name": program_id}
+        )
+    return found
+
+
+async def find_revision(session: AsyncSession, program: Program, number: int) -> Revision:
+    found = await session.scalar(
+        select(Revision).where(Revision.program_id == program.id, Revision.number == number)
+    )
+    if found is None:
+        raise NotFoundError(
+            f"program {program.name} has no revision {number}",
+            data={"kind": "revision", "name": str(number)},
+        )
+    return found
+
+
+def require_runnable(program: Program) -> int:
+    """The revision that runs: the deployed one where there is one. Raises WrongStateError."""
+    if program.state not in RUNNABLE:
+        raise WrongStateError(
+            f"program {program.name} is {program.state}: only {', '.join(RUNNABLE)} ones run",
+            data={
+                "resource": "program",
+                "id": program.id,
+                "state": program.state,
+                "allowed": list(RUNNABLE),
+            },
+        )
+    return program.deployed_revision or program.revision
+
+
+async def add_revision(
+    session: AsyncSession,
+    program: Program,
+    state: Mapping[str, Any],
+    *,
+    parent: int,
+    job_id: str,
+    score: float | None,
+) -> int:
+    """What an optimizer made. The newest revision runs from now on, where none is deployed."""
+    newest = await session.scalar(
+        select(func.max(Revision.number)).where(Revision.program_id == program.id)
+    )
+    number = (newest or 0) + 1
+    session.add(
+        Revision(
+            program_id=program.id,
+            number=number,
+            parent=parent,
+            origin="optimized",
+            job_id=job_id,
+            score=score,
+            state=dict(state),
+        )
+    )
+    if program.state in ("ready", "optimized", "error"):
+        await PROGRAMS.move(session, program.id, "optimized", source=program.state, revision=number)
+    else:  # a deployed one goes on as it is; an archived one keeps what was paid for
+        program.revision = number
+    return number
+
+
+async def deploy_program(
+    session: AsyncSession, program_id: str, revision: int | None = None
+) -> Program:
+    """A revision, the newest by default, that runs until another one is deployed."""
+    program = await find_program(session, program_id, for_update=True)
+    number = program.revision if revision is None else revision
+    await find_revision(session, program, number)
+    await PROGRAMS.move(
+        session,
+        program.id,
+        "deployed",
+        source=program.state,
+        reason=f"revision {number}",
+        deployed_revision=number,
+    )
+    await session.refresh(program)
+    return program
+
+
+async def rollback_program(session: AsyncSession, program_id: str, revision: int) -> Program:
+    """An earlier revision becomes the one that runs; later ones stay, to be gone forward to."""
+    program = await find_program(session, program_id, for_update=True)
+    target = await find_revision(session, program, revision)
+    deployed = program.deployed_revision is not None
+    if deployed:
+        state, values = "deployed", {"deployed_revision": revision}
+    else:
+        state, values = ("optimized" if target.job_id else "ready"), {"revision": revision}
+    reason = f"rolled back to revision {revision}"
+    await PROGRAMS.move(session, program.id, state, source=program.state, reason=reason, **values)
+    await session.refresh(program)
+    return program
+
+
+async def archive_program(session: AsyncSession, program_id: str) -> Program:
+    """It runs no more; its executions and revisions stay."""
+    program = await find_program(session, program_id, for_update=True)
+    await PROGRAMS.move(
+        session, program.id, "archived", source=program.state, deployed_revision=None
+    )
+    await session.refresh(program)
+    return program
+
+
+async def delete_program(session: AsyncSession, program_id: str) -> str:
+    """The id of what is gone, with its revisions, executions and jobs. Refused while it runs."""
+    program = await find_program(session, program_id, for_update=True)
+    running = await session.scalar(
+        select(func.count())
+        .select_from(Execution)
+        .where(Execution.program_id == program.id, Execution.state.in_(("pending", "running")))
+    )
+    if running:
+        raise WrongStateError(
+            f"program {program.name} has {running} executions under way: cancel them or wait",
+            data={"resource": "program", "id": program.id, "state": program.state},
+        )
+    await session.execute(delete(Program).where(Program.id == program.id))
+    return program.id
