@@ -2,14 +2,13 @@ defmodule DSPex do
   import DSPex.Arguments, only: [check: 2, no_program: 0, unexpected: 2]
 
   alias DSPex.{
+    Adapter,
     Async,
     Batch,
-    Command,
     Config,
     Error,
     Evaluation,
     Execution,
-    Instance,
     Optimization,
     Options,
     Prediction,
@@ -57,6 +56,10 @@ defmodule DSPex do
                        "how many tools and metrics of the application may run at one time; one " <>
                          "beyond them fails with `:overloaded`, which its program observes.",
                        @default_max_callbacks},
+                    backend:
+                      {{:is, &Adapter.option/1},
+                       "what runs the programs: a `DSPex.Adapter`. In tests it may be " <>
+                         "`DSPex.Adapter.Mock`.", Adapter.PythonPort},
                     start_timeout:
                       {:timeout, "how long Python may take until it is ready, in milliseconds.",
                        60_000}
@@ -145,19 +148,9 @@ defmodule DSPex do
   def start_link(options) do
     options = check_start!(options)
     name = Keyword.fetch!(options, :name)
-    configuration = options |> Keyword.take([:lms, :default_lm, :adapter]) |> Map.new()
-
-    with {:ok, command} <- Command.find(options[:command]) do
-      limits =
-        Keyword.take(options, [
-          :max_frame_bytes,
-          :max_queued_bytes,
-          :max_callbacks,
-          :start_timeout
-        ])
-
-      Instance.start_link(name, configuration, [command: command] ++ limits)
-    end
+    {configuration, options} = Keyword.split(options, Keyword.keys(Config.schema()))
+    {adapter, options} = Keyword.pop!(options, :backend)
+    Adapter.start_link(adapter, name, Map.new(configuration), Keyword.delete(options, :name))
   end
 
   defp check_start!(options) do
@@ -450,7 +443,7 @@ defmodule DSPex do
       {timeout, options} = Keyword.pop!(options, :timeout)
       configuration = Map.new(options)
       entry = fn _body -> {:configure, configuration} end
-      Instance.request(server, "configure", Config.reveal(configuration), timeout, entry: entry)
+      Adapter.request(server, "configure", Config.reveal(configuration), timeout, entry: entry)
     end
   end
 
@@ -464,7 +457,7 @@ defmodule DSPex do
   def ping(server, options \\ []) do
     with {:ok, options} <- check(options, @ping_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
-         {:ok, result} <- Instance.request(server, "ping", Map.new(options), timeout) do
+         {:ok, result} <- Adapter.request(server, "ping", Map.new(options), timeout) do
       case result do
         %{"payload" => payload} -> {:ok, payload}
         other -> unexpected("ping", other)
@@ -474,7 +467,7 @@ defmodule DSPex do
 
   @doc "Counters of the bridge: requests, work in flight, LMs with tokens and cost, memory."
   @spec stats(server()) :: {:ok, map()} | {:error, Error.t()}
-  def stats(server), do: Instance.request(server, "stats", %{}, @default_timeout)
+  def stats(server), do: Adapter.request(server, "stats", %{}, @default_timeout)
 
   defp bang!({:ok, result}), do: result
   defp bang!({:error, error}), do: raise(error)

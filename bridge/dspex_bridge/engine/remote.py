@@ -87,15 +87,17 @@ class RemoteLM(dspy.LM):  # type: ignore[misc]
         self, told: dict[str, Any], ask: Callable[[str, dict[str, Any]], Future[Any]]
     ) -> None:
         engine = _Engine(told, ask)
-        options = {"temperature": None, "max_tokens": None, **told["kwargs"]}
         super().__init__(
             told["model"],
+            temperature=None,
+            max_tokens=None,
             cache=False,
             num_retries=0,
             engine=engine,
             async_engine=_AsyncEngine(engine),
-            **options,
         )
+        # As the bridge's LM has them: already under the names that the model's family wants.
+        self.kwargs = dict(told["kwargs"])
         self.name = told["name"]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -4,10 +4,13 @@ defmodule DSPex.Async do
   same process. It is cancelled where that process ends.
   """
 
-  alias DSPex.Connection.Caller
-  alias DSPex.{Error, Prediction}
+  alias DSPex.{Adapter, Error, Prediction}
 
-  @opaque t :: %__MODULE__{exchange: Caller.t(), load: (term() -> term()), owner: pid()}
+  @opaque t :: %__MODULE__{
+            exchange: {module(), Adapter.exchange()},
+            load: (term() -> term()),
+            owner: pid()
+          }
 
   @enforce_keys [:exchange, :load, :owner]
   defstruct @enforce_keys
@@ -15,7 +18,7 @@ defmodule DSPex.Async do
   @doc false
   @spec await(t()) :: {:ok, Prediction.t()} | {:error, Error.t()}
   def await(%__MODULE__{owner: owner} = async) when owner == self() do
-    {:answer, answer} = Caller.next(async.exchange)
+    {:answer, answer} = Adapter.next(async.exchange)
     with {:ok, result} <- answer, do: async.load.(result)
   end
 
@@ -26,9 +29,9 @@ defmodule DSPex.Async do
 
   @doc false
   @spec cancel(t()) :: :ok
-  def cancel(%__MODULE__{exchange: exchange}), do: Caller.cancel(exchange)
+  def cancel(%__MODULE__{exchange: exchange}), do: Adapter.cancel(exchange)
 
   defimpl Inspect do
-    def inspect(async, _opts), do: "#DSPex.Async<#{async.exchange.method}>"
+    def inspect(async, _opts), do: "#DSPex.Async<#{inspect(async.owner)}>"
   end
 end

@@ -9,7 +9,7 @@ defmodule DSPex.Batch do
 
   import DSPex.Arguments
 
-  alias DSPex.{Arguments, Error, Execution, Instance, Options, Prediction, Progress, Usage}
+  alias DSPex.{Adapter, Arguments, Error, Execution, Options, Prediction, Progress, Usage}
 
   @type t :: %__MODULE__{
           results: [{:ok, Prediction.t()} | {:error, Error.t()}],
@@ -123,7 +123,7 @@ defmodule DSPex.Batch do
 
     try do
       with {:ok, answer} <-
-             Instance.request(server, "batch", params, own[:timeout], listener: listener),
+             Adapter.request(server, "batch", params, own[:timeout], listener: listener),
            do: batch(answer, Process.get(key), map_size(results) + tuple_size(places))
     after
       Process.delete(key)

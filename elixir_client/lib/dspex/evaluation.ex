@@ -11,7 +11,7 @@ defmodule DSPex.Evaluation do
 
   import DSPex.Arguments
 
-  alias DSPex.{Arguments, Error, Execution, Instance, Metric, Options, Progress, Usage}
+  alias DSPex.{Adapter, Arguments, Error, Execution, Metric, Options, Progress, Usage}
 
   @type t :: %__MODULE__{
           score: float(),
@@ -60,7 +60,7 @@ defmodule DSPex.Evaluation do
          {:ok, metric, functions} <- Metric.to_wire(metric, signature),
          params = Map.merge(Map.new(options), %{program: id, devset: devset, metric: metric}),
          {:ok, answer} <-
-           Instance.request(server, "evaluate", DSPex.Config.reveal(params), own[:timeout],
+           Adapter.request(server, "evaluate", DSPex.Config.reveal(params), own[:timeout],
              metrics: functions,
              listener: Progress.listener(own[:on_progress])
            ),

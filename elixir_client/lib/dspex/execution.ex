@@ -4,7 +4,7 @@ defmodule DSPex.Execution do
 
   import DSPex.Arguments
 
-  alias DSPex.{Async, Chunk, Config, Error, Instance, Limits, Options, Prediction, Program}
+  alias DSPex.{Adapter, Async, Chunk, Config, Error, Limits, Options, Prediction, Program}
   alias DSPex.{Programs, Signature}
 
   # An LM may think for long.
@@ -67,7 +67,7 @@ defmodule DSPex.Execution do
     with {:ok, options} <- check(options, @execute_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
          {:ok, params, signature} <- params(server, program, inputs, options),
-         {:ok, result} <- Instance.request(server, "execute", params, timeout),
+         {:ok, result} <- Adapter.request(server, "execute", params, timeout),
          do: prediction(result, signature)
   end
 
@@ -76,7 +76,7 @@ defmodule DSPex.Execution do
     with {:ok, options} <- check(options, @execute_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
          {:ok, params, signature} <- params(server, program, inputs, options),
-         {:ok, exchange} <- Instance.open(server, "execute", params, timeout, false) do
+         {:ok, exchange} <- Adapter.open(server, "execute", params, timeout, false) do
       {:ok, %Async{exchange: exchange, load: &prediction(&1, signature), owner: self()}}
     end
   end
@@ -94,7 +94,7 @@ defmodule DSPex.Execution do
            }),
          {:ok, params, signature} <- params(server, program, inputs, options) do
       # In a function nothing shows it: an LM's key may be in it.
-      open = fn -> Instance.open(server, "execute", params, timeout, true) end
+      open = fn -> Adapter.open(server, "execute", params, timeout, true) end
       DSPex.Stream.new(open, window, &prediction(&1, signature), signature)
     else
       {:error, error} -> [{:error, error}]
@@ -120,7 +120,7 @@ defmodule DSPex.Execution do
          {:ok, inputs} <- map(inputs, "inputs"),
          {:ok, inputs, params} <- dump_inputs(signature, inputs, Map.new(meta)),
          params = Map.merge(params, %{program: program, inputs: inputs}),
-         {:ok, result} <- Instance.request(server, "execute", params, timeout, tools: tools),
+         {:ok, result} <- Adapter.request(server, "execute", params, timeout, tools: tools),
          do: prediction(result, signature)
   end
 

@@ -34,11 +34,11 @@ defmodule DSPex.Instance do
   end
 
   @doc "Begins a request, which may listen; see `DSPex.Connection.Caller.open/6`."
-  @spec open(term(), String.t(), map(), timeout(), boolean()) ::
+  @spec open(term(), String.t(), map(), timeout(), boolean(), [Caller.option()]) ::
           {:ok, Caller.t()} | {:error, Error.t()}
-  def open(server, method, params, timeout, listens?) do
+  def open(server, method, params, timeout, listens?, options \\ []) do
     with {:ok, pid} <- whereis(server),
-         do: Caller.open(pid, method, params, timeout, listens?)
+         do: Caller.open(pid, method, params, timeout, listens?, options)
   end
 
   @doc "Writes down what no answer of the bridge confirms by itself."

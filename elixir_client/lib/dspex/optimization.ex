@@ -20,7 +20,7 @@ defmodule DSPex.Optimization do
 
   import DSPex.Arguments
 
-  alias DSPex.{Arguments, Error, Execution, Instance, Metric, Options, Program, Programs}
+  alias DSPex.{Adapter, Arguments, Error, Execution, Metric, Options, Program, Programs}
   alias DSPex.{Progress, Signature, Usage}
 
   @type t :: %__MODULE__{
@@ -143,13 +143,13 @@ defmodule DSPex.Optimization do
         |> Map.put_new_lazy(:save_as, &make_id/0)
 
       params = if valset == [], do: params, else: Map.put(params, :valset, valset)
-      tools = Instance.tools(server, id)
+      tools = Adapter.tools(server, id)
 
       # The bridge knows the new program by its state alone until it is told again.
       entry = fn _body -> {:derived, params.save_as, base.signature, tools} end
 
       with {:ok, answer} <-
-             Instance.request(server, "optimize", params, own[:timeout],
+             Adapter.request(server, "optimize", params, own[:timeout],
                metrics: functions,
                listener: Progress.listener(own[:on_progress]),
                entry: entry

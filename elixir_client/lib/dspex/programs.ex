@@ -4,7 +4,7 @@ defmodule DSPex.Programs do
 
   import DSPex.Arguments
 
-  alias DSPex.{Error, Instance, Journal, Limits, Options, Program, Signature, Tool}
+  alias DSPex.{Adapter, Error, Journal, Limits, Options, Program, Signature, Tool}
 
   # A first call waits for Python and DSPy to start.
   @default_timeout 60_000
@@ -150,7 +150,7 @@ defmodule DSPex.Programs do
         {:ok, program}
 
       %{program: id, signature: signature} ->
-        if Instance.signature(server, id) == signature,
+        if Adapter.signature(server, id) == signature,
           do: {:ok, id},
           else: create(server, program, replace: true)
     end
@@ -163,7 +163,7 @@ defmodule DSPex.Programs do
   @doc "The signature of a program. The journal knows best: it may have been replaced."
   @spec signature(atom(), term(), String.t()) :: Signature.t() | nil
   def signature(server, program, id) do
-    case {Instance.signature(server, id), program} do
+    case {Adapter.signature(server, id), program} do
       {nil, %Program{signature: signature}} -> signature
       {found, _program} -> found
     end
@@ -174,7 +174,7 @@ defmodule DSPex.Programs do
     with {:ok, id} <- id(program),
          entry = fn _body -> {:delete, id} end,
          {:ok, _result} <-
-           Instance.request(server, "delete", %{program: id}, @default_timeout, entry: entry) do
+           Adapter.request(server, "delete", %{program: id}, @default_timeout, entry: entry) do
       :ok
     end
   end
@@ -183,7 +183,7 @@ defmodule DSPex.Programs do
   def list(server, options) do
     with {:ok, options} <- check(options, @list_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
-         {:ok, result} <- Instance.request(server, "list", Map.new(options), timeout) do
+         {:ok, result} <- Adapter.request(server, "list", Map.new(options), timeout) do
       case result do
         %{"programs" => programs} when is_list(programs) -> {:ok, programs}
         other -> unexpected("list", other)
@@ -194,13 +194,13 @@ defmodule DSPex.Programs do
   @spec describe(atom(), term()) :: {:ok, map()} | {:error, Error.t()}
   def describe(server, program) do
     with {:ok, id} <- made_id(server, program),
-         do: Instance.request(server, "describe", %{program: id}, @default_timeout)
+         do: Adapter.request(server, "describe", %{program: id}, @default_timeout)
   end
 
   @spec dump(atom(), term()) :: {:ok, map()} | {:error, Error.t()}
   def dump(server, program) do
     with {:ok, id} <- made_id(server, program),
-         {:ok, result} <- Instance.request(server, "dump", %{program: id}, @default_timeout) do
+         {:ok, result} <- Adapter.request(server, "dump", %{program: id}, @default_timeout) do
       case result do
         %{"state" => state} when is_map(state) and not is_struct(state) -> {:ok, state}
         other -> unexpected("dump", other)
@@ -211,7 +211,7 @@ defmodule DSPex.Programs do
   @spec save(atom(), term(), String.t()) :: {:ok, map()} | {:error, Error.t()}
   def save(server, program, path) when is_binary(path) and path != "" do
     with {:ok, id} <- made_id(server, program) do
-      Instance.request(server, "save", %{program: id, path: path}, @default_timeout)
+      Adapter.request(server, "save", %{program: id, path: path}, @default_timeout)
     end
   end
 
@@ -248,7 +248,7 @@ defmodule DSPex.Programs do
          :ok <- or_not_at_all(server, program, state_tools(state, tools)),
          derived = {:derived, program.id, signature, tools},
          {:ok, entry} <- Journal.entry(derived, %{"state" => state}) do
-      Instance.record(server, entry)
+      Adapter.record(server, entry)
       {:ok, %{program | signature: signature}}
     end
   end
@@ -299,7 +299,7 @@ defmodule DSPex.Programs do
   defp make(server, method, params, timeout, signature, tools) do
     entry = fn body -> {:put, params.program, body, signature, tools} end
 
-    case Instance.request(server, method, params, timeout, entry: entry) do
+    case Adapter.request(server, method, params, timeout, entry: entry) do
       {:ok, %{"program" => id, "module" => module, "revision" => revision} = result} ->
         {:ok,
          %Program{

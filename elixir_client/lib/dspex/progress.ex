@@ -38,7 +38,7 @@ defmodule DSPex.Progress do
 
   @doc false
   # Hears the `progress` among the notifications of a request, where anybody wants it.
-  @spec listener((t() -> term()) | nil) :: DSPex.Connection.Caller.listener() | nil
+  @spec listener((t() -> term()) | nil) :: (String.t(), map() -> term()) | nil
   def listener(nil), do: nil
 
   def listener(fun) do

@@ -6,8 +6,7 @@ defmodule DSPex.Stream do
 
   require Logger
 
-  alias DSPex.{Chunk, Error}
-  alias DSPex.Connection.Caller
+  alias DSPex.{Adapter, Chunk, Error}
 
   # Chunks under way at one time. A grant goes out for half of them, so that the other half is
   # there meanwhile.
@@ -21,7 +20,7 @@ defmodule DSPex.Stream do
   enumerable is enumerated.
   """
   @spec new(
-          (() -> {:ok, Caller.t()} | {:error, Error.t()}),
+          (() -> {:ok, {module(), Adapter.exchange()}} | {:error, Error.t()}),
           pos_integer(),
           (term() -> {:ok, term()} | {:error, Error.t()}),
           DSPex.Signature.t() | nil
@@ -43,12 +42,12 @@ defmodule DSPex.Stream do
 
   # The consumer asks for more: it is done with the chunks that it has been given.
   defp next({:open, exchange, taken}, batch, load, signature) when taken >= batch do
-    Caller.grant(exchange, taken)
+    Adapter.grant(exchange, taken)
     next({:open, exchange, 0}, batch, load, signature)
   end
 
   defp next({:open, exchange, taken} = open, batch, load, signature) do
-    case Caller.next(exchange) do
+    case Adapter.next(exchange) do
       {:notification, "chunk", params} ->
         case Chunk.from_wire(params, signature) do
           {:ok, chunk} ->
@@ -74,6 +73,6 @@ defmodule DSPex.Stream do
   defp next(:over, _batch, _load, _signature), do: {:halt, :over}
 
   # Nobody reads on.
-  defp finish({:open, exchange, _taken}), do: Caller.close(exchange)
+  defp finish({:open, exchange, _taken}), do: Adapter.close(exchange)
   defp finish(_over), do: :ok
 end

@@ -35,7 +35,8 @@ defmodule DSPex.Integration.OptimizeTest do
       Bridge.start(
         name: __MODULE__.Instance,
         command: command,
-        lms: [knn: "demo/knn"],
+        # The other one is not asked, but optimizers are told of all, and its family is a special one.
+        lms: [knn: "demo/knn", other: [model: "openai/gpt-5-mini", api_key: "sk-local"]],
         default_lm: :knn
       )
 

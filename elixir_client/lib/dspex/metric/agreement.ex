@@ -8,9 +8,18 @@ defmodule DSPex.Metric.Agreement do
     do: raise(ArgumentError, "the example has no outputs to compare with")
 
   def score(%{outputs: expected}, prediction) do
+    case compare(expected, prediction) do
+      {score, nil} -> score
+      scored -> scored
+    end
+  end
+
+  @doc "The share of these values that are the same, and what is not."
+  @spec compare(map(), map()) :: {number(), String.t() | nil}
+  def compare(expected, prediction) do
     case Enum.reject(expected, fn {name, value} -> same?(value, prediction[name]) end) do
       [] ->
-        1.0
+        {1.0, nil}
 
       wrong ->
         feedback =

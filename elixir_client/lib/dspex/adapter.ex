@@ -1,0 +1,152 @@
+defmodule DSPex.Adapter do
+  @moduledoc """
+  What stands between the functions of `DSPex` and whatever runs the programs: the option `:backend` of
+  an instance.
+
+    * `DSPex.Adapter.PythonPort` - Python processes under the instance; the default.
+    * `DSPex.Adapter.Mock` - no Python and no LM: scripted and made-up answers, for tests.
+
+  Another one is a module with the callbacks below. Signatures, checks, types and results are the same
+  over all of them, because they lie above: an adapter gets a method of the protocol and its params
+  (terms that MessagePack can carry, and the structs of `DSPex` that stand for such), and answers with
+  the decoded result or an error. A suite of tests that an adapter has to pass comes with DSPex's own
+  tests: `DSPex.Test.AdapterCompliance`.
+
+  ## What an adapter owes
+
+    * one answer to each request, an error where it fails; within `timeout` and a moment the error
+      `:timeout`, the work having been cancelled.
+    * a request is cancelled where the process that made it dies, or closes its exchange.
+    * an `:entry` is made and recorded once the request has succeeded and before its answer is known:
+      `c:signature/2` and `c:tools/2` tell of it from then on, and where what runs the programs is
+      started anew, it is told again.
+    * the functions among the options are found while the request is in flight.
+  """
+
+  alias DSPex.{Error, Signature, Tool}
+
+  @type instance :: atom()
+
+  @type result :: {:ok, term()} | {:error, Error.t()}
+
+  @typedoc "A request that has been begun, as the adapter has it."
+  @type exchange :: term()
+
+  @typedoc """
+    * `:entry` - a function of the body that makes the request again, which gives an entry as
+      `c:record/2` takes it.
+    * `:metrics` - functions of an example, a prediction and a trace by name, for `call_metric`.
+    * `:tools` - those of a program that is sent along.
+    * `:listener` - for `c:request/5`: called in the calling process with method and params of each
+      notification about the request. `:stop` has it cancelled.
+  """
+  @type option ::
+          {:entry, nil | ((... -> binary()) -> entry())}
+          | {:metrics, %{optional(String.t()) => (map(), map(), [map()] | nil -> term())}}
+          | {:tools, [Tool.t()]}
+          | {:listener, nil | (String.t(), map() -> :stop | any())}
+
+  @typedoc """
+  What is known of programs and the configuration: a program with the body of the request that made it,
+  one that is told by the `"state"` in the answer, one that is gone, changes of the configuration.
+  """
+  @type entry ::
+          {:put, program :: String.t(), (... -> binary()), Signature.t() | nil, [Tool.t()]}
+          | {:derived, program :: String.t(), Signature.t() | nil, [Tool.t()]}
+          | {:delete, program :: String.t()}
+          | {:configure, map()}
+
+  @doc "Starts the processes of an instance, linked; its options are those of `DSPex.start_link/1`, checked."
+  @callback start_link(instance(), configuration :: map(), options :: keyword()) ::
+              Supervisor.on_start()
+
+  @doc "Makes a request and waits for what comes of it."
+  @callback request(instance(), method :: String.t(), params :: map(), timeout(), [option()]) ::
+              result()
+
+  @doc "Begins a request. The process that does goes on to the answer, by `c:next/1`, or to `c:close/1`."
+  @callback open(
+              instance(),
+              method :: String.t(),
+              params :: map(),
+              timeout(),
+              listens? :: boolean(),
+              [option()]
+            ) :: {:ok, exchange()} | {:error, Error.t()}
+
+  @doc "Waits for the next notification, where it listens, or for the answer, which is the last."
+  @callback next(exchange()) ::
+              {:notification, method :: String.t(), params :: map()} | {:answer, result()}
+
+  @doc "Allows `n` more chunks of a stream."
+  @callback grant(exchange(), n :: pos_integer()) :: :ok
+
+  @doc "Has a request cancelled whose answer is still awaited, from any process."
+  @callback cancel(exchange()) :: :ok
+
+  @doc "Ends a request that nobody wants any more."
+  @callback close(exchange()) :: :ok
+
+  @doc "The signature of a program, with the names that Elixir has for its fields; `nil` where it is not known."
+  @callback signature(instance(), program :: String.t()) :: Signature.t() | nil
+
+  @doc "The tools of a program."
+  @callback tools(instance(), program :: String.t()) :: [Tool.t()]
+
+  @doc "Writes down what no answer confirms by itself."
+  @callback record(instance(), entry()) :: :ok
+
+  @doc false
+  # Which adapter an instance has is asked with every call, and changes with a restart at most.
+  @spec start_link(module(), instance(), map(), keyword()) :: Supervisor.on_start()
+  def start_link(adapter, name, configuration, options) do
+    :persistent_term.put({__MODULE__, name}, adapter)
+    adapter.start_link(name, configuration, options)
+  end
+
+  @doc false
+  @spec of(term()) :: module()
+  def of(instance), do: :persistent_term.get({__MODULE__, instance}, DSPex.Adapter.PythonPort)
+
+  @doc false
+  @spec request(term(), String.t(), map(), timeout(), [option()]) :: result()
+  def request(instance, method, params, timeout, options \\ []),
+    do: of(instance).request(instance, method, params, timeout, options)
+
+  @doc false
+  @spec open(term(), String.t(), map(), timeout(), boolean()) ::
+          {:ok, {module(), exchange()}} | {:error, Error.t()}
+  def open(instance, method, params, timeout, listens?) do
+    adapter = of(instance)
+
+    with {:ok, exchange} <- adapter.open(instance, method, params, timeout, listens?, []),
+         do: {:ok, {adapter, exchange}}
+  end
+
+  @doc false
+  def next({adapter, exchange}), do: adapter.next(exchange)
+  @doc false
+  def grant({adapter, exchange}, n), do: adapter.grant(exchange, n)
+  @doc false
+  def cancel({adapter, exchange}), do: adapter.cancel(exchange)
+  @doc false
+  def close({adapter, exchange}), do: adapter.close(exchange)
+  @doc false
+  def signature(instance, program), do: of(instance).signature(instance, program)
+  @doc false
+  def tools(instance, program), do: of(instance).tools(instance, program)
+  @doc false
+  def record(instance, entry), do: of(instance).record(instance, entry)
+
+  @doc false
+  # A check of `DSPex.Options`.
+  def option(module) when is_atom(module) do
+    if Code.ensure_loaded?(module) and function_exported?(module, :start_link, 3) and
+         function_exported?(module, :open, 6),
+       do: {:ok, module},
+       else:
+         {:error, "expected a module with the callbacks of DSPex.Adapter, not #{inspect(module)}"}
+  end
+
+  def option(_other), do: {:error, "expected a module with the callbacks of DSPex.Adapter"}
+end

@@ -1,0 +1,136 @@
+defmodule DSPex.Adapter.Mock.Store do
+  @moduledoc false
+  # What a mock holds, by owner: programs, files, configuration, and what Elixir alone knows of
+  # programs. One table, which the server owns and everybody reads and writes.
+  #
+  #     {{:owner, pid}, owner}                     who belongs to whom
+  #     {{:program | :file, owner, name}, value}
+  #     {{:known, owner, program}, {signature, tools}}
+  #     {{:configuration, owner}, map}
+
+  alias DSPex.Signature
+
+  @shared :shared
+
+  @spec new(atom()) :: :ok
+  def new(instance) do
+    _name = :ets.new(table(instance), [:named_table, :public, read_concurrency: true])
+    :ok
+  end
+
+  @doc "The owner that the calling process belongs to: itself, or who it works for."
+  @spec owner(atom()) :: pid() | :shared
+  def owner(instance) do
+    case is_atom(instance) and :ets.whereis(table(instance)) do
+      exists when exists in [false, :undefined] ->
+        @shared
+
+      _table ->
+        Enum.find_value([self() | Process.get(:"$callers", [])], @shared, fn pid ->
+          case :ets.lookup(table(instance), {:owner, pid}) do
+            [{_key, owner}] -> owner
+            [] -> nil
+          end
+        end)
+    end
+  end
+
+  @spec put_owner(atom(), pid(), pid() | :shared) :: :ok
+  def put_owner(instance, pid, owner) do
+    :ets.insert(table(instance), {{:owner, pid}, owner})
+    :ok
+  end
+
+  @doc "Forgets all that is an owner's, and who belonged to it."
+  @spec drop(atom(), pid()) :: :ok
+  def drop(instance, owner) do
+    table = table(instance)
+    for kind <- [:program, :file, :known], do: :ets.match_delete(table, {{kind, owner, :_}, :_})
+    :ets.delete(table, {:configuration, owner})
+    :ets.match_delete(table, {{:owner, :_}, owner})
+    :ok
+  end
+
+  @spec put(atom(), :program | :file, pid() | :shared, String.t(), term()) :: :ok
+  def put(instance, kind, owner, name, value) do
+    :ets.insert(table(instance), {{kind, owner, name}, value})
+    :ok
+  end
+
+  @doc "The owner's own, or else what all share."
+  @spec fetch(atom(), :program | :file | :known, pid() | :shared, String.t()) ::
+          {:ok, term()} | :error
+  def fetch(instance, kind, owner, name) do
+    Enum.find_value([owner, @shared], :error, fn owner ->
+      case :ets.lookup(table(instance), {kind, owner, name}) do
+        [{_key, value}] -> {:ok, value}
+        [] -> nil
+      end
+    end)
+  end
+
+  @spec delete(atom(), :program | :file, pid() | :shared, String.t()) :: boolean()
+  def delete(instance, kind, owner, name),
+    do: :ets.select_delete(table(instance), [{{{kind, owner, name}, :_}, [], [true]}]) == 1
+
+  @doc "The programs that an owner sees, by name."
+  @spec programs(atom(), pid() | :shared) :: [{String.t(), map()}]
+  def programs(instance, owner) do
+    own = fn owner ->
+      pattern = {{:program, owner, :"$1"}, :"$2"}
+      Map.new(:ets.select(table(instance), [{pattern, [], [{{:"$1", :"$2"}}]}]))
+    end
+
+    @shared |> own.() |> Map.merge(own.(owner)) |> Enum.sort()
+  end
+
+  @spec configuration(atom(), pid() | :shared) :: map()
+  def configuration(instance, owner) do
+    for owner <- [@shared, owner],
+        {_key, configuration} <- :ets.lookup(table(instance), {:configuration, owner}),
+        reduce: %{"lms" => %{}} do
+      merged ->
+        lms = Map.merge(merged["lms"], Map.get(configuration, "lms", %{}))
+        merged |> Map.merge(configuration) |> Map.put("lms", lms)
+    end
+  end
+
+  @spec put_configuration(atom(), pid() | :shared, map()) :: :ok
+  def put_configuration(instance, owner, configuration) do
+    :ets.insert(table(instance), {{:configuration, owner}, configuration})
+    :ok
+  end
+
+  @spec known(atom(), pid() | :shared, String.t()) ::
+          {Signature.t() | nil, [DSPex.Tool.t()]} | nil
+  def known(instance, owner, program) do
+    with true <- is_atom(instance) and :ets.whereis(table(instance)) != :undefined,
+         {:ok, known} <- fetch(instance, :known, owner, program) do
+      known
+    else
+      _unknown -> nil
+    end
+  end
+
+  @doc "What `DSPex.Adapter` calls an entry. The configuration is the bridge's affair here."
+  @spec record(atom(), pid() | :shared, DSPex.Adapter.entry()) :: :ok
+  def record(instance, owner, {:put, program, _body, signature, tools}),
+    do: put_known(instance, owner, program, {signature, tools})
+
+  def record(instance, owner, {:derived, program, signature, tools}),
+    do: put_known(instance, owner, program, {signature, tools})
+
+  def record(instance, owner, {:delete, program}) do
+    :ets.delete(table(instance), {:known, owner, program})
+    :ok
+  end
+
+  def record(_instance, _owner, {:configure, _configuration}), do: :ok
+
+  defp put_known(instance, owner, program, known) do
+    :ets.insert(table(instance), {{:known, owner, program}, known})
+    :ok
+  end
+
+  defp table(instance), do: Module.concat(instance, "Mock")
+end

@@ -1,0 +1,32 @@
+defmodule DSPex.Integration.PythonPortComplianceTest do
+  use DSPex.Test.AdapterCompliance
+
+  alias DSPex.Test.Bridge
+
+  @moduletag :integration
+  @moduletag :capture_log
+  @moduletag timeout: 120_000
+
+  setup_all do
+    folder = Path.join(System.tmp_dir!(), "dspex-#{System.unique_integer([:positive])}")
+    File.mkdir_p!(folder)
+    on_exit(fn -> File.rm_rf!(folder) end)
+    command = Bridge.command() ++ ["--state-dir", folder]
+    lms = [knn: "demo/knn"]
+    name = __MODULE__.Instance
+    {:ok, name: Bridge.start(name: name, command: command, lms: lms, default_lm: :knn)}
+  end
+
+  # One Python for all of them: its start is what takes the time.
+  setup %{name: name} do
+    {:ok, programs} = DSPex.list(name)
+    for %{"program" => id} <- programs, do: :ok = DSPex.delete(name, id)
+
+    hang = fn ->
+      {_listener, lm} = Bridge.silent_lm()
+      [lm: lm]
+    end
+
+    %{hang: hang}
+  end
+end
