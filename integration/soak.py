@@ -6,7 +6,8 @@
 Phases: `orphans` (a client is killed, in every state of its bridge, and nothing stays behind),
 `pollution` (a loud process, and no bad frame), `silence` (a client that sends and does not read),
 `deafness` (a bridge that stops reading, and what the callers of the Elixir client see of it),
-`endurance` (executes of every kind, and memory that stays as it was).
+`endurance` (executes of every kind, and memory that stays as it was), `killed_runs` (optimizers
+that are killed and begun again from their checkpoint, and pay for nothing twice).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dspex_protocol.framing import frame
 from integration import lifetime
 from integration.agreement import CLIENT, EBIN
 from integration.endurance import endurance
+from integration.killed_runs import killed_runs
 from integration.phases import Phase, run_phases
 from integration.pipe import Pipe
 
@@ -36,15 +38,18 @@ __all__ = [
     "SHORT",
     "deafness",
     "endurance",
+    "killed_runs",
     "main",
     "orphans",
     "pollution",
     "silence",
 ]
 
-# Rounds of orphans, requests of pollution, seconds of silence and of deafness, executes.
+# Rounds of orphans, requests of pollution, seconds of silence and of deafness, executes, kills.
 SHORT = {"orphans": 5, "pollution": 500, "silence": 2, "deafness": 4, "endurance": 1500}
+SHORT |= {"killed_runs": 2}
 FULL = {"orphans": 200, "pollution": 10_000, "silence": 30, "deafness": 30, "endurance": 100_000}
+FULL |= {"killed_runs": 100}
 
 GONE_BOUND_S = 10.0
 
@@ -213,6 +218,7 @@ _PHASES = {
     "silence": Phase(silence, SHORT["silence"], FULL["silence"]),
     "deafness": Phase(deafness, SHORT["deafness"], FULL["deafness"]),
     "endurance": Phase(endurance, SHORT["endurance"], FULL["endurance"]),
+    "killed_runs": Phase(killed_runs, SHORT["killed_runs"], FULL["killed_runs"]),
 }
 
 

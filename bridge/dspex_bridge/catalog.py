@@ -9,6 +9,7 @@ __all__ = [
     "MODULES",
     "OPTIMIZERS",
     "PROTOCOL_VERSION",
+    "REDUCES",
     "VERSION",
 ]
 
@@ -27,6 +28,10 @@ ADAPTERS = ("chat", "json", "xml", "baml", "two_step")
 OPTIMIZERS = (
     *("labeled_few_shot", "bootstrap_few_shot", "bootstrap_few_shot_random_search"),
     *("bootstrap_few_shot_optuna", "knn_few_shot", "copro", "mipro_v2", "simba", "gepa"),
-    *("infer_rules", "variables"),
+    *("infer_rules", "ensemble", "variables"),
 )
+
+# How one answer comes of those of an ensemble.
+REDUCES = ("majority",)
+
 METRICS = ("exact_match", "f1", "contains", "numeric_close", "json_match", "semantic_f1")

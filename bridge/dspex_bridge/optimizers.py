@@ -9,6 +9,7 @@ from itertools import islice
 
 from dspex_protocol.errors import UnavailableError
 
+from .catalog import REDUCES
 from .params import array, boolean, integer, mapping, name, number, one_of, record
 from .shapes import VARIABLES
 from .variables import grid
@@ -58,24 +59,25 @@ class Optimizer:
     """What is known of an optimizer without running it.
 
     `planned(params, train, val)` is the number of candidates that it will try on a trainset and a
-    valset of those sizes, None where only the run can tell. `packages` is what it needs beyond
-    DSPy: names of modules, which the extra `optimize` installs.
+    valset of those sizes, None where only the run can tell. `least_examples(params)` is how many
+    the trainset must have: none, where the optimizer takes no trainset. `packages` is what it needs
+    beyond DSPy: names of modules, which the extra `optimize` installs.
     """
 
-    __slots__ = ("needs_metric", "needs_trainset", "packages", "params", "planned")
+    __slots__ = ("least_examples", "needs_metric", "packages", "params", "planned")
 
     def __init__(
         self,
         params: dict[str, Check],
         *,
         needs_metric: bool = True,
-        needs_trainset: bool = True,
+        least_examples: Callable[[dict[str, Any]], int] = lambda _params: 1,
         packages: tuple[str, ...] = (),
         planned: Callable[[dict[str, Any], int, int], int | None] = lambda _params, _t, _v: None,
     ) -> None:
         self.params: Check = record(optional=params)
         self.needs_metric = needs_metric
-        self.needs_trainset = needs_trainset
+        self.least_examples = least_examples
         self.packages = (*_PACKAGES, *packages)
         self.planned = planned
 
@@ -189,6 +191,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
             "prompt_lm": name,
             "teacher_lm": name,
         },
+        least_examples=lambda params: _or(params, "bsize", 32),
     ),
     "gepa": Optimizer(
         {
@@ -218,6 +221,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
             "max_errors": integer(0),
         },
         planned=lambda p, _t, _v: _or(p, "num_candidates", 10),
+    ),
+    "ensemble": Optimizer(
+        {"programs": array(name), "reduce": one_of(*REDUCES), "size": integer(1)},
+        needs_metric=False,
+        least_examples=lambda _params: 0,
+        planned=lambda _p, _t, _v: 1,
     ),
     "variables": Optimizer(
         {

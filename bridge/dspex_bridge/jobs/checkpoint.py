@@ -33,6 +33,9 @@ FOLDER = "checkpoints"
 
 _FORMAT_VERSION = 1
 
+# What is under way when a run ends has mostly been paid for: it may take so long to come in.
+_GRACE_S = 0.8
+
 # Answers that are not on the disk yet are paid for again after a failure of the machine; one of
 # the process loses none.
 _SYNC_EVERY_S = 0.5
@@ -49,6 +52,7 @@ class Checkpoint:
         self._fd = state_dir.open_to_append(f"{FOLDER}/{name}.jsonl", "optimize: checkpoint")
         self._answers: defaultdict[str, deque[Any]] = defaultdict(deque)
         self._syncing: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[Any]] = set()
         self._name = name
         self.replayed = 0
         self.recorded = 0
@@ -68,22 +72,35 @@ class Checkpoint:
     async def answer(
         self, method: str, params: dict[str, Any], ask: Callable[[dict[str, Any]], Awaitable[Any]]
     ) -> Any:
-        """The recorded answer, or `ask(params)`'s, which is recorded. Errors are not."""
+        """The recorded answer, or `ask(params)`'s, which is recorded, even where nobody waits for
+        it any more. Errors are not."""
         key = _digest([method, params])
         answers = self._answers.get(key)
         if answers:
             self.replayed += 1
             return answers.popleft()
-        answer = await ask(params)
-        self._append({"asked": key, "answer": answer})
-        self.recorded += 1
-        return answer
+
+        async def record() -> Any:
+            answer = await ask(params)
+            self._append({"asked": key, "answer": answer})
+            self.recorded += 1
+            return answer
+
+        asking = asyncio.create_task(record())
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        return await asyncio.shield(asking)
 
     def told(self) -> dict[str, Any]:
         """What a result says of it."""
         return {"name": self._name, "replayed": self.replayed, "recorded": self.recorded}
 
     async def close(self) -> None:
+        if asking := set(self._asking):
+            _, late = await asyncio.wait(asking, timeout=_GRACE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
         if self._syncing is not None:
             self._syncing.cancel()
             with suppress(asyncio.CancelledError):

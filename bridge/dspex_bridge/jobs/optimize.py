@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import DSPexError, OptimizerError
 
+from dspex_bridge.catalog import REDUCES
 from dspex_bridge.engine.optimizers.compilers import COMPILERS, Setup
 from dspex_bridge.engine.remote import RemoteLMError
 from dspex_bridge.exceptions import describe
 from dspex_bridge.optimizers import LM_PARAMS, OPTIMIZERS
 from dspex_bridge.programs import bundles
+from dspex_bridge.programs.ensembles import ensemble
 
 from .optimization import Optimization
 from .search import search_variables
@@ -34,7 +36,8 @@ def optimize(request: Request, link: Link) -> dict[str, Any]:
 
     Parameters: `state` (a bundle), `optimizer` {name, params}, `trainset` and `valset` (examples
     {inputs, outputs} in their wire form), `has_metric`, `lms` (descriptions by name), `lm`,
-    `adapter`, `seed`, `on_stop`, `teacher` (a bundle or nil), `tells_candidates`.
+    `adapter`, `seed`, `on_stop`, `teacher` (a bundle or nil), `programs` (bundles: the
+    others of an ensemble), `tells_candidates`.
 
     The result is that of the method `optimize`, without what the bridge adds; scores are nil
     without a metric.
@@ -50,6 +53,7 @@ def optimize(request: Request, link: Link) -> dict[str, Any]:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     run.evaluate(run.student)
+    _keep_quiet({name, (params.get("inner") or {}).get("name", name)})
     run.phase = "compile"
     run.planned = OPTIMIZERS[name].planned(params, len(run.trainset), len(run.valset))
     run.tell(f"{name} begins")
@@ -61,9 +65,29 @@ def optimize(request: Request, link: Link) -> dict[str, Any]:
         return search_variables(run, params, seed, compile_with)
     if name == "knn_few_shot":
         return _knn_few_shot(run, params)
+    if name == "ensemble":
+        return _ensemble(run, params)
     compiled = compile_with(name, params, run.student)
     run.phase = "evaluate"
     return run.result(run.evaluate(compiled))
+
+
+def _ensemble(run: Optimization, params: dict[str, Any]) -> dict[str, Any]:
+    """The program that asks this one and the others."""
+    others = [bundles.load(state) for state in run.params["programs"]]
+    spec = ensemble([run.spec, *others], params.get("reduce") or REDUCES[0], params.get("size"))
+    with run.using(spec, None):
+        run.phase = "evaluate"
+        return run.result(run.evaluate(run.build(spec)))
+
+
+def _keep_quiet(names: set[str]) -> None:
+    """Optuna writes to stderr by itself: its log goes where the others' do."""
+    if any("optuna" in OPTIMIZERS[name].packages for name in names):
+        import optuna
+
+        optuna.logging.disable_default_handler()
+        optuna.logging.enable_propagation()
 
 
 def _knn_few_shot(run: Optimization, params: dict[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,14 @@ __all__ = ["JobLog", "hear_log"]
 _LEVEL = "info"
 
 
+# The logger that says what this project has to say; the others are a chatty job's own talk.
+_OURS = "dspex"
+
+
 class JobLog:
-    """What `engine.logs` writes to in a worker. Of a `chatty` kind of job, prints are its own
-    talk, of use to those who look for faults; of others they are the program's."""
+    """What `engine.logs` writes to in a worker. Of a `chatty` kind of job, prints and what its
+    libraries log are its own talk, of use to those who look for faults; of others they are the
+    program's."""
 
     def __init__(self, link: Link, *, is_chatty: bool) -> None:
         self._link = link
@@ -45,6 +50,8 @@ class JobLog:
         message: str,
         request: int | None = None,  # noqa: ARG002 - as above
     ) -> None:
+        if self._is_chatty and logger != _OURS:
+            level = "debug"
         text = message.encode("utf-8", "replace").decode()
         self._link.notify("log", {"level": level, "logger": logger, "message": text})
 

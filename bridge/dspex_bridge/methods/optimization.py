@@ -11,6 +11,7 @@ from .program_runs import spent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from dspex_protocol.messages import Notification
@@ -47,15 +48,18 @@ class Optimization:
         metric: Metric | None,
         optimizer: dict[str, Any],
         teacher: Program | None,
+        members: Sequence[Program],
         promised: str,
     ) -> None:
-        """`promised` is the id of the program that comes of it."""
+        """`members` are an ensemble's others; `promised` is the id of the program that comes of
+        it."""
         self._host = host
         self._call = call
         self._runs = runs
         self._metric = metric
         self._optimizer = optimizer
         self._teacher = teacher
+        self._members = members
         self._promised = promised
         self._context = runs.outside()
         self._checkpoint: Checkpoint | None = None
@@ -96,6 +100,7 @@ class Optimization:
             "teacher": None
             if self._teacher is None
             else self._host.require_programs().state(self._teacher),
+            "programs": [self._host.require_programs().state(one) for one in self._members],
         }
 
     async def _result(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -254,5 +259,6 @@ class Optimization:
             "lm": job["lm"],
             "adapter": job["adapter"],
             "teacher": job["teacher"],
+            "programs": job["programs"],
         }
         return Checkpoint(self._host.state_dir, name, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dspex_protocol.errors import InvalidParamsError
 
+from dspex_bridge.catalog import INNER_MODULES
 from dspex_bridge.metric_shape import metric as metric_shape
 from dspex_bridge.optimizers import LM_PARAMS, MAX_TRIALS, OPTIMIZERS, require_packages
 from dspex_bridge.params import array, integer, mapping, name, one_of, record, text
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from dspex_bridge.dispatch import Call
     from dspex_bridge.host import Host
+    from dspex_bridge.programs.registry import Program, Registry
 
 __all__ = ["OPTIMIZE"]
 
@@ -35,11 +37,17 @@ def _optimize(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[s
     kind, own = OPTIMIZERS[optimizer["name"]], optimizer.get("params") or {}
     _check_optimizer(host, optimizer["name"], own)
     runs = ProgramRuns.of_request(host, call, params)
-    for given in ("trainset", "metric"):
-        if not params.get(given) and getattr(kind, f"needs_{given}"):
-            raise InvalidParamsError(
-                f"optimize: {optimizer['name']} needs a {given}", data={"param": given}
-            )
+    if kind.needs_metric and params.get("metric") is None:
+        raise InvalidParamsError(
+            f"optimize: {optimizer['name']} needs a metric", data={"param": "metric"}
+        )
+    least, given = kind.least_examples(own), len(params.get("trainset") or ())
+    if given < least:
+        raise InvalidParamsError(
+            f"optimize: {optimizer['name']} needs a trainset of at least {least} examples, and has "
+            f"{given}",
+            data={"param": "trainset"},
+        )
     for side in ("trainset", "valset"):
         programs.check_examples(runs.program, params.get(side) or [], side)
     metric = None
@@ -47,6 +55,10 @@ def _optimize(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[s
         metric = make_metric(host, runs, params["metric"], "optimize")
     if optimizer["name"] == "variables":
         own = _with_variables(host, runs, own, has_pool=bool(params.get("trainset")))
+    if optimizer["name"] == "knn_few_shot":
+        one_of(*INNER_MODULES)(
+            runs.program.spec.module, "optimize: the module of a program for knn_few_shot"
+        )
     teacher = (own.get("inner") or {}).get("params", own).get("teacher")
     return Optimization(
         host,
@@ -55,6 +67,7 @@ def _optimize(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[s
         metric=metric,
         optimizer={"name": optimizer["name"], "params": own},
         teacher=None if teacher is None else programs.get(teacher),
+        members=_members(programs, runs.program, own) if optimizer["name"] == "ensemble" else [],
         promised=programs.promise(
             params.get("save_as"), lambda: host.connection.is_open(call.request)
         ),
@@ -76,6 +89,17 @@ def _check_optimizer(host: Host, name: str, own: dict[str, Any]) -> None:
         _check_optimizer(host, inner["name"], inner.get("params") or {})
 
 
+def _members(programs: Registry, base: Program, own: dict[str, Any]) -> list[Program]:
+    """The programs of an ensemble beside the one that it is made of. Raises NotFoundError, and
+    InvalidParamsError where they are not alike."""
+    from dspex_bridge.programs.ensembles import ensemble
+
+    members = [programs.get(name) for name in own.get("programs") or () if name != base.id]
+    specs = [program.spec for program in (base, *members)]
+    ensemble(specs, own.get("reduce") or "", own.get("size"))
+    return members
+
+
 def _with_variables(
     host: Host, runs: ProgramRuns, own: dict[str, Any], *, has_pool: bool
 ) -> dict[str, Any]:
@@ -87,6 +111,10 @@ def _with_variables(
             "optimize: the program has no variables: declare some in create, or in the "
             "optimizer's params",
             data={"param": _VARIABLES},
+        )
+    if program.spec.ensemble is not None:
+        raise InvalidParamsError(
+            "optimize: an ensemble has no variables: its programs have", data={"param": "program"}
         )
     steps = () if program.spec.pipeline is None else program.spec.pipeline.step_names
     check_variables(variables, f"optimize: {_VARIABLES}", steps)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import InvalidParamsError
 
-from dspex_bridge.catalog import MODULES
+from dspex_bridge.catalog import MODULES, REDUCES
 from dspex_bridge.params import (
     TOOLS,
     array,
@@ -25,6 +25,7 @@ from dspex_bridge.params import (
 from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, PIPELINE, VARIABLES
 
 from .creation import program_spec
+from .ensembles import MAX_PROGRAMS, ensemble
 from .json_forms import from_json, to_json
 from .pipelines import pipeline_map
 from .spec import Demo, Predictor, ProgramSpec
@@ -53,13 +54,23 @@ _STATE = record(
     {"options": mapping, "demos": array(_DEMO), "tools": TOOLS, **_SHARED},
 )
 _PIPELINE_STATE = record({"format_version": integer(1), **PIPELINE}, _SHARED)
+_ENSEMBLE_STATE = record(
+    {
+        "format_version": integer(1),
+        "ensemble": record(
+            {"programs": array(mapping, maximum=MAX_PROGRAMS), "reduce": one_of(*REDUCES)},
+            {"size": integer(1)},
+        ),
+    },
+    _SHARED,
+)
 
 
 def dump(spec: ProgramSpec) -> dict[str, Any]:
     """The state of a program: a map that any JSON writer takes."""
     state = {
         "format_version": FORMAT_VERSION,
-        **(_module_state(spec) if spec.pipeline is None else _pipeline_state(spec)),
+        **_own_state(spec),
         "lm": spec.lm,
         "adapter": spec.adapter,
         "config": dict(spec.config),
@@ -87,6 +98,8 @@ def load(state: Mapping[str, Any]) -> ProgramSpec:
             "this bridge reads: update dspex",
             data={"param": "state.format_version"},
         )
+    if "ensemble" in state:
+        return _load_ensemble(state)
     (_PIPELINE_STATE if "steps" in state else _STATE)(state, "load: state")
     plain = {
         key: from_json(value) for key, value in state.items() if key not in ("demos", "predictors")
@@ -95,11 +108,44 @@ def load(state: Mapping[str, Any]) -> ProgramSpec:
         program_spec(plain),
         lineage=plain.get("lineage") or {},
         demos=_demos(state.get("demos")),
-        predictors={
-            name: Predictor(item.get("instructions"), _demos(item["demos"]))
-            for name, item in (state.get("predictors") or {}).items()
-        },
+        predictors=_predictors(state),
     )
+
+
+def _load_ensemble(state: Mapping[str, Any]) -> ProgramSpec:
+    _ENSEMBLE_STATE(state, "load: state")
+    own = state["ensemble"]
+    shared = {
+        key: from_json(state.get(key) or {}) for key in ("config", "limits", "variables", "lineage")
+    }
+    return replace(
+        ensemble([load(item) for item in own["programs"]], own["reduce"], own.get("size")),
+        lm=state.get("lm"),
+        adapter=state.get("adapter"),
+        predictors=_predictors(state),
+        **shared,
+    )
+
+
+def _predictors(state: Mapping[str, Any]) -> dict[str, Predictor]:
+    return {
+        name: Predictor(item.get("instructions"), _demos(item["demos"]))
+        for name, item in (state.get("predictors") or {}).items()
+    }
+
+
+def _own_state(spec: ProgramSpec) -> dict[str, Any]:
+    """What is a module's, a pipeline's or an ensemble's alone."""
+    if spec.ensemble is not None:
+        own = spec.ensemble
+        return {
+            "ensemble": {
+                "programs": [dump(program) for program in own.programs],
+                "reduce": own.reduce,
+                "size": own.size,
+            }
+        }
+    return _module_state(spec) if spec.pipeline is None else _pipeline_state(spec)
 
 
 def _module_state(spec: ProgramSpec) -> dict[str, Any]:

@@ -46,6 +46,12 @@ def checked(spec: ProgramSpec, path: tuple[str | int, ...] = ()) -> ProgramSpec:
 
     Raises InputValidationError; `path` says where in the parameters the specification stands.
     """
+    if spec.ensemble is not None:
+        programs = tuple(
+            checked(program, (*path, "programs", index))
+            for index, program in enumerate(spec.ensemble.programs)
+        )
+        return replace(spec, ensemble=replace(spec.ensemble, programs=programs))
     demos = tuple(
         _checked_demo(demo, spec, (*path, "demos", index)) for index, demo in enumerate(spec.demos)
     )

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from dspex_protocol.types import Type
 
 __all__ = [
+    "ENSEMBLE",
     "EXTRA_OUTPUTS",
     "PIPELINE",
     "Demo",
+    "EnsembleSpec",
     "PipelineSpec",
     "Predictor",
     "ProgramSpec",
@@ -25,8 +27,9 @@ __all__ = [
     "ToolSpec",
 ]
 
-# What a pipeline is called where the other programs have the name of their module.
+# What these are called where the other programs have the name of their module.
 PIPELINE = "pipeline"
+ENSEMBLE = "ensemble"
 
 # Outputs that a module makes beside those of the signature, with their types.
 EXTRA_OUTPUTS: dict[str, dict[str, str]] = {
@@ -104,7 +107,8 @@ class ProgramSpec:
     """A program as data. `lm` and `adapter` are names, None for the default ones.
 
     `demos` are for every predictor that `predictors` does not name. Of a pipeline the signature is
-    its own, the module `PIPELINE`, and options, demos and tools are in its steps.
+    its own, the module `PIPELINE`, and options, demos and tools are in its steps; of an ensemble
+    the module is `ENSEMBLE`, and all of these, and the signature, are its programs'.
     """
 
     signature: SignatureSpec
@@ -122,6 +126,7 @@ class ProgramSpec:
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
     pipeline: PipelineSpec | None = None
+    ensemble: EnsembleSpec | None = None
 
     @property
     def extra_outputs(self) -> tuple[str, ...]:
@@ -167,6 +172,16 @@ class Step:
         return frozenset(
             source.partition(".")[0] for source in self.sources.values() if "." in source
         )
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleSpec:
+    """Programs that answer together, or `size` of them, drawn anew for each execution. `reduce` is
+    how one answer comes of theirs: `majority`, for each output by itself."""
+
+    programs: tuple[ProgramSpec, ...]
+    reduce: str
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

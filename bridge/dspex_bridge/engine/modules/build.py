@@ -12,6 +12,7 @@ from dspex_bridge.engine.predictors import fill_predictors
 from dspex_bridge.engine.tools import make_tool
 
 from .deno import require_deno
+from .ensemble import Ensemble
 from .kinds import MODULES, Parts
 from .pipeline import Pipeline
 from .signature import make_signature
@@ -31,6 +32,11 @@ def build_module(spec: ProgramSpec, resources: Resources | None = None) -> dspy.
 
     Raises SignatureError, InvalidParamsError, NotFoundError and UnavailableError.
     """
+    if spec.ensemble is not None:
+        programs = [build_module(program, resources) for program in spec.ensemble.programs]
+        ensemble = Ensemble(spec.ensemble, programs, resources)
+        fill_predictors(ensemble, None, spec.predictors)
+        return ensemble
     if spec.pipeline is None:
         module = _module(spec, resources)
         fill_predictors(module, spec.demos, spec.predictors)

@@ -66,7 +66,6 @@ def search(
     of `trials` a grid is tried as a whole."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         directions=[OBJECTIVES[name] for name in objectives],
         sampler=_sampler(strategy, seed),

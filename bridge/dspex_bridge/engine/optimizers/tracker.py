@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import dspy
 from dspex_protocol.codec import encode
 from dspy.utils.callback import BaseCallback
 
@@ -21,8 +22,6 @@ from dspex_bridge.programs.wire_values import to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    import dspy
 
     from dspex_bridge.programs.spec import Predictor, ProgramSpec
 
@@ -140,8 +139,10 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
         if making is None or making.call_id != call_id:
             return
         _CURRENT.set(None)
-        if outputs is not None and hasattr(outputs, "_store"):
-            setattr(outputs, _MAKING, making)
+        # GEPA and SIMBA have programs give their trace beside the prediction.
+        prediction = outputs[0] if isinstance(outputs, tuple) else outputs
+        if isinstance(prediction, dspy.Prediction):
+            setattr(prediction, _MAKING, making)
 
     # The metric's side
 
