@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from dspex_bridge.outflow import OUTFLOW_HIGH
 from dspex_protocol.client import Client
 from dspex_protocol.errors import (
     FrameTooLargeError,
@@ -19,8 +20,12 @@ from dspex_protocol.errors import (
 from dspex_protocol.messages import Notification
 
 from integration.openai_server import Answer, OpenAIServer, Request, failure, well_formed
+from integration.pipe import Pipe
 
 BOUND_S = 60.0
+
+# A bridge that does not wait for its client asks its LM for all that there is well within this.
+SILENCE_S = 4.0
 
 
 def echo(request: Request) -> Answer:
@@ -223,3 +228,49 @@ def test_a_shutdown_cuts_a_batch_off_and_ends_its_runs() -> None:
             await task
 
     run(test)
+
+
+def test_elements_that_fail_at_once_do_not_keep_others_waiting() -> None:
+    """Nothing in them waits for anything: without a pause they would hold the loop to the end."""
+    count = 20_000
+
+    async def test(client: Client, _server: OpenAIServer) -> None:
+        begun = asyncio.Event()
+        batch = asyncio.create_task(
+            client.batch(
+                "qa", [{}] * count, results=False, max_concurrency=1, listener=lambda _: begun.set()
+            )
+        )
+        await begun.wait()
+        await client.execute("qa", {"question": "a"})
+        assert not batch.done()
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+
+    run(test)
+
+
+def test_items_wait_for_a_client_that_does_not_read() -> None:
+    """What it has not read is bounded, however much there is to tell: the LM is asked no more."""
+    size, count = 1024 * 1024, 100
+
+    def long(request: Request) -> Answer:
+        return well_formed(request, {"answer": "x" * size})
+
+    with OpenAIServer(long) as server, Pipe() as pipe:
+        lm = {"model": "openai/gpt-4.1-mini", "api_base": server.url, "api_key": server.api_key}
+        pipe.ask("configure", {"lms": {"main": lm}})
+        pipe.ask("create", {"signature": "question -> answer", "program": "qa"})
+        inputs = [{"question": str(number)} for number in range(count)]
+        request = pipe.request(
+            "batch", {"program": "qa", "inputs": inputs, "results": False, "max_concurrency": 1}
+        )
+        # What may wait, a pipe's worth, the one that is being sent and the one that is asked for.
+        most = (OUTFLOW_HIGH + 2 * 1024 * 1024) // size + 2
+        with pytest.raises(TimeoutError):
+            server.expect(most + 1, timeout_s=SILENCE_S)
+        items = 0
+        while (message := pipe.receive())[:2] != [1, request]:
+            items += message[1] == "item"
+        assert items == count

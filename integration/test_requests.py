@@ -235,3 +235,31 @@ def test_a_bridge_in_a_terminal_explains_itself() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert "dspex run --signature" in done.stderr
+
+
+def test_a_limit_that_is_lowered_while_a_stream_is_open_holds_for_its_chunks() -> None:
+    """The text that gathered under the old limit goes in chunks of the new one, and the reader,
+    whom a `grant` makes send them, goes on."""
+    # A word is one piece of the LM's stream: more than one chunk, of which one goes without credit.
+    answer = "x" * 150_000 + " and so on" * 10
+    with OpenAIServer(answering({"answer": answer}, fault="stall")) as server, Pipe() as pipe:
+        lm = {"model": "openai/gpt-4.1-mini", "api_base": server.url, "api_key": server.api_key}
+        pipe.ask("configure", {"lms": {"main": lm}})
+        pipe.ask("create", {"signature": "question -> answer", "program": "qa"})
+        request = pipe.request(
+            "execute", {"program": "qa", "inputs": {"question": "?"}, "stream": {"window": 1}}
+        )
+        text = ""
+        while not text:
+            message = pipe.receive()
+            text = message[2]["text"] if message[1] == "chunk" else ""
+        pipe.ask("initialize", {"protocol_version": 1, "max_frame_bytes": 4096})
+        pipe.send([2, "grant", {"id": request, "n": 100_000}])
+        server.release()
+        while (message := pipe.receive())[:2] != [1, request]:
+            assert message[1] == "chunk"
+            assert len(message[2]["text"]) <= 4096 // 8
+            text += message[2]["text"]
+        # The whole answer is over the new limit; its chunks were not.
+        assert message[2]["code"] == "frame_too_large"
+        assert text == answer

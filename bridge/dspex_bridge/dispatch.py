@@ -117,7 +117,9 @@ class Dispatcher:
     def stuck(self) -> int:
         """Pieces of work that go on though their requests were answered a while ago."""
         latest = time.monotonic() - _STUCK_AFTER_S
-        return sum(since < latest for since in list(self._ending.values()))
+        ending = sum(since < latest for since in list(self._ending.values()))
+        # Where the loop stands still, what stops it has not even been told to end.
+        return ending + (self._host.runner.lag_s > _STUCK_AFTER_S)
 
     @property
     def in_flight(self) -> int:
@@ -142,13 +144,17 @@ class Dispatcher:
             self._refuse(request, error)
 
     def notification(self, notification: Notification) -> None:
-        if notification.method == "cancel":
-            self._cancel(notification.params.get("id"))
-        elif notification.method == "grant":
-            self._grant(notification.params)
-        else:
-            name = params.quoted(notification.method)
-            self._host.log.warning(f"unknown notification {name} ignored")
+        """Never raises: nobody is answered, and the reader has to go on."""
+        try:
+            if notification.method == "cancel":
+                self._cancel(notification.params.get("id"))
+            elif notification.method == "grant":
+                self._grant(notification.params)
+            else:
+                name = params.quoted(notification.method)
+                self._host.log.warning(f"unknown notification {name} ignored")
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._host.log.error(f"{notification.method} failed: {describe(error)}")
 
     def _cancel(self, request_id: Any) -> None:
         """Ends a request; one that has been answered, or never came, is ignored."""

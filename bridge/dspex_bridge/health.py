@@ -19,6 +19,9 @@ DEFAULT_MAX_STUCK = 8
 # Often enough to notice a leak before the system does; a look costs 20 µs.
 _INTERVAL_S = 1.0
 
+# Work on the loop comes in milliseconds; what takes longer is on threads and in processes.
+_FROZEN_AFTER_S = 10.0
+
 _MIB = 1024 * 1024
 
 
@@ -35,6 +38,10 @@ class Health:
         self._host.timers.at(time.monotonic() + _INTERVAL_S, self.watch)
 
     def check(self) -> None:
+        self._host.runner.submit(_nothing)  # so that a loop that stands still is noticed
+        lag_s = self._host.runner.lag_s
+        if lag_s > _FROZEN_AFTER_S:
+            self._tell("frozen", f"the event loop has stood still for {lag_s:.0f} s")
         options = self._host.options
         if options.max_memory_mb is not None:
             used = memory_bytes() // _MIB
@@ -52,6 +59,10 @@ class Health:
         params = {"reason": reason, "message": message}
         self._host.connection.send_notification("unhealthy", params)
         self._host.flush()
+
+
+def _nothing() -> None:
+    """What the loop is asked to run."""
 
 
 def memory_bytes() -> int:

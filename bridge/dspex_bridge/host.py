@@ -12,6 +12,7 @@ from dspex_protocol.framing import DEFAULT_MAX_FRAME_BYTES
 from .callbacks import Callbacks
 from .health import DEFAULT_MAX_STUCK
 from .logs import Log
+from .outflow import Outflow
 from .redaction import Redactor
 from .runner import Runner
 from .state_dir import StateDir
@@ -83,6 +84,7 @@ class Host:
         self.log = Log(self.redactor, options.log_level)
         self.connection = Connection(options.max_frame_bytes)
         self.writer = Writer(write_fd, self.connection, self._broken)
+        self.outflow = Outflow(self.writer)
         self.runner = Runner()
         self.timers = Timers()
         self.callbacks = Callbacks(self)

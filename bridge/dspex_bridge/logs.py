@@ -46,11 +46,19 @@ class Log:
         self._wire_from: int | None = None
         self._emit: Callable[[str, str, str, int | None], None] | None = None
         self._level_listener: Callable[[str], None] | None = None
+        self._is_full: Callable[[], bool] = lambda: False
         self._window_ends = 0.0
         self._events_left = 0
         self._events_dropped = 0
 
-    def forward(self, level: str, emit: Callable[[str, str, str, int | None], None]) -> None:
+    def forward(
+        self,
+        level: str,
+        emit: Callable[[str, str, str, int | None], None],
+        is_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Events from `level` on go to `emit`; while `is_full()` they are left out, and counted."""
+        self._is_full = is_full
         self._wire_from = LEVELS.index(level)
         self._emit = emit
         self._tell_level()
@@ -107,8 +115,8 @@ class Log:
             dropped, self._events_dropped = self._events_dropped, 0
             self._window_ends, self._events_left = now + 1.0, MAX_EVENTS_PER_SECOND
             if dropped:
-                self.warning(f"{dropped} log events were left out: too many in one second")
-        if not self._events_left:
+                self.warning(f"{dropped} log events were left out: too many, or nobody read them")
+        if not self._events_left or self._is_full():
             self._events_dropped += 1
             return False
         self._events_left -= 1

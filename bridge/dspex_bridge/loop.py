@@ -111,11 +111,15 @@ def _handle(host: Host, event: Event) -> None:
 def _shut_down(host: Host) -> None:
     """SIGTERM: the same as a `shutdown` request that nobody waits for.
 
-    A signal comes while this thread may hold any lock, so the work is the loop's.
+    A signal comes while this thread may hold any lock, and the loop may stand still: the work is a
+    thread's of its own.
     """
-    host.runner.submit(
-        lambda: host.dispatcher.shut_down(DEFAULT_DRAIN_MS, lambda _counts: host.leave())
-    )
+    threading.Thread(
+        target=host.dispatcher.shut_down,
+        args=(DEFAULT_DRAIN_MS, lambda _counts: host.leave()),
+        name="dspex-shutdown",
+        daemon=True,
+    ).start()
 
 
 def _load(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 
 TYPE_CHECKING = False
@@ -24,6 +25,8 @@ class Runner:
         self._waiting: deque[Callable[[], None]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_woken = False
+        # When the loop was woken for what it has not begun to run.
+        self._woken_at: float | None = None
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dspex-loop", daemon=True)
 
@@ -36,8 +39,15 @@ class Runner:
         # The first of a batch wakes the loop; the others find it awake.
         if not self._is_woken:
             self._is_woken = True
+            self._woken_at = time.monotonic()
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._run_waiting)
+
+    @property
+    def lag_s(self) -> float:
+        """How long the loop has been wanted and has not come: something on it stands still."""
+        woken_at = self._woken_at
+        return 0.0 if woken_at is None or self._loop is None else time.monotonic() - woken_at
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -48,7 +58,7 @@ class Runner:
 
     def _run_waiting(self) -> None:
         # Cleared before the queue is emptied: whoever finds it set has queued before this.
-        self._is_woken = False
+        self._woken_at, self._is_woken = None, False
         try:
             while self._waiting:
                 self._waiting.popleft()()

@@ -24,16 +24,16 @@ class ChunkStream:
     """At most `window` chunks are outstanding; `grant` gives credit for more.
 
     Without credit text gathers per field, and `finish` sends the rest whatever the credit; no chunk
-    has more than `max_chars` characters. `send` takes a chunk without its id; False from it means
-    that nobody listens any more. `put` and `finish` belong to the event loop, `grant` to the
-    reader.
+    has more than `max_chars()` characters, which may change meanwhile. `send` takes a chunk without
+    its id; False from it means that nobody listens any more. `put` and `finish` belong to the event
+    loop, `grant` to the reader.
     """
 
     def __init__(
         self,
         send: Callable[[dict[str, Any]], bool],
         window: int,
-        max_chars: int = DEFAULT_MAX_CHARS,
+        max_chars: Callable[[], int] = lambda: DEFAULT_MAX_CHARS,
     ) -> None:
         self._send = send
         self._credit = window
@@ -71,9 +71,10 @@ class ChunkStream:
         while self._pending and (self._credit > 0 or not limited):
             field = next(iter(self._pending))
             text, done = self._pending[field]
-            rest = text[self._max_chars :]
+            length = self._max_chars()
+            rest = text[length:]
             if rest:
-                text, self._pending[field] = text[: self._max_chars], (rest, done)
+                text, self._pending[field] = text[:length], (rest, done)
             else:
                 del self._pending[field]
             self._credit -= 1

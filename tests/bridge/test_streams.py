@@ -11,7 +11,7 @@ class Client:
     def __init__(self, window: int, max_chars: int = 1000) -> None:
         self.chunks: list[dict[str, Any]] = []
         self.listens = True
-        self.stream = ChunkStream(self._take, window, max_chars)
+        self.stream = ChunkStream(self._take, window, lambda: max_chars)
         self.stream.begin_attempt(("answer", "other", "a", "b"))
 
     def _take(self, chunk: dict[str, Any]) -> bool:

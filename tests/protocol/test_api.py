@@ -58,6 +58,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.logs",
         "dspex_bridge.metric_shape",
         "dspex_bridge.optimizers",
+        "dspex_bridge.outflow",
         "dspex_bridge.params",
         "dspex_bridge.redaction",
         "dspex_bridge.runner",

@@ -41,7 +41,7 @@ async def _run(host: Host, call: Call, runs: ProgramRuns) -> dict[str, Any]:
         outcome = await _one(host, call, runs, inputs[index])
         if is_kept:
             results[index] = outcome
-        teller.item(index, outcome)
+        await teller.item(index, outcome)
         teller.progress()
         if "error" in outcome and params.get("on_error") == "halt":
             raise Halt

@@ -42,7 +42,11 @@ def _initialize(host: Host, call: Call) -> dict[str, Any]:
     if params.get("max_frame_bytes") is not None:
         host.connection.peer_max_frame_bytes = params["max_frame_bytes"]
     if params.get("log_level") is not None:
-        host.log.forward(params["log_level"], lambda *event: _emit_log(host, *event))
+        host.log.forward(
+            params["log_level"],
+            lambda *event: _emit_log(host, *event),
+            lambda: host.outflow.is_full,
+        )
     return {
         "protocol_version": PROTOCOL_VERSION,
         "ready": host.engine is not None,

@@ -49,8 +49,11 @@ def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
         host.flush()
         return is_sent
 
-    # A character has at most 4 bytes, and the rest of a chunk's frame is small.
-    max_chars = min(DEFAULT_MAX_CHARS, host.connection.peer_max_frame_bytes // 8)
+    def max_chars() -> int:
+        # A character has at most 4 bytes, and the rest of a chunk's frame is small. Asked each
+        # time: the client may lower its limit while a stream is open.
+        return min(DEFAULT_MAX_CHARS, host.connection.peer_max_frame_bytes // 8)
+
     return ChunkStream(send, stream.get("window") or DEFAULT_WINDOW, max_chars)
 
 

@@ -41,6 +41,8 @@ async def run_many(
     async def work() -> None:
         for index in rest:
             await run(index)
+            # A run that is over before it has waited for anything must not keep the loop.
+            await asyncio.sleep(0)
 
     tasks = [
         asyncio.create_task(work()) for _ in range(min(concurrency or DEFAULT_CONCURRENCY, count))
@@ -66,8 +68,10 @@ class Teller:
         self._total = total
         self._step = 0
 
-    def item(self, index: int, outcome: dict[str, Any]) -> None:
-        """One element of a batch. One that cannot be sent is told as the error that says so."""
+    async def item(self, index: int, outcome: dict[str, Any]) -> None:
+        """One element of a batch, once the client has read enough of those before it. One that
+        cannot be sent is told as the error that says so."""
+        await self._host.outflow.room()
         about = {"id": self._call.request.id, "index": index}
         try:
             self._send_item({**about, **outcome})
