@@ -240,9 +240,10 @@ def test_a_bridge_in_a_terminal_explains_itself() -> None:
 def test_a_limit_that_is_lowered_while_a_stream_is_open_holds_for_its_chunks() -> None:
     """The text that gathered under the old limit goes in chunks of the new one, and the reader,
     whom a `grant` makes send them, goes on."""
-    # A word is one piece of the LM's stream: more than one chunk, of which one goes without credit.
-    answer = "x" * 150_000 + " and so on" * 10
+    # A word is one piece of the LM's stream: many chunks, of which one goes without credit.
+    answer = "x" * 40_000 + " and so on" * 10
     with OpenAIServer(answering({"answer": answer}, fault="stall")) as server, Pipe() as pipe:
+        pipe.ask("initialize", {"protocol_version": 1, "max_frame_bytes": 16_384})
         lm = {"model": "openai/gpt-4.1-mini", "api_base": server.url, "api_key": server.api_key}
         pipe.ask("configure", {"lms": {"main": lm}})
         pipe.ask("create", {"signature": "question -> answer", "program": "qa"})
