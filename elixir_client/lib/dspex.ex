@@ -62,13 +62,36 @@ defmodule DSPex do
                          "`DSPex.Adapter.Mock`.", Adapter.PythonPort},
                     start_timeout:
                       {:timeout, "how long Python may take until it is ready, in milliseconds.",
-                       60_000}
+                       60_000},
+                    pool_size:
+                      {{:integer, 1, 1024},
+                       "how many workers there are, each with a Python of its own.", 1},
+                    heartbeat_interval:
+                      {:timeout,
+                       "how long a worker may be silent, in milliseconds, until it is asked for a " <>
+                         "sign of life; with `:infinity` it never is.", 500},
+                    heartbeat_timeout:
+                      {:timeout, "how long a worker that does nothing may take to answer that.",
+                       1500},
+                    busy_timeout:
+                      {:timeout, "how long one may take whose process computes all the time.",
+                       30_000},
+                    drain_timeout:
+                      {:timeout,
+                       "how long calls may take on a worker that is unhealthy, until it is replaced " <>
+                         "all the same.", 60_000},
+                    journal:
+                      {{:is, &__MODULE__.journal/1},
+                       "`:memory`, or `{:file, path}`: programs and configurations that were made " <>
+                         "are then there after a restart of the node too (see \"The journal\").",
+                       :memory}
                   ]
 
   @timeout {:timeout, "milliseconds until the work is cancelled, or `:infinity`.",
             @default_timeout}
 
   @configure_schema Config.schema() ++ [timeout: @timeout]
+  @restart_schema [drain_timeout: {:timeout, "milliseconds, or `:infinity`.", :infinity}]
   @ping_schema [payload: {:any, "a value that is sent back."}, timeout: @timeout]
 
   @moduledoc """
@@ -95,8 +118,8 @@ defmodule DSPex do
 
   ## When Python ends
 
-  A Python that crashes or is killed is started again, and told the configuration and every program
-  that was made, before any call goes on. A call that had been sent and not answered is answered with
+  A Python that crashes, is killed or is stuck is started again, and told the configuration, and each
+  program that was made before the first call for it. A call that had been sent and not answered is answered with
   the error `:connection_lost`; its `retryable` says whether it is safe to call again. Calls that
   come meanwhile wait, within their `:timeout`.
 
@@ -172,6 +195,11 @@ defmodule DSPex do
       else:
         {:error, "option :default_lm: #{inspect(default)} is none of the LMs #{inspect(names)}"}
   end
+
+  @doc false
+  def journal(:memory), do: {:ok, :memory}
+  def journal({:file, path}) when is_binary(path) and path != "", do: {:ok, {:file, path}}
+  def journal(_other), do: {:error, "expected :memory or {:file, path}"}
 
   @doc """
   Makes a program.
@@ -463,6 +491,35 @@ defmodule DSPex do
         other -> unexpected("ping", other)
       end
     end
+  end
+
+  @doc """
+  The workers of an instance, a list of maps:
+
+    * `:worker` - its number, from 1.
+    * `:pid` - the process that owns its Python; to monitor or, in a test, to end.
+    * `:os_pid` - its Python's, `nil` where there is none now.
+    * `:node` - where it is.
+    * `:status` - `:ready`; `:suspect` while a sign of life is overdue; `:starting`; `:draining` while
+      it is to be replaced; `:down` where Python cannot be made ready.
+    * `:in_flight` - the calls that it has.
+  """
+  @spec workers(server()) :: {:ok, [map()]} | {:error, Error.t()}
+  def workers(server), do: Adapter.workers(server)
+
+  @doc """
+  Replaces the Python of every worker, one after the other, without losing a call: each is replaced
+  once what it works on is answered, while the others take its calls (those of a single worker wait).
+  Programs and configuration stay. Answers when the last one is ready; where one cannot be made ready
+  it answers the reason, and those after it go on as they are.
+
+  With `:drain_timeout`, in milliseconds, calls that take longer end as `:connection_lost`; without
+  it they are waited for however long they take.
+  """
+  @spec restart(server(), keyword()) :: :ok | {:error, Error.t()}
+  def restart(server, options \\ []) do
+    with {:ok, options} <- check(options, @restart_schema),
+         do: Adapter.restart(server, options[:drain_timeout])
   end
 
   @doc "Counters of the bridge: requests, work in flight, LMs with tokens and cost, memory."

@@ -367,8 +367,8 @@ defmodule DSPexTest do
     peer: peer
   } do
     state = %{"signature" => %{"inputs" => [%{"name" => "q"}], "outputs" => [%{"name" => "a"}]}}
-    load = fn -> DSPex.load(name, "a/qa.json", program: "qa") end
-    task = Task.async(load)
+    load = &DSPex.load(name, "a/qa.json", [program: "qa"] ++ &1)
+    task = Task.async(fn -> load.([]) end)
     {id, %{"path" => "a/qa.json", "program" => "qa"} = params, peer} = Peer.request(peer, "load")
 
     {id, %{"program" => "qa"}, peer} =
@@ -380,7 +380,7 @@ defmodule DSPexTest do
     assert DSPex.Instance.signature(name, "qa") == signature
 
     # One that needs tools which it is not given is not left behind.
-    task = Task.async(load)
+    task = Task.async(fn -> load.(replace: true) end)
     {id, params, peer} = Peer.request(peer, "load")
     {id, _params, peer} = peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
     peer = Peer.respond(peer, id, %{state: Map.put(state, "tools", [%{"name" => "search"}])})

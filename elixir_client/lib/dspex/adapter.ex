@@ -37,6 +37,8 @@ defmodule DSPex.Adapter do
       `c:record/2` takes it.
     * `:metrics` - functions of an example, a prediction and a trace by name, for `call_metric`.
     * `:tools` - those of a program that is sent along.
+    * `:retry` - for `c:request/5`: how often it may be made again where what ran it has ended, or the
+      error is `retryable`. Without it what may have been done is not done again.
     * `:listener` - for `c:request/5`: called in the calling process with method and params of each
       notification about the request. `:stop` has it cancelled.
   """
@@ -44,6 +46,7 @@ defmodule DSPex.Adapter do
           {:entry, nil | ((... -> binary()) -> entry())}
           | {:metrics, %{optional(String.t()) => (map(), map(), [map()] | nil -> term())}}
           | {:tools, [Tool.t()]}
+          | {:retry, non_neg_integer()}
           | {:listener, nil | (String.t(), map() -> :stop | any())}
 
   @typedoc """
@@ -94,7 +97,15 @@ defmodule DSPex.Adapter do
   @callback tools(instance(), program :: String.t()) :: [Tool.t()]
 
   @doc "Writes down what no answer confirms by itself."
-  @callback record(instance(), entry()) :: :ok
+  @callback record(instance(), entry()) :: :ok | {:error, Error.t()}
+
+  @doc "The workers of an instance, where it has any; see `DSPex.workers/1`."
+  @callback workers(instance()) :: {:ok, [map()]} | {:error, Error.t()}
+
+  @doc "Replaces them one after the other; see `DSPex.restart/2`."
+  @callback restart(instance(), drain_timeout :: timeout()) :: :ok | {:error, Error.t()}
+
+  @optional_callbacks workers: 1, restart: 2
 
   @doc false
   # Which adapter an instance has is asked with every call, and changes with a restart at most.
@@ -137,6 +148,20 @@ defmodule DSPex.Adapter do
   def tools(instance, program), do: of(instance).tools(instance, program)
   @doc false
   def record(instance, entry), do: of(instance).record(instance, entry)
+
+  @doc false
+  def workers(instance), do: optional(instance, :workers, [], {:ok, []})
+
+  @doc false
+  def restart(instance, drain_timeout), do: optional(instance, :restart, [drain_timeout], :ok)
+
+  defp optional(instance, callback, arguments, otherwise) do
+    adapter = of(instance)
+
+    if function_exported?(adapter, callback, length(arguments) + 1),
+      do: apply(adapter, callback, [instance | arguments]),
+      else: otherwise
+  end
 
   @doc false
   # A check of `DSPex.Options`.

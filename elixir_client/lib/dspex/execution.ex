@@ -26,11 +26,21 @@ defmodule DSPex.Execution do
       {:map, "a map of your own, which its tools find in their context; with string keys there."}
   ]
 
+  @retry [
+    retry:
+      {{:integer, 0, 100},
+       "how often it is made again where Python ends before it has answered, or answers with an " <>
+         "error that is `retryable`. It may then have been done, and paid for, more than once.",
+       0}
+  ]
+
   @execute_schema @lm_schema ++
                     [adapter: {:name, "`:chat`, `:json` or `:xml`."}] ++
-                    @meta_schema ++ [timeout: @timeout]
+                    @meta_schema ++ @retry ++ [timeout: @timeout]
 
-  @stream_schema Keyword.delete(@execute_schema, :timeout) ++
+  @async_schema Keyword.delete(@execute_schema, :retry)
+
+  @stream_schema Keyword.delete(@async_schema, :timeout) ++
                    [
                      fields:
                        {:list,
@@ -42,7 +52,7 @@ defmodule DSPex.Execution do
                      timeout: @timeout
                    ]
 
-  @call_schema Programs.program_schema() ++ @meta_schema ++ [timeout: @timeout]
+  @call_schema Programs.program_schema() ++ @meta_schema ++ @retry ++ [timeout: @timeout]
 
   @doc "What calls that run a program say of the LM."
   @spec lm_schema() :: Options.schema()
@@ -66,14 +76,15 @@ defmodule DSPex.Execution do
   def execute(server, program, inputs, options) do
     with {:ok, options} <- check(options, @execute_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
+         {retry, options} = Keyword.split(options, [:retry]),
          {:ok, params, signature} <- params(server, program, inputs, options),
-         {:ok, result} <- Adapter.request(server, "execute", params, timeout),
+         {:ok, result} <- Adapter.request(server, "execute", params, timeout, retry),
          do: prediction(result, signature)
   end
 
   @spec async(atom(), term(), term(), keyword()) :: {:ok, Async.t()} | {:error, Error.t()}
   def async(server, program, inputs, options) do
-    with {:ok, options} <- check(options, @execute_schema),
+    with {:ok, options} <- check(options, @async_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
          {:ok, params, signature} <- params(server, program, inputs, options),
          {:ok, exchange} <- Adapter.open(server, "execute", params, timeout, false) do
@@ -116,11 +127,13 @@ defmodule DSPex.Execution do
     with {:ok, options} <- check(options, @call_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
          {meta, options} = Keyword.split(options, [:meta]),
+         {retry, options} = Keyword.split(options, [:retry]),
          {:ok, program, signature, tools} <- Programs.create_params(signature, options),
          {:ok, inputs} <- map(inputs, "inputs"),
          {:ok, inputs, params} <- dump_inputs(signature, inputs, Map.new(meta)),
          params = Map.merge(params, %{program: program, inputs: inputs}),
-         {:ok, result} <- Adapter.request(server, "execute", params, timeout, tools: tools),
+         {:ok, result} <-
+           Adapter.request(server, "execute", params, timeout, [tools: tools] ++ retry),
          do: prediction(result, signature)
   end
 

@@ -5,69 +5,153 @@ defmodule DSPex.Instance do
   #     Supervisor, named as the instance (rest for one)
   #       Journal           what a new Python has to be told
   #       Task.Supervisor   the application's functions, while Python calls them
-  #       Connection        Python
+  #       Pool              which workers there are, and how busy they are
+  #       Supervisor        (one for one)
+  #         Connection      a worker: one Python
+  #         ...
   #
   # A connection without its journal would forget, and without its tasks not know of them; both
   # outlive connections.
 
-  alias DSPex.{Connection, Error, Journal}
+  alias DSPex.{Connection, Error, Journal, Pool, Retry}
   alias DSPex.Connection.Caller
+
+  # A worker that cannot go on is started again; a pool of many may lose many at one time.
+  @restarts_per_worker 3
 
   @spec start_link(atom(), DSPex.Config.t(), keyword()) :: Supervisor.on_start()
   def start_link(name, configuration, options) do
-    own = [name: connection(name), server: name, journal: journal(name), tasks: tasks(name)]
+    {size, options} = Keyword.pop!(options, :pool_size)
+    {journal, options} = Keyword.pop!(options, :journal)
+    own = [server: name, journal: journal(name), tasks: tasks(name), pool: pool(name)]
+
+    workers =
+      for worker <- 1..size do
+        Supervisor.child_spec({Connection, [worker: worker] ++ own ++ options}, id: worker)
+      end
 
     children = [
-      {Journal, name: journal(name), configuration: configuration},
+      {Journal, name: journal(name), configuration: configuration, journal: journal},
       {Task.Supervisor, name: tasks(name)},
-      {Connection, own ++ options}
+      {Pool, name: pool(name), size: size},
+      %{
+        id: :workers,
+        type: :supervisor,
+        start:
+          {Supervisor, :start_link,
+           [workers, [strategy: :one_for_one, max_restarts: size * @restarts_per_worker]]}
+      }
     ]
 
-    Supervisor.start_link(children, strategy: :rest_for_one, name: name)
+    case Supervisor.start_link(children, strategy: :rest_for_one, name: name) do
+      # The journal's file cannot be used, and the error says why.
+      {:error, {:shutdown, {:failed_to_start_child, _child, %Error{} = error}}} -> {:error, error}
+      other -> other
+    end
   end
 
-  @doc "Makes a request; see `DSPex.Connection.Caller.request/5`."
-  @spec request(term(), String.t(), map(), timeout(), [Caller.option()]) :: Caller.result()
+  @typedoc "Those of `DSPex.Connection.Caller`, and `:retry`, how often a call may be made again."
+  @type option :: Caller.option() | {:retry, non_neg_integer()}
+
+  @doc """
+  Makes a request; see `DSPex.Connection.Caller.request/5`. One that a worker has not sent goes to
+  another where there is one; one that was sent is made again only where `:retry` says so.
+  """
+  @spec request(term(), String.t(), map(), timeout(), [option()]) :: Caller.result()
   def request(server, method, params, timeout, options \\ []) do
-    with {:ok, pid} <- whereis(server),
-         do: Caller.request(pid, method, params, timeout, options)
+    {retries, options} = Keyword.pop(options, :retry, 0)
+
+    with {:ok, pool} <- pool_of(server),
+         {:ok, result} <-
+           Retry.run(pool, retries, timeout, fn worker, timeout ->
+             Caller.request(worker, method, params, timeout, options)
+           end),
+         do: {:ok, revised(method, result, server)}
   end
+
+  # A Python that is new counts revisions from 1 again; the journal does not.
+  defp revised("list", %{"programs" => programs} = result, server) when is_list(programs),
+    do: %{result | "programs" => Enum.map(programs, &revised("describe", &1, server))}
+
+  defp revised(method, %{"program" => id} = about, server)
+       when method in ["create", "load", "describe"] and is_binary(id) do
+    case program(server, id) do
+      nil -> about
+      program -> Map.put(about, "revision", program.revision)
+    end
+  end
+
+  defp revised(_method, result, _server), do: result
 
   @doc "Begins a request, which may listen; see `DSPex.Connection.Caller.open/6`."
   @spec open(term(), String.t(), map(), timeout(), boolean(), [Caller.option()]) ::
           {:ok, Caller.t()} | {:error, Error.t()}
-  def open(server, method, params, timeout, listens?, options \\ []) do
-    with {:ok, pid} <- whereis(server),
-         do: Caller.open(pid, method, params, timeout, listens?, options)
+  def open(server, method, params, timeout, listens?, options) do
+    with {:ok, pool} <- pool_of(server),
+         {:ok, worker} <- Retry.route(pool, []),
+         do: Caller.open(worker, method, params, timeout, listens?, options)
   end
 
-  @doc "Writes down what no answer of the bridge confirms by itself."
-  @spec record(atom(), Journal.entry()) :: :ok
-  def record(server, entry), do: Journal.record(journal(server), entry)
+  @doc "The workers there are."
+  @spec workers(term()) :: {:ok, [Pool.worker()]} | {:error, Error.t()}
+  def workers(server) do
+    with {:ok, pool} <- pool_of(server), do: {:ok, Pool.workers(pool)}
+  end
+
+  @doc "Replaces the Python of every worker, one after the other."
+  @spec restart(term(), timeout()) :: :ok | {:error, Error.t()}
+  def restart(server, drain_timeout) do
+    with {:ok, workers} <- workers(server) do
+      Enum.reduce_while(workers, :ok, fn %{pid: pid}, :ok ->
+        case Connection.replace(pid, drain_timeout) do
+          :ok -> {:cont, :ok}
+          {:error, error} -> {:halt, {:error, error}}
+        end
+      end)
+    end
+  end
+
+  @doc "Writes down what no answer of the bridge confirms by itself: another way to make what is there."
+  @spec record(atom(), DSPex.Adapter.entry()) :: :ok | {:error, Error.t()}
+  def record(server, {:put, id, body, signature, tools}) do
+    entry = {:same, id, body, signature, tools}
+
+    with {:ok, _before, _version} <- Journal.record(journal(server), entry) do
+      if pool = Pool.fetch(pool(server)), do: Pool.tell(pool, :journal_changed)
+      :ok
+    end
+  end
+
+  @doc "A program as the instance's journal knows it, `nil` where it does not."
+  @spec program(term(), String.t()) :: Journal.Program.t() | nil
+  def program(server, id) do
+    if is_atom(server) and :ets.whereis(journal(server)) != :undefined,
+      do: Journal.program(journal(server), id)
+  end
 
   @doc "The tools of a program as the instance's journal knows them."
   @spec tools(term(), String.t()) :: [DSPex.Tool.t()]
-  def tools(server, program) do
-    if is_atom(server) and :ets.whereis(journal(server)) != :undefined,
-      do: Journal.tools(journal(server), program),
-      else: []
+  def tools(server, id) do
+    case program(server, id) do
+      nil -> []
+      program -> Map.values(program.tools)
+    end
   end
 
   @doc "The signature of a program as the instance's journal knows it, `nil` where it does not."
   @spec signature(term(), String.t()) :: DSPex.Signature.t() | nil
-  def signature(server, program) do
-    if is_atom(server) and :ets.whereis(journal(server)) != :undefined,
-      do: Journal.signature(journal(server), program)
+  def signature(server, id) do
+    with %Journal.Program{signature: signature} <- program(server, id), do: signature
   end
 
-  defp whereis(server) when is_atom(server) and server not in [nil, true, false] do
-    case Process.whereis(connection(server)) do
+  defp pool_of(server) when is_atom(server) and server not in [nil, true, false] do
+    case Pool.fetch(pool(server)) do
       nil -> {:error, not_started(server)}
-      pid -> {:ok, pid}
+      pool -> {:ok, pool}
     end
   end
 
-  defp whereis(_other) do
+  defp pool_of(_other) do
     text = "the first argument is the name of a DSPex instance, an atom"
     {:error, Error.new(:invalid_params, text)}
   end
@@ -80,7 +164,7 @@ defmodule DSPex.Instance do
     Error.new(:not_started, text)
   end
 
-  defp connection(name), do: Module.concat(name, "Connection")
   defp journal(name), do: Module.concat(name, "Journal")
   defp tasks(name), do: Module.concat(name, "Tasks")
+  defp pool(name), do: Module.concat(name, "Pool")
 end

@@ -2,29 +2,34 @@ defmodule DSPex.Journal do
   @moduledoc false
   # What a new Python has to be told to be like the one before: the configuration, and the request
   # that made each program, without its deadline. Beside that what Elixir alone knows of a program:
-  # its signature and its tools. It outlives connections, and lives in memory only. What is secret is
-  # in functions, which nothing shows.
+  # its signature, its tools and how often it was replaced. It outlives connections, and lives in
+  # memory, or in a file too (see `DSPex.Journal.File`). What is secret is in functions, which
+  # nothing shows, and in no file.
+  #
+  # Everybody reads the table; one process writes it, so that versions are in one order. A version
+  # tells a worker whether what it was told is still so.
 
   use GenServer
 
-  alias DSPex.{Config, Signature, Tool}
+  alias DSPex.{Config, Error, Signature, Tool}
+  alias DSPex.Journal.{File, Program}
   alias DSPex.Protocol.Message
 
   @type body :: (... -> binary())
+  @type version :: pos_integer()
 
   @type entry ::
           {:configure, Config.t()}
           | {:put, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
+          | {:add | :same, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
           | {:derived, program :: String.t(), Signature.t() | nil, [Tool.t()]}
           | {:delete, program :: String.t()}
 
-  @spec start_link(name: atom(), configuration: Config.t()) :: GenServer.on_start()
-  def start_link(options) do
-    GenServer.start_link(__MODULE__, options)
-  end
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(options), do: GenServer.start_link(__MODULE__, options)
 
   @doc "An entry with what only the answer to its request tells: the state that an optimizer found."
-  @spec entry(entry(), term()) :: {:ok, entry()} | {:error, DSPex.Error.t()}
+  @spec entry(entry(), term()) :: {:ok, entry()} | {:error, Error.t()}
   def entry({:derived, program, signature, tools}, %{"state" => state}) do
     with {:ok, body} <- Message.body("load", %{program: program, state: state, replace: true}),
          do: {:ok, {:put, program, fn -> body end, signature, tools}}
@@ -32,70 +37,131 @@ defmodule DSPex.Journal do
 
   def entry(entry, _result), do: {:ok, entry}
 
-  @doc "Writes down what the bridge has confirmed."
-  @spec record(atom(), entry()) :: :ok
-  def record(journal, {:configure, params}) do
-    :ets.insert(journal, {:configuration, Config.merge(configuration(journal), params)})
-    :ok
+  @doc """
+  Writes down what the bridge has confirmed. `{:add, ...}` is refused where another worker has made a
+  program of that id meanwhile; `{:same, ...}` is another way to make the program there is. Gives the version that it replaced, and its own.
+  """
+  @spec record(atom(), entry()) ::
+          {:ok, before :: version() | nil, version()} | {:error, Error.t()}
+  def record(journal, entry), do: GenServer.call(pid(journal), {:record, entry}, :infinity)
+
+  @doc "The number of changes so far."
+  @spec generation(atom()) :: non_neg_integer()
+  def generation(journal), do: :ets.lookup_element(journal, :generation, 2)
+
+  @doc "The configuration and its version."
+  @spec configuration(atom()) :: {Config.t(), version()}
+  def configuration(journal) do
+    [{:configuration, configuration, version}] = :ets.lookup(journal, :configuration)
+    {configuration, version}
   end
 
-  def record(journal, {:put, program, body, signature, tools}) do
-    tools = Map.new(tools, &{&1.name, &1})
-    :ets.insert(journal, {{:program, program}, body, signature, tools})
-    :ok
+  @doc "The ids of all programs."
+  @spec programs(atom()) :: [String.t()]
+  def programs(journal), do: :ets.select(journal, [{{{:program, :"$1"}, :_, :_}, [], [:"$1"]}])
+
+  @doc "The version of a program, `nil` where there is none."
+  @spec version(atom(), String.t()) :: version() | nil
+  def version(journal, program) do
+    # Without copying the program itself.
+    :ets.lookup_element(journal, {:program, program}, 2)
+  rescue
+    ArgumentError -> nil
   end
 
-  def record(journal, {:delete, program}) do
-    :ets.delete(journal, {:program, program})
-    :ok
-  end
-
-  @spec configuration(atom()) :: Config.t()
-  def configuration(journal), do: :ets.lookup_element(journal, :configuration, 2)
-
-  @doc "The requests that make every program again."
-  @spec programs(atom()) :: [{String.t(), body()}]
-  def programs(journal) do
-    :ets.select(journal, [{{{:program, :"$1"}, :"$2", :_, :_}, [], [{{:"$1", :"$2"}}]}])
-  end
-
-  @doc "The tools of a program."
-  @spec tools(atom(), String.t()) :: [Tool.t()]
-  def tools(journal, program) do
+  @doc "A program as the journal knows it."
+  @spec program(atom(), term()) :: Program.t() | nil
+  def program(journal, program) do
     case :ets.lookup(journal, {:program, program}) do
-      [{_key, _body, _signature, tools}] -> Map.values(tools)
-      [] -> []
-    end
-  end
-
-  @doc "The signature of a program as Elixir knows it, `nil` where it does not."
-  @spec signature(atom(), String.t()) :: Signature.t() | nil
-  def signature(journal, program) do
-    case :ets.lookup(journal, {:program, program}) do
-      [{_key, _body, signature, _tools}] -> signature
+      [{_key, _version, program}] -> program
       [] -> nil
     end
   end
 
-  @doc "A tool of a program, `nil` where there is none of that name."
-  @spec tool(atom(), term(), term()) :: Tool.t() | nil
-  def tool(journal, program, name) do
-    case :ets.lookup(journal, {:program, program}) do
-      [{_key, _body, _signature, tools}] -> tools[name]
-      [] -> nil
-    end
-  end
+  defp pid(journal), do: :ets.lookup_element(journal, :owner, 2)
 
   @impl true
   def init(options) do
+    table = Keyword.fetch!(options, :name)
     configuration = Keyword.fetch!(options, :configuration)
 
-    # Public: a connection writes to it as it hands an answer on, so that no answer is known before
-    # it is written down.
-    table =
-      :ets.new(Keyword.fetch!(options, :name), [:named_table, :public, read_concurrency: true])
+    with {:ok, file, past} <- open(Keyword.get(options, :journal, :memory), configuration) do
+      # Protected: all changes go through this process.
+      :ets.new(table, [:named_table, :protected, read_concurrency: true])
+      configuration = Config.merge(past.configuration, configuration)
+      :ets.insert(table, [{:owner, self()}, {:generation, 1}, {:configuration, configuration, 1}])
+      Enum.each(past.programs, fn {id, program} -> write(table, {:program, id, program}) end)
+      {:ok, {table, file}}
+    else
+      {:error, error} -> {:stop, error}
+    end
+  end
 
-    :ets.insert(table, {:configuration, configuration})
-    {:ok, table}
+  defp open(:memory, _configuration), do: {:ok, nil, %{configuration: %{}, programs: %{}}}
+  defp open({:file, path}, configuration), do: File.open(path, configuration)
+
+  @impl true
+  def handle_call({:record, entry}, _from, {table, file}) do
+    case change(table, entry) do
+      {:error, error} ->
+        {:reply, {:error, error}, {table, file}}
+
+      change ->
+        versions = write(table, change)
+
+        case keep(file, change) do
+          {:ok, file} -> {:reply, versions, {table, file}}
+          {:error, error, file} -> {:reply, {:error, error}, {table, file}}
+        end
+    end
+  end
+
+  defp keep(nil, _change), do: {:ok, nil}
+  defp keep(file, change), do: File.append(file, change)
+
+  defp change(_table, {:configure, params}), do: {:configure, params}
+  defp change(_table, {:delete, program}), do: {:delete, program}
+
+  defp change(table, {kind, id, body, signature, tools}) when kind in [:put, :add, :same] do
+    case {kind, program(table, id)} do
+      {:add, %Program{}} ->
+        {:error, Error.new(:already_exists, "there is a program #{id} already")}
+
+      {_kind, before} ->
+        revision = revision(kind, before)
+        tools = Map.new(tools, &{&1.name, &1})
+        program = %Program{body: body, signature: signature, tools: tools, revision: revision}
+        {:program, id, program}
+    end
+  end
+
+  defp revision(_kind, nil), do: 1
+  defp revision(:same, before), do: before.revision
+  defp revision(:put, before), do: before.revision + 1
+
+  defp write(table, change) do
+    version = generation(table) + 1
+    before = write(table, change, version)
+    # Last: who sees the number sees the change.
+    :ets.insert(table, {:generation, version})
+    {:ok, before, version}
+  end
+
+  defp write(table, {:configure, params}, version) do
+    {configuration, before} = configuration(table)
+    :ets.insert(table, {:configuration, Config.merge(configuration, params), version})
+    before
+  end
+
+  defp write(table, {:program, id, program}, version) do
+    before = version(table, id)
+    :ets.insert(table, {{:program, id}, version, program})
+    before
+  end
+
+  defp write(table, {:delete, id}, _version) do
+    before = version(table, id)
+    :ets.delete(table, {:program, id})
+    before
   end
 end

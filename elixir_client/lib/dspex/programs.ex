@@ -185,8 +185,11 @@ defmodule DSPex.Programs do
          {timeout, options} = Keyword.pop!(options, :timeout),
          {:ok, result} <- Adapter.request(server, "list", Map.new(options), timeout) do
       case result do
-        %{"programs" => programs} when is_list(programs) -> {:ok, programs}
-        other -> unexpected("list", other)
+        %{"programs" => programs} when is_list(programs) ->
+          {:ok, programs}
+
+        other ->
+          unexpected("list", other)
       end
     end
   end
@@ -247,8 +250,8 @@ defmodule DSPex.Programs do
          {:ok, signature} <- or_not_at_all(server, program, state_signature(state, signature)),
          :ok <- or_not_at_all(server, program, state_tools(state, tools)),
          derived = {:derived, program.id, signature, tools},
-         {:ok, entry} <- Journal.entry(derived, %{"state" => state}) do
-      Adapter.record(server, entry)
+         {:ok, entry} <- Journal.entry(derived, %{"state" => state}),
+         :ok <- Adapter.record(server, entry) do
       {:ok, %{program | signature: signature}}
     end
   end

@@ -5,7 +5,6 @@ defmodule DSPex.CallbacksTest do
   import DSPex.Test.Scripted
   import ExUnit.CaptureLog
 
-  alias DSPex.Connection.Caller
   alias DSPex.Protocol.{Codec, Message}
   alias DSPex.Test.Peer
   alias DSPex.Tool
@@ -305,15 +304,19 @@ defmodule DSPex.CallbacksTest do
       assert {:error, %{code: :connection_lost}} = await(agent.execution)
 
       {_hello, peer} = agent.listener |> Peer.accept() |> Peer.handshake()
+      execution = async(fn -> DSPex.execute(agent.name, "agent", %{question: "?"}) end)
       {id, params, peer} = Peer.request(peer, "create")
       assert params["tools"] == agent.created["tools"]
       Peer.respond(peer, id, created(params))
+      {run, _params, peer} = Peer.request(peer, "execute")
 
       agent = call(%{agent | peer: peer}, 5, "wait")
       assert_receive {:waiting, 0, pid}, @patience_ms
       send(pid, {:return, "still there"})
       # Nothing of the first call came before it.
-      assert {5, {:ok, "still there"}, _agent} = answer(agent)
+      assert {5, {:ok, "still there"}, agent} = answer(agent)
+      Peer.respond(agent.peer, run, outputs(%{answer: "done"}))
+      assert {:ok, _prediction} = await(execution)
     end
 
     test "is killed when the instance stops" do
@@ -420,7 +423,7 @@ defmodule DSPex.CallbacksTest do
 
       task =
         async(fn ->
-          Caller.request(connection(name), "evaluate", %{}, 5000, metrics: metrics)
+          DSPex.Instance.request(name, "evaluate", %{}, 5000, metrics: metrics)
         end)
 
       {id, _params, peer} = Peer.request(peer, "evaluate")
@@ -463,7 +466,7 @@ defmodule DSPex.CallbacksTest do
     test "is gone with the caller" do
       {name, peer, _listener} = ready()
       metrics = %{"exact" => fn _, _, _ -> 1 end}
-      call = fn -> Caller.request(connection(name), "evaluate", %{}, 5000, metrics: metrics) end
+      call = fn -> DSPex.Instance.request(name, "evaluate", %{}, 5000, metrics: metrics) end
       caller = spawn(call)
       {id, _params, peer} = Peer.request(peer, "evaluate")
       Process.exit(caller, :kill)

@@ -40,7 +40,7 @@ defmodule DSPex.ConnectionTest do
     answer
   end
 
-  defp connection(name), do: Process.whereis(Module.concat(name, "Connection"))
+  defp connection(name), do: DSPex.Test.Scripted.connection(name)
   defp state(name), do: :sys.get_state(connection(name))
 
   defp created(%{"program" => program}) do
@@ -334,7 +334,7 @@ defmodule DSPex.ConnectionTest do
       assert await(waiting) == {:ok, "next"}
     end
 
-    test "the next one gets the configuration and the programs before any call" do
+    test "the next one gets the configuration before any call, and a program before the first for it" do
       {name, listener} = start(lms: [main: [model: "openai/x", api_key: "sk-one"]])
       {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
       {_params, peer} = Peer.accept_configure(peer)
@@ -382,56 +382,22 @@ defmodule DSPex.ConnectionTest do
                "default_lm" => "other"
              }
 
-      {one, first, peer} = Peer.request(peer, "create")
-      {two, second_again, peer} = Peer.request(peer, "create")
-      # Without the deadlines, which were those calls' own.
-      again = Enum.sort_by([first, second_again], & &1["program"])
-      assert again == Enum.map([kept, second], &Map.delete(&1, "timeout_ms"))
-      Peer.respond(peer, one, created(first))
-      assert Peer.silent?(peer, 50)
-      Peer.respond(peer, two, created(second_again))
-
       {id, _params, peer} = Peer.request(peer, "ping")
       Peer.respond(peer, id, %{payload: 1})
       assert await(call) == {:ok, 1}
+
+      # Each of them once, and without the deadlines, which were those calls' own.
+      peer = executed(name, peer, "kept", told_again(kept))
+      peer = executed(name, peer, "replaced", told_again(second))
+      peer = executed(name, peer, "replaced", nil)
+
+      for absent <- [program.id, "refused", "lost"] do
+        peer = executed(name, peer, absent, nil)
+        assert Peer.silent?(peer, 50)
+      end
     end
 
-    test "many programs are made again a few at a time" do
-      {name, peer, listener} = ready()
-
-      {ids, peer} =
-        Enum.map_reduce(1..11, peer, fn n, peer ->
-          {program, _params, peer} = create(name, peer, "a -> b", program: "p#{n}")
-          {program.id, peer}
-        end)
-
-      Peer.kill(peer)
-      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
-
-      {open, peer} =
-        Enum.map_reduce(1..4, peer, fn _, peer ->
-          {id, params, peer} = Peer.request(peer, "create")
-          {{id, params}, peer}
-        end)
-
-      assert Peer.silent?(peer, 50)
-
-      {made, _peer} =
-        Enum.map_reduce(1..11, {open, peer}, fn n, {[{id, params} | open], peer} ->
-          Peer.respond(peer, id, created(params))
-
-          if n <= 7 do
-            {id, next, peer} = Peer.request(peer, "create")
-            {params["program"], {open ++ [{id, next}], peer}}
-          else
-            {params["program"], {open, peer}}
-          end
-        end)
-
-      assert Enum.sort(made) == Enum.sort(ids)
-    end
-
-    test "a program that is refused the second time does not keep the others away" do
+    test "a program that is refused the second time is told to who needs it, and tried anew" do
       {name, peer, listener} = ready()
       {_program, _params, peer} = create(name, peer, "a -> b", program: "bad")
       Peer.kill(peer)
@@ -439,15 +405,27 @@ defmodule DSPex.ConnectionTest do
 
       log =
         capture_log(fn ->
-          {id, _params, peer} = Peer.request(peer, "create")
-          Peer.fail(peer, id, "signature_error", %{message: "no longer"})
-          call = async(fn -> DSPex.ping(name) end)
-          {id, _params, peer} = Peer.request(peer, "ping")
-          Peer.respond(peer, id, %{payload: 1})
-          assert await(call) == {:ok, 1}
+          call = async(fn -> DSPex.execute(name, "bad", %{a: "?"}) end)
+          {load, _params, peer} = Peer.request(peer, "create")
+          {id, _params, peer} = Peer.request(peer, "execute")
+          Peer.fail(peer, load, "overloaded", %{message: "not now", retryable: true})
+          Peer.fail(peer, id, "not_found")
+          assert {:error, %Error{code: :overloaded, retryable: true} = error} = await(call)
+          assert error.message == "not now"
+
+          call = async(fn -> DSPex.execute(name, "bad", %{a: "?"}, retry: 1) end)
+          {load, _params, peer} = Peer.request(peer, "create")
+          {id, _params, peer} = Peer.request(peer, "execute")
+          Peer.fail(peer, load, "overloaded", %{message: "nor now", retryable: true})
+          Peer.fail(peer, id, "not_found")
+          {load, params, peer} = Peer.request(peer, "create")
+          Peer.respond(peer, load, created(params))
+          {id, _params, peer} = Peer.request(peer, "execute")
+          Peer.respond(peer, id, %{outputs: %{b: "!"}, program: "bad"})
+          assert {:ok, %{outputs: %{"b" => "!"}}} = await(call)
         end)
 
-      assert log =~ "could not make the program bad again: signature_error: no longer"
+      assert log =~ "could not make the program bad again: overloaded: not now"
     end
 
     test "again and again, it is started again and again" do
@@ -626,7 +604,6 @@ defmodule DSPex.ConnectionTest do
             assert {{:response, nil, {:error, %{code: ^code}}}, _peer} = Peer.next(peer)
           end
 
-          Peer.message(peer, [2, "unhealthy", %{reason: "too many leaks"}])
           Peer.message(peer, [2, "no such", %{}])
           Peer.message(peer, [2, "no params"])
           Peer.message(peer, [1, nil, %{code: "parse_error", message: "frame 7"}, nil])
@@ -639,7 +616,6 @@ defmodule DSPex.ConnectionTest do
         end)
 
       assert log =~ "a frame could not be read: byte 0: 0xC1"
-      assert log =~ "is unhealthy: too many leaks"
       assert log =~ "a notification could not be read"
       assert log =~ "Python could not read a frame: parse_error: frame 7"
     end
@@ -701,7 +677,7 @@ defmodule DSPex.ConnectionTest do
 
   describe "a Python that does not read" do
     test "makes callers wait, then refuses them, and serves who waited when it reads again" do
-      {name, peer, _listener} = ready(max_queued_bytes: 3_000_000)
+      {name, peer, _listener} = ready(max_queued_bytes: 3_000_000, heartbeat_interval: :infinity)
       {waiting, error} = fill(name, peer)
       assert %Error{code: :overloaded, retryable: true} = error
       assert error.message =~ "Python reads too slowly"
@@ -715,7 +691,7 @@ defmodule DSPex.ConnectionTest do
     end
 
     test "and dies leaves those who waited to the next one" do
-      {name, peer, listener} = ready(max_queued_bytes: 3_000_000)
+      {name, peer, listener} = ready(max_queued_bytes: 3_000_000, heartbeat_interval: :infinity)
       {calls, _error} = fill(name, peer)
       written = Enum.count(state(name).calls.by_id, fn {_id, call} -> call.written? end)
       {lost, waiting} = Enum.split(calls, written)
@@ -853,8 +829,8 @@ defmodule DSPex.ConnectionTest do
       log =
         capture_log(fn ->
           monitor = Process.monitor(connection(name))
-          # A message that crashes it, with a call waiting in its state.
-          GenServer.cast(connection(name), {:abandon, %{crash: true}, :unexpected})
+          # With a call waiting in its state.
+          :ok = :sys.terminate(connection(name), :crash)
           assert_receive {:DOWN, ^monitor, :process, _pid, _reason}, @patience_ms
           assert {:error, %Error{code: :connection_lost}} = await(waiting)
           Peer.wait_gone(peer)
@@ -896,8 +872,7 @@ defmodule DSPex.ConnectionTest do
       Peer.wait_gone(peer)
 
       {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
-      assert {_id, again, _peer} = Peer.request(peer, "create")
-      assert again == Map.delete(params, "timeout_ms")
+      executed(name, peer, "kept", told_again(params))
     end
 
     test "an instance that stops ends its Python, and its callers are answered" do
@@ -1001,6 +976,35 @@ defmodule DSPex.ConnectionTest do
         Peer.respond(peer, id, %{payload: "late"})
         erratic_loop(peer)
     end
+  end
+
+  # How a program that was made is made again, on whichever worker.
+  defp told_again(params),
+    do: params |> Map.delete("timeout_ms") |> Map.put("replace", true)
+
+  # Runs a program; before that the bridge is told this of it, or nothing.
+  defp executed(name, peer, program, told) do
+    # Inputs are only checked where the client knows the program.
+    input = if told["signature"]["inputs"], do: hd(told["signature"]["inputs"])["name"], else: "a"
+    call = async(fn -> DSPex.execute(name, program, %{input => "?"}) end)
+
+    peer =
+      if told do
+        {id, ^told, peer} = Peer.request(peer, "create")
+        Peer.respond(peer, id, created(told))
+      else
+        peer
+      end
+
+    {id, %{"program" => ^program}, peer} = Peer.request(peer, "execute")
+
+    Peer.respond(peer, id, %{
+      outputs: %{"answer" => "!", "b" => "!", "c" => "!"},
+      program: program
+    })
+
+    assert {:ok, _prediction} = await(call)
+    peer
   end
 
   defp demos(input, output),

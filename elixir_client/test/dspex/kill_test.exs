@@ -15,7 +15,7 @@ defmodule DSPex.KillTest do
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
     start_supervised!({DSPex, name: name, command: command})
     {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
-    connection = Process.whereis(Module.concat(name, "Connection"))
+    connection = DSPex.Test.Scripted.connection(name)
     Peer.eventually(fn -> :sys.get_state(connection).phase == :ready end)
 
     path = System.fetch_env!("PATH")

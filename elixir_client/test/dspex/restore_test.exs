@@ -22,7 +22,7 @@ defmodule DSPex.RestoreTest do
   end
 
   defp await(task), do: Task.await(task, @patience_ms)
-  defp connection(name), do: Process.whereis(Module.concat(name, "Connection"))
+  defp connection(name), do: DSPex.Test.Scripted.connection(name)
   defp state(name), do: :sys.get_state(connection(name))
   defp down?(name), do: state(name).phase == :down
 
@@ -76,16 +76,17 @@ defmodule DSPex.RestoreTest do
       Peer.kill(peer)
       {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
 
-      {again, _peer} =
-        Enum.map_reduce(1..2, peer, fn _, peer ->
-          {{:request, _id, method, params}, peer} = Peer.next(peer)
-          {{method, params}, peer}
-        end)
-
-      assert Enum.sort(again) == [
-               {"create", Map.delete(created, "timeout_ms")},
-               {"load", Map.delete(loaded, "timeout_ms")}
-             ]
+      Enum.reduce([{"create", created}, {"load", loaded}], peer, fn {method, params}, peer ->
+        program = params["program"]
+        again = params |> Map.delete("timeout_ms") |> Map.put("replace", true)
+        call = Task.async(fn -> DSPex.execute(name, program, %{a: "?"}) end)
+        {load, ^again, peer} = Peer.request(peer, method)
+        Peer.respond(peer, load, created(again))
+        {id, _params, peer} = Peer.request(peer, "execute")
+        Peer.respond(peer, id, %{outputs: %{b: "!"}, program: program})
+        assert {:ok, _prediction} = await(call)
+        peer
+      end)
     end
   end
 

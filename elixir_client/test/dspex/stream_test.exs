@@ -6,7 +6,6 @@ defmodule DSPex.StreamTest do
   import ExUnit.CaptureLog
 
   alias DSPex.{Chunk, Error, Prediction}
-  alias DSPex.Connection.Caller
   alias DSPex.Protocol.Codec
   alias DSPex.Test.Peer
 
@@ -364,7 +363,7 @@ defmodule DSPex.StreamTest do
       task =
         async(fn ->
           listener = &send(test, {&1, &2, self()})
-          Caller.request(connection(name), "batch", %{}, 5000, listener: listener)
+          DSPex.Instance.request(name, "batch", %{}, 5000, listener: listener)
         end)
 
       {id, _params, peer} = Peer.request(peer, "batch")
@@ -396,7 +395,7 @@ defmodule DSPex.StreamTest do
 
       task =
         async(fn ->
-          catch_error(Caller.request(connection(name), "optimize", %{}, 5000, listener: listener))
+          catch_error(DSPex.Instance.request(name, "optimize", %{}, 5000, listener: listener))
         end)
 
       {id, _params, peer} = Peer.request(peer, "optimize")

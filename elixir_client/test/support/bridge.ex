@@ -35,7 +35,10 @@ defmodule DSPex.Test.Bridge do
     [executable |> Path.dirname() |> Path.join("dspex"), "conformance", "--serve"]
   end
 
-  def os_pid(name), do: :sys.get_state(Module.concat(name, "Connection")).python.os_pid
+  def os_pid(name) do
+    {:ok, [%{os_pid: os_pid} | _others]} = DSPex.workers(name)
+    os_pid
+  end
 
   @doc "A server that takes connections and never answers: an LM that thinks for ever."
   def silent_lm do

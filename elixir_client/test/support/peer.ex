@@ -34,10 +34,19 @@ defmodule DSPex.Test.Peer do
   @doc "Whether the client starts no Python within the time."
   def no_more?(listener, ms), do: :gen_tcp.accept(listener, ms) == {:error, :timeout}
 
-  @doc "The next message of the client, parsed."
+  @doc "The next message of the client, parsed. Heartbeats are answered meanwhile."
   def next(%{events: [{:frame, frame} | events]} = peer) do
     assert {:ok, message} = Message.parse(frame)
-    {message, %{peer | events: events}}
+    peer = %{peer | events: events}
+
+    case message do
+      # No caller's, and nothing that a test waits for.
+      {:request, id, "ping", %{"payload" => "heartbeat"}} ->
+        peer |> respond(id, %{payload: "heartbeat"}) |> next()
+
+      message ->
+        {message, peer}
+    end
   end
 
   def next(%{events: []} = peer) do

@@ -54,6 +54,11 @@ defmodule DSPex.Test.Scripted do
   @doc "An answer to an execution."
   def outputs(outputs), do: %{outputs: outputs, program: "p"}
 
-  def connection(name), do: Process.whereis(Module.concat(name, "Connection"))
+  @doc "The process of the (first) worker."
+  def connection(name) do
+    {:ok, [%{pid: pid} | _others]} = DSPex.workers(name)
+    pid
+  end
+
   def state(name), do: :sys.get_state(connection(name))
 end

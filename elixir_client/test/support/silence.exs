@@ -15,9 +15,11 @@ defmodule Silence do
   @waiting 320
 
   def run(seconds) do
-    {:ok, _} = Supervisor.start_link([DSPex], strategy: :one_for_one)
+    {:ok, _} =
+      Supervisor.start_link([{DSPex, heartbeat_interval: :infinity}], strategy: :one_for_one)
+
     {:ok, nil} = DSPex.ping(DSPex)
-    python = :sys.get_state(DSPex.Connection).python.os_pid
+    python = DSPex |> DSPex.workers() |> elem(1) |> hd() |> Map.fetch!(:os_pid)
     warm_up()
     before = memory()
     signal(python, "STOP")

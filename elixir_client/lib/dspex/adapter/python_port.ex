@@ -40,4 +40,10 @@ defmodule DSPex.Adapter.PythonPort do
 
   @impl true
   defdelegate record(instance, entry), to: Instance
+
+  @impl true
+  defdelegate workers(instance), to: Instance
+
+  @impl true
+  defdelegate restart(instance, drain_timeout), to: Instance
 end

@@ -82,10 +82,14 @@ defmodule DSPex.Connection.Callback do
         [] -> nil
       end
 
-    case own || Journal.tool(context.journal, program, name) do
+    case own || journal_tool(context.journal, program, name) do
       nil -> not_found("tool", name, "the program has no tool #{shown(name)} here")
       tool -> {:ok, tool}
     end
+  end
+
+  defp journal_tool(journal, program, name) do
+    with %Journal.Program{tools: tools} <- Journal.program(journal, program), do: tools[name]
   end
 
   defp metric(functions, request, name) do

@@ -27,6 +27,14 @@ defmodule DSPex.Connection.Callbacks do
     %__MODULE__{supervisor: supervisor, limit: limit, context: context, functions: functions}
   end
 
+  @doc "Runs what is no answer to Python beside them: `{ref, result}` comes of it, or the `:DOWN` of `ref`."
+  @spec run(t(), (() -> term())) :: Task.t()
+  def run(callbacks, fun), do: Task.Supervisor.async_nolink(callbacks.supervisor, fun)
+
+  @doc "Whether Python waits for any."
+  @spec any?(t()) :: boolean()
+  def any?(callbacks), do: callbacks.by_id != %{}
+
   @doc """
   Begins to answer a request of the bridge. What comes of it is told by `{ref, response}`, or by the
   `:DOWN` of `ref` where the task has died: both are for `finish/2`.

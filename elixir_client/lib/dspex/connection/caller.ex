@@ -7,8 +7,8 @@ defmodule DSPex.Connection.Caller do
 
   require Logger
 
-  alias DSPex.Connection.Failure
-  alias DSPex.{Error, Journal}
+  alias DSPex.Connection.{Failure, Request}
+  alias DSPex.{Error, Journal, Pool}
   alias DSPex.Protocol.Message
 
   # How much longer than its deadline a caller waits, for the bridge's own answer to it.
@@ -48,11 +48,11 @@ defmodule DSPex.Connection.Caller do
   @type result :: {:ok, term()} | {:error, Error.t()}
 
   @doc "Sends a request and waits for its result."
-  @spec request(GenServer.server(), String.t(), map(), timeout(), [option()]) :: result()
-  def request(connection, method, params, timeout, options \\ []) do
+  @spec request(Pool.choice(), String.t(), map(), timeout(), [option()]) :: result()
+  def request(worker, method, params, timeout, options \\ []) do
     {listener, options} = Keyword.pop(options, :listener)
 
-    with {:ok, exchange} <- open(connection, method, params, timeout, listener != nil, options) do
+    with {:ok, exchange} <- open(worker, method, params, timeout, listener != nil, options) do
       if listener, do: listen(exchange, listener), else: await(exchange)
     end
   end
@@ -84,17 +84,16 @@ defmodule DSPex.Connection.Caller do
   Sends a request, whose answer and notifications, where it `listens?`, are for `next/1`. The process
   that opened it has to go on to the answer or `close/1`.
   """
-  @spec open(GenServer.server(), String.t(), map(), timeout(), boolean(), [option()]) ::
+  @spec open(Pool.choice(), String.t(), map(), timeout(), boolean(), [option()]) ::
           {:ok, t()} | {:error, Error.t()}
-  def open(connection, method, params, timeout, listens?, options \\ []) do
-    with {:ok, pid} <- whereis(connection),
-         {:ok, body} <- Message.body(method, with_deadline(params, timeout)),
+  def open({pid, _pool, _number} = worker, method, params, timeout, listens?, options \\ []) do
+    with {:ok, body} <- Message.body(method, with_deadline(params, timeout)),
          {:ok, entry} <- make_entry(options[:entry], method, params) do
       # One answer ends the alias of a request that does not listen, the caller that of others.
       mode = if listens?, do: :demonitor, else: :reply_demonitor
       ref = :erlang.monitor(:process, pid, alias: mode)
 
-      request = %{
+      request = %Request{
         ref: ref,
         caller: self(),
         method: method,
@@ -102,10 +101,12 @@ defmodule DSPex.Connection.Caller do
         body: fn -> body end,
         size: byte_size(body) + @max_envelope_bytes,
         entry: entry,
+        needs: Request.needs(method, params),
         listens?: listens?,
         functions: functions(options)
       }
 
+      Pool.count(worker)
       GenServer.cast(pid, {:request, request})
 
       {:ok,
@@ -124,21 +125,26 @@ defmodule DSPex.Connection.Caller do
     %{metrics: Keyword.get(options, :metrics, %{}), tools: tools}
   end
 
-  defp whereis(connection) do
-    case GenServer.whereis(connection) do
-      nil -> {:error, Failure.not_running()}
-      pid -> {:ok, pid}
-    end
-  end
-
   defp with_deadline(params, :infinity), do: params
   defp with_deadline(params, timeout), do: Map.put(params, :timeout_ms, timeout)
 
   defp make_entry(nil, _method, _params), do: {:ok, nil}
 
   defp make_entry(entry, method, params) do
-    with {:ok, body} <- Message.body(method, params), do: {:ok, entry.(fn -> body end)}
+    with {:ok, body} <- Message.body(method, again(method, params)),
+         do: {:ok, params |> added(entry.(fn -> body end))}
   end
+
+  # One that is not to replace another is refused where another worker has made that meanwhile.
+  defp added(%{replace: true}, entry), do: entry
+  defp added(_params, {:put, id, body, signature, tools}), do: {:add, id, body, signature, tools}
+  defp added(_params, entry), do: entry
+
+  # On a worker that has an older one under that id it replaces it.
+  defp again(method, params) when method in ["create", "load"],
+    do: Map.put(params, :replace, true)
+
+  defp again(_method, params), do: params
 
   defp give_up_at(:infinity), do: :infinity
   defp give_up_at(timeout), do: System.monotonic_time(:millisecond) + timeout + @grace_ms

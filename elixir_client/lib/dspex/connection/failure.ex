@@ -35,9 +35,16 @@ defmodule DSPex.Connection.Failure do
     do: Error.new(:not_started, "the DSPex instance is not running", retryable: true)
 
   @doc "So many bytes of requests wait to be written that there is no room for another."
-  @spec overloaded(non_neg_integer(), :starting | :ready) :: Error.t()
-  def overloaded(bytes, phase) do
-    why = if phase == :ready, do: "Python reads too slowly", else: "Python is starting"
+  @spec overloaded(non_neg_integer(), :start | :replacement | :reader | :answers) :: Error.t()
+  def overloaded(bytes, waits_for) do
+    why =
+      case waits_for do
+        :start -> "Python is starting"
+        :replacement -> "Python is being replaced"
+        :reader -> "Python reads too slowly"
+        :answers -> "Python works on as many as it takes at one time"
+      end
+
     text = "#{bytes} bytes of requests are waiting (#{why}); this one was not sent"
     Error.new(:overloaded, text, retryable: true)
   end

@@ -1,9 +1,7 @@
 defmodule DSPex.Connection.Handshake do
   @moduledoc false
-  # What a new Python is told before any call: hello, the configuration, every program. Without input
-  # or output: it says what to ask, and is told the answers.
-
-  require Logger
+  # What a new Python is told before any call: hello and the configuration. Without input or output:
+  # it says what to ask, and is told the answers.
 
   alias DSPex.Connection.Caller
   alias DSPex.{Config, Error, Journal}
@@ -14,29 +12,28 @@ defmodule DSPex.Connection.Handshake do
   # The protocol's default, which holds until the bridge has told its own.
   @default_max_frame_bytes 16 * 1024 * 1024
 
-  # Programs that are made again at one time: more would be refused by a bridge with a low limit.
-  @restore_window 4
-
   # What a bridge will answer to the same handshake again, however often it is started.
   @final_refusals [:invalid_params, :not_found, :unsupported_version]
 
+  # `generation` and `configuration` say how much of the journal Python was told.
   @enforce_keys [:journal]
   defstruct [
     :journal,
+    :generation,
+    :configuration,
     peer_max_frame_bytes: @default_max_frame_bytes,
-    restoring: 0,
-    to_restore: []
+    peer_max_in_flight: :infinity
   ]
 
   @type t :: %__MODULE__{}
-  @type step :: :initialize | {:configure, Config.t()} | {:restore, String.t()}
+  @type step :: :initialize | {:configure, Config.t(), changed? :: boolean()}
   @type question :: {step(), method :: String.t(), Journal.body()}
 
   @typedoc """
-  What is next: questions to ask, nothing more (`:ready`), or the reason why there is no next,
+  What is next: a question to ask, nothing more (`:ready`), or the reason why there is no next,
   which for `:refused` will be the same however often it is tried.
   """
-  @type outcome :: {:ask, [question()], t()} | {:ready, t()} | {:failed | :refused, String.t()}
+  @type outcome :: {:ask, question(), t()} | {:ready, t()} | {:failed | :refused, String.t()}
 
   @spec start(atom(), pos_integer()) :: outcome()
   def start(journal, max_frame_bytes) do
@@ -50,54 +47,58 @@ defmodule DSPex.Connection.Handshake do
   defp version, do: :dspex |> Application.spec(:vsn) |> to_string()
 
   @doc """
-  Reads the answer to a question, of which no more is kept than the handshake asks for: the
-  connection lives long, and what is long is not to come into its heap.
+  Reads the answer to a question of the connection's own, of which no more is kept than is asked for:
+  the connection lives long, and what is long is not to come into its heap.
   """
-  @spec read(step(), binary()) :: {:ok, term()} | {:error, Error.t()}
+  @spec read(term(), binary()) :: {:ok, term()} | {:error, Error.t()}
   def read(step, frame) do
     work = &(&1 |> Message.parse_here() |> Caller.result() |> needed(step))
     with {:ok, answer} <- Apart.read(frame, work), do: answer
   end
 
-  defp needed({:ok, %{"protocol_version" => @protocol_version} = result}, :initialize) do
-    case result do
-      %{"limits" => %{"max_frame_bytes" => max}} when is_integer(max) and max > 0 ->
-        {:ok, {@protocol_version, max}}
+  defp needed({:ok, %{"protocol_version" => version} = result}, :initialize)
+       when is_integer(version) do
+    limits = %{
+      max_frame_bytes: limit(result, "max_frame_bytes", @default_max_frame_bytes),
+      max_in_flight: limit(result, "max_in_flight", :infinity)
+    }
 
-      _none ->
-        {:ok, {@protocol_version, @default_max_frame_bytes}}
-    end
+    {:ok, {version, limits}}
   end
 
   defp needed({:ok, _result}, _step), do: {:ok, nil}
   defp needed({:error, error}, _step), do: {:error, %{error | data: %{}}}
 
+  defp limit(%{"limits" => %{} = limits}, name, default) do
+    case limits do
+      %{^name => limit} when is_integer(limit) and limit > 0 -> limit
+      _none -> default
+    end
+  end
+
+  defp limit(_result, _name, default), do: default
+
   @doc """
-  Goes on with what was read of the answer to a question. `wanted` gives what callers want to have changed in a
-  configuration that was refused.
+  Goes on with what was read of the answer to a question. `wanted` gives what callers want to have
+  changed in a configuration that was refused.
   """
   @spec answer(t(), step(), {:ok, term()} | {:error, Error.t()}, (() -> [Config.t()])) ::
           outcome()
   def answer(handshake, :initialize, {:ok, result}, wanted),
     do: initialized(handshake, result, wanted)
 
-  def answer(handshake, {:configure, params}, {:ok, _result}, _wanted) do
+  def answer(handshake, {:configure, params, changed?}, {:ok, _result}, _wanted) do
     # News to the journal where callers have changed it.
-    Journal.record(handshake.journal, {:configure, params})
-    configured(handshake)
-  end
+    if changed?,
+      do: {:ok, _before, _version} = Journal.record(handshake.journal, {:configure, params})
 
-  def answer(handshake, {:restore, _program}, {:ok, _result}, _wanted), do: restored(handshake)
-
-  # The others are still worth having; calls on this one will be told that it is not found.
-  def answer(handshake, {:restore, program}, {:error, error}, _wanted) do
-    Logger.error("DSPex could not make the program #{program} again: #{Exception.message(error)}")
-    restored(handshake)
+    {_configuration, version} = Journal.configuration(handshake.journal)
+    {:ready, if(changed?, do: %{handshake | configuration: version}, else: handshake)}
   end
 
   def answer(_handshake, :initialize, {:error, error}, _wanted), do: refused("initialize", error)
 
-  def answer(_handshake, {:configure, _params}, {:error, error}, _wanted),
+  def answer(_handshake, {:configure, _params, _changed?}, {:error, error}, _wanted),
     do: refused("configure", error)
 
   defp refused(method, error) do
@@ -105,42 +106,41 @@ defmodule DSPex.Connection.Handshake do
     {kind, "#{method} was refused: #{Exception.message(error)}"}
   end
 
-  defp initialized(handshake, {@protocol_version, max_frame_bytes}, wanted) do
-    handshake = %{handshake | peer_max_frame_bytes: max_frame_bytes}
-    known = Journal.configuration(handshake.journal)
+  defp initialized(handshake, {@protocol_version, limits}, wanted) do
+    # Read before the configuration is: whatever changes meanwhile is told again.
+    generation = Journal.generation(handshake.journal)
+    {known, version} = Journal.configuration(handshake.journal)
 
-    case Enum.reduce(wanted.(), known, &Config.merge(&2, &1)) do
-      none when none == %{} -> configured(handshake)
-      params -> ask(handshake, {:configure, params}, "configure", Config.reveal(params))
-    end
+    handshake = %{
+      handshake
+      | peer_max_frame_bytes: limits.max_frame_bytes,
+        peer_max_in_flight: limits.max_in_flight,
+        generation: generation,
+        configuration: version
+    }
+
+    params = Enum.reduce(wanted.(), known, &Config.merge(&2, &1))
+
+    if params == %{},
+      do: {:ready, handshake},
+      else:
+        ask(handshake, {:configure, params, params != known}, "configure", Config.reveal(params))
+  end
+
+  # Another version will be another version tomorrow.
+  defp initialized(_handshake, {other, _limits}, _wanted) do
+    {:refused,
+     "it speaks version #{other} of the protocol, this client version #{@protocol_version}: " <>
+       "install the bridge of the same release"}
   end
 
   defp initialized(_handshake, _other, _wanted),
-    do: {:failed, "it answered initialize with no protocol version 1"}
-
-  defp configured(handshake) do
-    case handshake.journal |> Journal.programs() |> Enum.split(@restore_window) do
-      {[], []} ->
-        {:ready, handshake}
-
-      {now, later} ->
-        {:ask, Enum.map(now, &restore/1),
-         %{handshake | restoring: length(now), to_restore: later}}
-    end
-  end
-
-  defp restore({program, body}), do: {{:restore, program}, "create", body}
-
-  defp restored(%{to_restore: [next | later]} = handshake),
-    do: {:ask, [restore(next)], %{handshake | to_restore: later}}
-
-  defp restored(%{restoring: 1} = handshake), do: {:ready, %{handshake | restoring: 0}}
-  defp restored(handshake), do: {:ask, [], %{handshake | restoring: handshake.restoring - 1}}
+    do: {:failed, "it answered initialize with no protocol version #{@protocol_version}"}
 
   defp ask(handshake, step, method, params) do
     case Message.body(method, params) do
       # In a function nothing shows it.
-      {:ok, body} -> {:ask, [{step, method, fn -> body end}], handshake}
+      {:ok, body} -> {:ask, {step, method, fn -> body end}, handshake}
       {:error, error} -> {:failed, error.message}
     end
   end

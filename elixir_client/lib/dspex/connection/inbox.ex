@@ -24,6 +24,7 @@ defmodule DSPex.Connection.Inbox do
     * `:asked` - a request for a function of the client's.
     * `:cancel` - Python no longer waits for that function.
     * `:about` - a notification about a request of ours.
+    * `:unhealthy` - Python wants to be replaced.
     * `:respond` - what the frame is to be answered with.
     * `:no_frames` - what is there is no frame, but text.
   """
@@ -32,6 +33,7 @@ defmodule DSPex.Connection.Inbox do
           | {:asked, Message.id(), binary()}
           | {:cancel, integer()}
           | {:about, Message.id(), binary()}
+          | {:unhealthy, String.t()}
           | {:respond, binary()}
           | {:no_frames, binary()}
           | :nothing
@@ -135,6 +137,11 @@ defmodule DSPex.Connection.Inbox do
       {:ok, {:notification, "cancel", %{"id" => id}}} when is_integer(id) ->
         {:cancel, id}
 
+      {:ok, {:notification, "unhealthy", params}} ->
+        Logger.warning("DSPex: Python (pid #{os_pid}) is unhealthy: #{text(params["reason"])}")
+
+        {:unhealthy, text(params["reason"])}
+
       {:ok, {:notification, method, params}} ->
         log(method, params, os_pid)
         :nothing
@@ -149,9 +156,6 @@ defmodule DSPex.Connection.Inbox do
         :nothing
     end
   end
-
-  defp log("unhealthy", params, os_pid),
-    do: Logger.warning("DSPex: Python (pid #{os_pid}) is unhealthy: #{text(params["reason"])}")
 
   defp log("ready", %{"error" => error}, os_pid),
     do: Logger.error("DSPex: Python (pid #{os_pid}) has no DSPy: #{text(error)}")

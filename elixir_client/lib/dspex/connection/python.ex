@@ -8,16 +8,18 @@ defmodule DSPex.Connection.Python do
   alias DSPex.Protocol.Framing
 
   @enforce_keys [:port, :os_pid, :writer, :decoder]
-  defstruct @enforce_keys ++ [writing?: false]
+  defstruct @enforce_keys ++ [writing?: false, spoke?: false]
 
   @type t :: %__MODULE__{
           port: port(),
           os_pid: pos_integer() | nil,
           writer: pid(),
           decoder: Framing.t(),
-          writing?: boolean()
+          writing?: boolean(),
+          spoke?: boolean()
         }
 
+  # `spoke?`: whether it has written anything.
   @doc "Starts it. The caller owns its port and reads frames of at most `max_frame_bytes`."
   @spec open({String.t(), [String.t()]}, pos_integer()) :: {:ok, t()} | {:error, String.t()}
   def open({executable, args}, max_frame_bytes) do
@@ -36,7 +38,9 @@ defmodule DSPex.Connection.Python do
      %__MODULE__{port: port, os_pid: os_pid, writer: Writer.start_link(port), decoder: decoder}}
   rescue
     error in [ErlangError, ArgumentError, SystemLimitError] ->
-      {:error, "#{executable} cannot be run: #{Exception.message(error)}"}
+      {:error,
+       "#{executable} cannot be run: #{Exception.message(error)}. Where its environment is gone, " <>
+         "`mix dspex.install` makes another"}
   end
 
   @doc """

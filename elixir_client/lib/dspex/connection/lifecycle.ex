@@ -1,0 +1,293 @@
+defmodule DSPex.Connection.Lifecycle do
+  @moduledoc false
+  # Python's coming and going, and what that means to the calls of a connection:
+  #
+  #     starting --(initialize, configure)--> ready --(draining, all answered)--+
+  #        ^  |                                 |                               |
+  #        |  +-- failed: waits, longer each    |                               |
+  #        |  |   time ----------------> down   |                               |
+  #        |  +-- refused: waits for a          |                               |
+  #        |      configure -----------> down   |                               |
+  #        +------------------------------------+-- ended ----------------------+
+  #
+  # While starting, requests wait. While down they are refused at once with the reason. A request
+  # that was written when Python ended is answered with :connection_lost; one that was not just
+  # waits for the next Python.
+
+  require Logger
+
+  alias DSPex.Connection.{
+    Callbacks,
+    Calls,
+    Diagnosis,
+    Failure,
+    Handshake,
+    Health,
+    Outbox,
+    Outgoing,
+    Python,
+    State,
+    Told
+  }
+
+  alias DSPex.{Error, Pool}
+
+  # After a failed start. The longest is what a person who mends the cause may have to wait.
+  @first_backoff_ms 100
+  @max_backoff_ms 10_000
+
+  # --- starting ---
+
+  @spec start(State.t()) :: State.t()
+  def start(state) do
+    state = State.publish(%{state | phase: :starting, proven?: false, draining: nil}, :starting)
+
+    case Python.open(state.command, state.max_frame_bytes) do
+      {:ok, python} ->
+        send_after({:start_timeout, python.port}, state.start_timeout)
+        Pool.put_os_pid(state.pool, state.worker, python.os_pid)
+
+        shake_hands(
+          %{state | python: python},
+          Handshake.start(state.journal, state.max_frame_bytes)
+        )
+
+      {:error, reason} ->
+        start_failed(state, reason)
+    end
+  end
+
+  @doc "Goes on with the answer to a question of the handshake."
+  @spec handshake_answer(State.t(), Handshake.step(), {:ok, term()} | {:error, Error.t()}) ::
+          State.t()
+  def handshake_answer(state, step, answer),
+    do:
+      shake_hands(state, Handshake.answer(state.handshake, step, answer, fn -> wanted(state) end))
+
+  defp shake_hands(state, {:ask, {step, method, body}, handshake}),
+    do: Outgoing.ask(%{state | handshake: handshake}, step, method, body)
+
+  defp shake_hands(state, {:ready, handshake}) do
+    Enum.each(state.waiting, &GenServer.reply(&1, :ok))
+    health = Health.new(state.health_options, state.python.os_pid, now())
+    send_after({:look, state.python.port}, health.options.interval)
+    told = %Told{generation: handshake.generation, configuration: handshake.configuration}
+
+    %{
+      state
+      | phase: :ready,
+        failure: nil,
+        waiting: [],
+        handshake: handshake,
+        health: health,
+        told: told
+    }
+    |> State.publish(:ready)
+    |> Outgoing.transmit()
+  end
+
+  defp shake_hands(state, {:failed, why}) do
+    Python.kill(state.python)
+    start_failed(state, why)
+  end
+
+  defp shake_hands(state, {:refused, why}) do
+    Python.kill(state.python)
+    start_refused(state, why)
+  end
+
+  # The configuration that was refused would be refused again, without what callers want changed.
+  defp wanted(state) do
+    if refused?(state), do: Calls.wanted_configurations(state.calls), else: []
+  end
+
+  @doc "Whether only another configuration can make this worker ready."
+  @spec refused?(State.t()) :: boolean()
+  def refused?(state), do: match?(%Error{retryable: false}, state.failure)
+
+  @doc "Python has answered: what ends it from now on is not its start."
+  @spec proven(State.t()) :: State.t()
+  def proven(%{proven?: true} = state), do: state
+  def proven(state), do: %{state | proven?: true, failures: 0}
+
+  # --- ends ---
+
+  @doc "Python has ended, or is of no more use and has been killed."
+  @spec ended(State.t(), String.t()) :: State.t()
+  def ended(%{phase: :starting} = state, how),
+    do: start_failed(state, "it ended before it was ready: #{how}")
+
+  # One that dies as soon as it is ready would be started for ever.
+  def ended(%{phase: :ready, proven?: false, failures: failures} = state, how) when failures > 0,
+    do: start_failed(state, "it ended before it answered anything: #{how}")
+
+  def ended(%{phase: :ready} = state, how) do
+    Logger.warning("DSPex: Python (pid #{state.python.os_pid}) ended: #{how}; starting another")
+    failures = if state.proven?, do: 0, else: 1
+
+    start(%{disconnect(state, "Python ended before it answered (#{how})") | failures: failures})
+  end
+
+  @doc "Python has ended by itself, with this status."
+  @spec exited(State.t(), non_neg_integer()) :: State.t()
+  def exited(%{phase: :starting, python: %{spoke?: false}} = state, status)
+      when status in 1..127 do
+    # Only its stderr, which went elsewhere, says why.
+    task = Callbacks.run(state.callbacks, fn -> Diagnosis.run(state.command) end)
+    Python.close(state.python)
+    %{state | python: nil, diagnosis: {task.ref, Python.exit_text(status)}}
+  end
+
+  def exited(state, status), do: ended(state, Python.exit_text(status))
+
+  @doc "What a diagnosis found: the last that such a Python says."
+  @spec diagnosed(State.t(), String.t() | nil) :: State.t()
+  def diagnosed(%{diagnosis: {ref, how}} = state, said) do
+    Process.demonitor(ref, [:flush])
+    state = %{state | diagnosis: nil}
+    if said in [nil, ""], do: ended(state, how), else: ended(state, "#{how}: #{said}")
+  end
+
+  @doc "Python does not answer, or not in frames: it is killed."
+  @spec kill(State.t(), String.t()) :: State.t()
+  def kill(state, why) do
+    Python.kill(state.python)
+    ended(state, why)
+  end
+
+  @doc "Python was not ready in time."
+  @spec start_timeout(State.t()) :: State.t()
+  def start_timeout(state) do
+    Python.kill(state.python)
+    start_failed(state, "Python was not ready within #{state.start_timeout} ms")
+  end
+
+  defp start_failed(state, why) do
+    delay = backoff_ms(state.failures + 1)
+    text = "Python could not be made ready: #{why}"
+    Logger.error("DSPex: #{text}; trying again in #{delay} ms")
+
+    Process.send_after(self(), :start, delay)
+    go_down(state, Error.new(:start_failed, text, retryable: true))
+  end
+
+  # No timer: only another configuration, or another bridge, can make a difference.
+  defp start_refused(state, why) do
+    text =
+      "Python could not be made ready: #{why}; it stays down until DSPex.configure/2 gives " <>
+        "another configuration or the instance is restarted"
+
+    Logger.error("DSPex: #{text}")
+    go_down(state, Error.new(:start_failed, text, retryable: false))
+  end
+
+  defp go_down(state, failure) do
+    state = State.publish(disconnect(state, "Python ended before it answered"), :down)
+    Enum.each(state.waiting, &GenServer.reply(&1, {:error, failure}))
+    failures = state.failures + 1
+    state = %{state | phase: :down, failures: failures, failure: failure, waiting: []}
+
+    Enum.reduce(Calls.ids(state.calls, fn _call -> true end), state, fn id, state ->
+      {:dropped, outbox} = Outbox.drop(state.outbox, id)
+      State.finish(%{state | outbox: outbox}, id, {:error, failure})
+    end)
+  end
+
+  defp backoff_ms(failures) do
+    # The exponent is bounded because the failures are not.
+    min(@first_backoff_ms * Integer.pow(2, min(failures - 1, 10)), @max_backoff_ms)
+  end
+
+  # Answers what was written, and forgets the process that it was written to.
+  defp disconnect(state, why) do
+    Python.close(state.python)
+    Pool.put_os_pid(state.pool, state.worker, nil)
+
+    state =
+      state.calls
+      |> Calls.ids(& &1.written?)
+      |> Enum.reduce(state, fn id, state ->
+        {:ok, call} = Calls.fetch(state.calls, id)
+        State.finish(state, id, {:error, Failure.lost(call.method, why)})
+      end)
+
+    %{
+      state
+      | python: nil,
+        handshake: nil,
+        health: nil,
+        told: nil,
+        callbacks: Callbacks.clear(state.callbacks),
+        outbox: Outbox.clear_control(state.outbox)
+    }
+  end
+
+  # --- health ---
+
+  @doc "Time to see how Python is."
+  @spec look(State.t()) :: State.t()
+  def look(state) do
+    send_after({:look, state.python.port}, state.health.options.interval)
+
+    case Health.look(state.health, now()) do
+      {:stuck, why} -> kill(state, "it was stuck and has been killed: #{why}")
+      {:ask, health} -> Outgoing.heartbeat(%{state | health: health})
+      {:ok, health} -> %{state | health: health}
+      {:suspect, health} -> suspect(%{state | health: health})
+    end
+  end
+
+  defp suspect(%{draining: nil} = state), do: State.publish(state, :suspect)
+  defp suspect(state), do: state
+
+  @doc "Python has written something."
+  @spec heard(State.t()) :: State.t()
+  def heard(%{health: nil} = state), do: state
+
+  def heard(state) do
+    if state.health.asked_at != nil and state.draining == nil, do: State.publish(state, :ready)
+    %{state | health: Health.heard(state.health, now())}
+  end
+
+  # --- replacement ---
+
+  @doc """
+  Has Python replaced once what it works on is done, at the latest after `timeout`. Who is `from` is
+  told when the next one is ready, or that it could not be made so.
+  """
+  @spec replace(State.t(), String.t(), timeout(), GenServer.from() | nil) :: State.t()
+  def replace(state, why, timeout, from) do
+    state = %{state | waiting: List.wrap(from) ++ state.waiting}
+
+    case state do
+      %{phase: :ready, draining: nil} ->
+        send_after({:drain_timeout, state.python.port}, timeout)
+        State.publish(%{state | draining: why}, :draining)
+
+      %{phase: :down} ->
+        start(state)
+
+      _under_way ->
+        state
+    end
+  end
+
+  @doc "Replaces a Python that is to be replaced and has nothing more to do."
+  @spec replace_if_drained(State.t()) :: State.t()
+  def replace_if_drained(%{draining: why, phase: :ready, calls: %{written: 0}} = state)
+      when why != nil do
+    Logger.info("DSPex: Python (pid #{state.python.os_pid}) is replaced: #{why}")
+    state |> disconnect("Python was replaced") |> start()
+  end
+
+  def replace_if_drained(state), do: state
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  defp send_after(_message, :infinity), do: :ok
+
+  defp send_after(message, ms) do
+    Process.send_after(self(), message, ms)
+    :ok
+  end
+end

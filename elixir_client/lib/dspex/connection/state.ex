@@ -1,0 +1,106 @@
+defmodule DSPex.Connection.State do
+  @moduledoc false
+  # What a connection knows, and the end of a call, which every part of it comes to.
+
+  alias DSPex.Connection.{Callbacks, Calls, Handshake, Health, Outbox, Python}
+  alias DSPex.{Error, Pool}
+
+  @enforce_keys [
+    :command,
+    :journal,
+    :pool,
+    :worker,
+    :max_frame_bytes,
+    :start_timeout,
+    :drain_timeout,
+    :health_options,
+    :outbox,
+    :callbacks
+  ]
+  defstruct @enforce_keys ++
+              [
+                phase: :down,
+                failures: 0,
+                failure: nil,
+                python: nil,
+                handshake: nil,
+                health: nil,
+                proven?: false,
+                draining: nil,
+                diagnosis: nil,
+                waiting: [],
+                told: nil,
+                calls: %Calls{}
+              ]
+
+  @typedoc """
+    * `:proven?` - whether this Python has answered anything since it was ready.
+    * `:draining` - why this Python is to be replaced once its calls have ended.
+    * `:diagnosis` - the task that finds out why Python cannot start.
+    * `:waiting` - who waits for the next Python.
+    * `:told` - what this Python has been told of the journal (see `DSPex.Connection.Told`).
+  """
+  @type t :: %__MODULE__{
+          command: {String.t(), [String.t()]},
+          journal: atom(),
+          pool: Pool.t(),
+          worker: pos_integer(),
+          max_frame_bytes: pos_integer(),
+          start_timeout: timeout(),
+          drain_timeout: timeout(),
+          health_options: Health.options(),
+          outbox: Outbox.t(),
+          callbacks: Callbacks.t(),
+          phase: :down | :starting | :ready,
+          failures: non_neg_integer(),
+          failure: Error.t() | nil,
+          python: Python.t() | nil,
+          handshake: Handshake.t() | nil,
+          health: Health.t() | nil,
+          proven?: boolean(),
+          draining: String.t() | nil,
+          diagnosis: {reference(), how :: String.t()} | nil,
+          waiting: [GenServer.from()],
+          told: DSPex.Connection.Told.t() | nil,
+          calls: Calls.t()
+        }
+
+  @spec peer_limit(t()) :: pos_integer()
+  def peer_limit(state), do: state.handshake.peer_max_frame_bytes
+
+  @doc "Has callers see how this worker is."
+  @spec publish(t(), Pool.status()) :: t()
+  def publish(state, status) do
+    Pool.put_status(state.pool, state.worker, status)
+    state
+  end
+
+  @doc "Answers a call, and forgets it."
+  @spec finish(t(), Calls.id(), {:ok, binary()} | {:error, Error.t()}) :: t()
+  def finish(state, id, answer) do
+    {:ok, call} = Calls.fetch(state.calls, id)
+    # Who has its answer sees that this worker has one call less.
+    state = forget(state, id)
+    if is_reference(call.reply), do: answer(call.reply, answer)
+    state
+  end
+
+  @spec forget(t(), Calls.id()) :: t()
+  def forget(state, id) do
+    {call, calls} = Calls.pop(state.calls, id)
+    Callbacks.drop_functions(state.callbacks, id)
+    if is_reference(call.reply), do: done(state)
+    %{state | calls: calls}
+  end
+
+  @doc "A call that was counted for this worker has ended."
+  @spec done(t()) :: :ok
+  def done(state), do: Pool.done(state.pool, state.worker)
+
+  @doc "Sends a caller what it waits for."
+  @spec answer(reference(), term()) :: :ok
+  def answer(ref, answer) do
+    send(ref, {ref, answer})
+    :ok
+  end
+end
