@@ -209,8 +209,12 @@ def _object(schema: Schema, own: Sequence[str], path: Path, read: Read) -> Type:
         raise refused_at(
             [*path, "properties"], f"expected a map of at most {MAX_PROPERTIES} schemas"
         )
-    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-        raise refused_at([*path, "required"], "expected a list of names")
+    if (
+        not isinstance(required, list)
+        or len(required) > MAX_PROPERTIES
+        or not all(isinstance(name, str) for name in required)
+    ):
+        raise refused_at([*path, "required"], f"expected a list of at most {MAX_PROPERTIES} names")
     for name in required:
         if name not in properties:
             raise refused_at([*path, "required"], f"{name!r} is none of the properties")

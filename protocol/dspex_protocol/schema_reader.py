@@ -5,7 +5,8 @@ restrict nothing (`title`, `description`, `default`, `examples`, `$comment`, `de
 `readOnly`, `writeOnly`, `$defs`, and `discriminator` beside a oneOf) are taken as they are.
 
 A `$ref` is a JSON Pointer within the same schema. It is resolved where it stands, so that a type is
-a tree: a recursive one is refused, and so is one that becomes larger than `MAX_SCHEMA_NODES`.
+a tree: a recursive one is refused, and so is one that is larger than `SignatureSize` allows. All
+that is looked at is counted before, for a reference may have it looked at again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from dspex_protocol.json_values import is_json
 from dspex_protocol.refusals import Path, kind_of, refused_at
 from dspex_protocol.schema_keywords import ANNOTATIONS, KEYWORDS, KNOWN, UNSUPPORTED
 from dspex_protocol.schema_kinds import KIND_READERS, constrained, is_number, limited
-from dspex_protocol.schema_overlap import may_share_a_value
+from dspex_protocol.schema_overlap import MAX_COMPARISONS, Overlap
 from dspex_protocol.schema_writer import DRAFT, NUMBER_PATTERN, TIME_PATTERN
+from dspex_protocol.signature_size import SignatureSize, chars_of
 from dspex_protocol.spelling import did_you_mean
 from dspex_protocol.types import (
     MAX_LITERAL_INTEGER,
@@ -41,14 +43,16 @@ from dspex_protocol.types import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MAX_SCHEMA_NODES", "FieldSchema", "field_of_schema"]
-
-# With every `$ref` resolved. A form of a hundred fields has a few hundred; a reference to two
-# references, and so on, has any number in a few lines.
-MAX_SCHEMA_NODES = 2_000
+__all__ = ["MAX_ALTERNATIVES", "MAX_ENUM_VALUES", "FieldSchema", "field_of_schema"]
 
 # A generated enum may have hundreds of values.
 MAX_ENUM_VALUES = 1_000
+
+# Of one anyOf or oneOf: an API has dozens of kinds of event. Each is compared with each.
+MAX_ALTERNATIVES = 256
+
+# Keywords whose values are looked at, as often as they are referred to.
+_COUNTED = ("$ref", "title", "description", "default", "pattern", "format", "contentMediaType")
 
 _TIME_CHECK = [{"pattern": TIME_PATTERN}]
 _KINDS: dict[type, str] = {str: "string", bool: "boolean", int: "integer", type(None): "null"}
@@ -64,12 +68,15 @@ class FieldSchema:
     default: Any
 
 
-def field_of_schema(schema: Mapping[str, Any], path: Path | None = None) -> FieldSchema:
-    """The type of a schema. `path` is where it stands, for errors.
+def field_of_schema(
+    schema: Mapping[str, Any], path: Path | None = None, size: SignatureSize | None = None
+) -> FieldSchema:
+    """The type of a schema. `path` is where it stands, for errors; `size` what has been counted of
+    its signature.
 
     Raises `SignatureError` with `data.path`.
     """
-    reader = _Reader(schema, path or [])
+    reader = _Reader(schema, size or SignatureSize())
     type_, constraints = _split(reader.type(schema, path or []))
     if isinstance(type_, Null):
         raise refused_at(path or [], "null is no type of a field; name what else it may be")
@@ -93,21 +100,15 @@ def _split(type_: Type) -> tuple[Type, dict[str, Any]]:
 
 
 class _Reader:
-    def __init__(self, root: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, root: Mapping[str, Any], size: SignatureSize) -> None:
         self._root = root
-        self._root_path = path
-        self._nodes = 0
+        self._size = size
         self._depth = 0
         self._followed: list[str] = []
 
     def type(self, schema: Any, path: Path) -> Type:
         """The type of a schema at a place."""
-        self._nodes += 1
-        if self._nodes > MAX_SCHEMA_NODES:
-            raise refused_at(
-                path,
-                f"with every $ref resolved, a schema has at most {MAX_SCHEMA_NODES} schemas in it",
-            )
+        self._size.check(path, types=1)
         if schema is True:
             return Scalar("any")
         if schema is False:
@@ -116,6 +117,9 @@ class _Reader:
             raise refused_at(path, f"a JSON Schema is a map or true, not {kind_of(schema)}")
         if self._depth > MAX_TYPE_DEPTH:
             raise refused_at(path, f"a schema nests at most {MAX_TYPE_DEPTH} deep")
+        said = [schema[keyword] for keyword in _COUNTED if keyword in schema]
+        if said:
+            self._size.check(path, chars=sum(map(chars_of, said)))
         self._check_keywords(schema, path)
         self._depth += 1
         result = self._type(schema, path)
@@ -221,17 +225,22 @@ class _Reader:
 
     def _one_of(self, members: Any, path: Path) -> Type:
         types = self._members(members, path)
+        overlap = Overlap()
         for i, one in enumerate(types):
             for j, other in enumerate(types[i + 1 :], i + 1):
-                if may_share_a_value(one, other):
+                if overlap.may_share_a_value(one, other):
                     raise refused_at(
                         path, f"a value may be of both {i} and {j}, which oneOf forbids: use anyOf"
+                    )
+                if overlap.comparisons > MAX_COMPARISONS:
+                    raise refused_at(
+                        path, "it takes too long to tell that these differ: use fewer, or anyOf"
                     )
         return union(types)
 
     def _members(self, members: Any, path: Path) -> list[Type]:
-        if not isinstance(members, list) or not members:
-            raise refused_at(path, "expected a list of at least one schema")
+        if not isinstance(members, list) or not 0 < len(members) <= MAX_ALTERNATIVES:
+            raise refused_at(path, f"expected a list of 1 to {MAX_ALTERNATIVES} schemas")
         return [self.type(member, [*path, i]) for i, member in enumerate(members)]
 
     # Values
@@ -242,6 +251,7 @@ class _Reader:
         values = schema["enum"] if keyword == "enum" else [schema["const"]]
         if not isinstance(values, list) or not 0 < len(values) <= MAX_ENUM_VALUES:
             raise refused_at([*path, "enum"], f"expected a list of 1 to {MAX_ENUM_VALUES} values")
+        self._size.check([*path, keyword], values=len(values), chars=chars_of(values))
         kinds = self._kinds(schema, path) if "type" in schema else None
         place = [*path, keyword]
         if kinds == ["number"] and all(is_number(value) for value in values):
@@ -269,6 +279,8 @@ class _Reader:
     def _kinds(self, schema: Mapping[str, Any], path: Path) -> list[str]:
         stated = schema["type"]
         kinds = stated if isinstance(stated, list) else [stated]
+        if len(kinds) > len(KEYWORDS):
+            raise refused_at([*path, "type"], "expected types of JSON Schema, each once")
         if not kinds or not all(isinstance(kind, str) and kind in KEYWORDS for kind in kinds):
             names = [kind for kind in kinds if isinstance(kind, str)]
             wrong = next((name for name in names if name not in KEYWORDS), stated)

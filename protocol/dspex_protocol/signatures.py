@@ -23,6 +23,7 @@ from dspex_protocol.json_values import MAX_DEFAULT_DEPTH, is_json
 from dspex_protocol.refusals import Path, kind_of, refused_at
 from dspex_protocol.schema_reader import field_of_schema
 from dspex_protocol.schema_writer import schema_of
+from dspex_protocol.signature_size import SignatureSize, counts_of
 from dspex_protocol.spelling import did_you_mean
 from dspex_protocol.types import MISSING, Missing, Scalar, Type, has_text
 
@@ -138,15 +139,16 @@ class SignatureSpec:
         return " -> ".join(sides)
 
 
-def signature_from_wire(value: object) -> SignatureSpec:
-    """The signature in a request: a string or a map. Raises `SignatureError`."""
+def signature_from_wire(value: object, size: SignatureSize | None = None) -> SignatureSpec:
+    """The signature in a request: a string or a map. `size` is what has been counted of others in
+    the same request, which are bounded together with this one. Raises `SignatureError`."""
     if isinstance(value, str):
-        return parse_signature(value)
-    return signature_from_map(value)
+        return parse_signature(value, size)
+    return signature_from_map(value, size)
 
 
-def parse_signature(text: str) -> SignatureSpec:
-    """The signature in a string.
+def parse_signature(text: str, size: SignatureSize | None = None) -> SignatureSpec:
+    """The signature in a string; `size` as of `signature_from_wire`.
 
     Raises `SignatureError` with `data.position`, the offset in characters of what is wrong.
     """
@@ -157,21 +159,21 @@ def parse_signature(text: str) -> SignatureSpec:
             f"a signature has at most {MAX_SIGNATURE_LENGTH} characters, this one has {len(text)}",
             data={"position": MAX_SIGNATURE_LENGTH},
         )
-    parser = Parser(text)
+    parser, size = Parser(text), size or SignatureSize()
     seen: dict[str, str] = {}
-    inputs = _parse_side(parser, "input", seen)
+    inputs = _parse_side(parser, "input", seen, size)
     if parser.token.kind == "end":
         raise parser.error("a signature needs '->' between its inputs and its outputs")
     parser.expect("->", "',' or '->'")
-    outputs = _parse_side(parser, "output", seen)
+    outputs = _parse_side(parser, "output", seen, size)
     if parser.token.kind == "->":
         raise parser.error("a signature has one '->', this is the second")
     parser.expect("end", "',' or the end of the signature")
     return SignatureSpec(inputs=inputs, outputs=outputs)
 
 
-def signature_from_map(value: object) -> SignatureSpec:
-    """The signature in a map.
+def signature_from_map(value: object, size: SignatureSize | None = None) -> SignatureSpec:
+    """The signature in a map; `size` as of `signature_from_wire`.
 
     Raises `SignatureError` with `data.path`, where in the map it is wrong, and `data.position`
     where it is in the text of a type.
@@ -191,34 +193,42 @@ def signature_from_map(value: object) -> SignatureSpec:
     if instructions is not None and not isinstance(instructions, str):
         raise refused_at(["instructions"], f"expected a string, got {kind_of(instructions)}")
     seen: dict[str, str] = {}
+    size = size or SignatureSize()
     return SignatureSpec(
         name=name,
         instructions=instructions,
-        inputs=_side_from_list(value["inputs"], "input", seen),
-        outputs=_side_from_list(value["outputs"], "output", seen),
+        inputs=_side_from_list(value["inputs"], "input", seen, size),
+        outputs=_side_from_list(value["outputs"], "output", seen, size),
     )
 
 
-def _parse_side(parser: Parser, side: str, seen: dict[str, str]) -> tuple[Field, ...]:
+def _parse_side(
+    parser: Parser, side: str, seen: dict[str, str], size: SignatureSize
+) -> tuple[Field, ...]:
     if parser.token.kind in ("->", "end"):
         raise parser.error(f"a signature needs at least one {side}")
-    fields = [_parse_field(parser, side, seen)]
+    fields = [_parse_field(parser, side, seen, size)]
     while parser.accept(","):
         if len(fields) == MAX_FIELDS:
             raise parser.error(f"a signature has at most {MAX_FIELDS} {side}s")
-        fields.append(_parse_field(parser, side, seen))
+        fields.append(_parse_field(parser, side, seen, size))
     return tuple(fields)
 
 
-def _parse_field(parser: Parser, side: str, seen: dict[str, str]) -> Field:
+def _parse_field(parser: Parser, side: str, seen: dict[str, str], size: SignatureSize) -> Field:
     token = parser.expect("name", f"the name of an {side}")
     if (wrong := _wrong_name(token.text, side, seen)) is not None:
         raise parser.error(wrong, token.position)
     seen[token.text] = side
-    return Field(token.text, parser.type()) if parser.accept(":") else Field(token.text)
+    type_ = parser.type() if parser.accept(":") else STR
+    if (wrong := size.add(**counts_of(type_))) is not None:
+        raise parser.error(wrong, token.position)
+    return Field(token.text, type_)
 
 
-def _side_from_list(value: object, side: str, seen: dict[str, str]) -> tuple[Field, ...]:
+def _side_from_list(
+    value: object, side: str, seen: dict[str, str], size: SignatureSize
+) -> tuple[Field, ...]:
     path: Path = [f"{side}s"]
     if not isinstance(value, list):
         raise refused_at(path, f"expected a list of fields, got {kind_of(value)}")
@@ -228,10 +238,14 @@ def _side_from_list(value: object, side: str, seen: dict[str, str]) -> tuple[Fie
         raise refused_at(
             path, f"a signature has at most {MAX_FIELDS} {side}s, this one has {len(value)}"
         )
-    return tuple(_field_from_map(item, side, seen, [*path, i]) for i, item in enumerate(value))
+    return tuple(
+        _field_from_map(item, side, seen, [*path, i], size) for i, item in enumerate(value)
+    )
 
 
-def _field_from_map(value: object, side: str, seen: dict[str, str], path: Path) -> Field:
+def _field_from_map(
+    value: object, side: str, seen: dict[str, str], path: Path, size: SignatureSize
+) -> Field:
     if not isinstance(value, Mapping):
         raise refused_at(path, f"a field is a map with name and type, not {kind_of(value)}")
     _check_keys(value, _FIELD_KEYS, ("name", "type"), path)
@@ -251,7 +265,7 @@ def _field_from_map(value: object, side: str, seen: dict[str, str], path: Path) 
         raise refused_at([*path, "constraints"], f"expected a map, got {kind_of(constraints)}")
     default = value.get("default", MISSING)
     if isinstance(value["type"], Mapping):
-        schema = field_of_schema(value["type"], [*path, "type"])
+        schema = field_of_schema(value["type"], [*path, "type"], size)
         type_ = schema.type
         if (twice := next((c for c in constraints if c in schema.constraints), None)) is not None:
             raise refused_at(
@@ -262,6 +276,9 @@ def _field_from_map(value: object, side: str, seen: dict[str, str], path: Path) 
         default = schema.default if default is MISSING else default
     else:
         type_ = _type_from_text(value["type"], [*path, "type"])
+        size.check([*path, "type"], **counts_of(type_))
+    if isinstance(choices := constraints.get("one_of"), list):
+        size.check([*path, "constraints"], values=len(choices))
     try:
         check_constraints(type_, constraints)
     except SignatureError as error:

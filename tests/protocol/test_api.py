@@ -81,6 +81,7 @@ PROTOCOL_LAYERS: list[tuple[str, ...]] = [
         "dspex_protocol.schema_keywords",
         "dspex_protocol.schema_overlap",
         "dspex_protocol.schema_writer",
+        "dspex_protocol.signature_size",
     ),
     ("dspex_protocol.constraints", "dspex_protocol.grammar"),
     ("dspex_protocol.codec", "dspex_protocol.messages", "dspex_protocol.types"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ from dspex_protocol import schema_kinds, schema_overlap, schema_reader, schema_w
 from dspex_protocol.errors import SignatureError
 from dspex_protocol.grammar import MAX_TYPE_DEPTH, parse_type
 from dspex_protocol.schema_keywords import KEYWORDS, UNSUPPORTED
-from dspex_protocol.schema_reader import MAX_SCHEMA_NODES, field_of_schema
+from dspex_protocol.schema_reader import MAX_ALTERNATIVES, field_of_schema
 from dspex_protocol.schema_writer import schema_of
-from dspex_protocol.signatures import Field, SignatureSpec, signature_from_map
+from dspex_protocol.signature_size import MAX_CHARS, MAX_TYPES, MAX_VALUES
+from dspex_protocol.signatures import (
+    Field,
+    SignatureSpec,
+    signature_from_map,
+    signature_from_wire,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +92,94 @@ def test_references_that_multiply_are_bounded() -> None:
         for i in range(12)
     }
     schema = {"$ref": "#/$defs/l0", "$defs": {**doubling, "l12": {"type": "string"}}}
-    assert f"at most {MAX_SCHEMA_NODES} schemas" in str(refusal(schema))
+    assert f"at most {MAX_TYPES} types" in str(refusal(schema))
+
+
+def of_fields(count: int, type_: Any) -> dict[str, Any]:
+    """A signature with so many inputs of a type."""
+    fields = [{"name": f"f{i}", "type": type_} for i in range(count)]
+    return {"inputs": fields, "outputs": [{"name": "y", "type": "str"}]}
+
+
+def referred(count: int, leaf: Any) -> dict[str, Any]:
+    """An object whose properties all refer to one schema."""
+    properties = {f"p{i}": {"$ref": "#/$defs/leaf"} for i in range(count)}
+    return {"type": "object", "properties": properties, "$defs": {"leaf": leaf}}
+
+
+TEXTS = {"type": "array", "items": {"type": "string"}}
+TAGGED = [
+    {
+        "type": "object",
+        "required": ["same", "kind"],
+        "properties": {
+            **{f"p{i}": {"const": 1} for i in range(3)},
+            "same": {"const": 1},
+            "kind": {"const": kind},
+        },
+    }
+    for kind in range(250)
+]
+
+
+@pytest.mark.parametrize(
+    ("signature", "limit"),
+    [
+        (of_fields(8, referred(250, {"type": "string"})), f"{MAX_TYPES} types"),
+        (of_fields(8, f"tuple[{', '.join(['int'] * 300)}]"), f"{MAX_TYPES} types"),
+        (
+            ", ".join(f"f{i}: tuple[{', '.join(['int'] * 20)}]" for i in range(250)),
+            f"{MAX_TYPES} types",
+        ),
+        (
+            of_fields(1, referred(250, {"enum": [str(i) for i in range(1000)]})),
+            f"{MAX_VALUES} values",
+        ),
+        (of_fields(200, {"enum": [str(i) for i in range(1000)]}), f"{MAX_VALUES} values"),
+        (of_fields(9, f"Literal[{', '.join(map(str, range(1500)))}]"), f"{MAX_VALUES} values"),
+        (of_fields(1, referred(250, {"description": "x" * 10_000})), f"{MAX_CHARS} characters"),
+        (of_fields(1, referred(250, {"default": [["x"] * 10] * 1000})), f"{MAX_CHARS} characters"),
+        (of_fields(1, {"enum": ["x" * 1_000_000, "y"]}), f"{MAX_CHARS} characters"),
+        (of_fields(1, {"default": [0] * 10_000_000}), f"{MAX_CHARS} characters"),
+        (of_fields(1, {"$ref": "#/" + "$defs/" * 1_000_000}), f"{MAX_CHARS} characters"),
+        (of_fields(1, {"anyOf": [TEXTS] * (MAX_ALTERNATIVES + 1)}), f"1 to {MAX_ALTERNATIVES}"),
+        (of_fields(1, {"oneOf": TAGGED}), "takes too long"),
+        (of_fields(1, {"type": ["string"] * 5_000_000}), "each once"),
+        (
+            of_fields(
+                1, {"type": "object", "properties": {"a": True}, "required": ["a"] * 5_000_000}
+            ),
+            "at most 256 names",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 40 else "",
+)
+def test_what_one_signature_costs_is_bounded_and_refused_at_once(
+    signature: Any, limit: str
+) -> None:
+    began = time.process_time()
+    with pytest.raises(SignatureError, match=limit):
+        signature_from_wire(signature if isinstance(signature, dict) else f"{signature} -> y")
+    # On any machine: what is not bounded takes seconds.
+    assert time.process_time() - began < 1
+
+
+def test_a_signature_may_be_as_large_as_its_limits() -> None:
+    # An object, its other properties, and 249 references to a schema each; the output.
+    types = MAX_TYPES - 1 - 3 * 500
+    fields = of_fields(3, referred(249, {"type": "string"}))
+    last = {"name": "last", "type": f"tuple[{', '.join(['int'] * (types - 1))}]"}
+    fields["inputs"].append(last)
+    assert len(signature_from_map(fields).inputs) == 4
+    last["type"] = f"tuple[{', '.join(['int'] * types)}]"
+    with pytest.raises(SignatureError) as refused:
+        signature_from_map(fields)
+    assert refused.value.data["path"] in (["inputs", 3, "type"], ["outputs", 0, "type"])
+    several = of_fields(5, {"enum": [str(i) for i in range(MAX_VALUES // 5)]})
+    assert signature_from_map(several)
+    several["outputs"][0]["constraints"] = {"one_of": ["one more"]}
+    with pytest.raises(SignatureError, match="values"):
+        signature_from_map(several)
 
 
 def test_schemas_nest_as_deep_as_types_do() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import InputValidationError, ValidationError
+from dspex_protocol.signature_size import SignatureSize
 from dspex_protocol.signatures import signature_from_wire
 
 from dspex_bridge.variables import check_variables
@@ -31,14 +32,16 @@ def program_spec(params: Mapping[str, Any]) -> ProgramSpec:
     }
     names = tuple(step["name"] for step in params.get("steps") or ())
     check_variables(shared["variables"], "variables", names)
+    # Of all signatures in the request: what they cost to build is the loop's time.
+    size = SignatureSize()
     if "steps" in params:
         steps = [
-            UnlinkedStep(step["name"], _module(step), step.get("from") or {})
+            UnlinkedStep(step["name"], _module(step, size), step.get("from") or {})
             for step in params["steps"]
         ]
-        pipeline, signature = link(params["inputs"], steps, params["outputs"])
+        pipeline, signature = link(params["inputs"], steps, params["outputs"], size)
         return ProgramSpec(signature=signature, module=PIPELINE, pipeline=pipeline, **shared)
-    return replace(_module(params), **shared)
+    return replace(_module(params, size), **shared)
 
 
 def checked(spec: ProgramSpec, path: tuple[str | int, ...] = ()) -> ProgramSpec:
@@ -82,8 +85,8 @@ def check_examples(spec: ProgramSpec, examples: Sequence[Mapping[str, Any]], whe
             raise InputValidationError(f"{where}[{index}]: {error}", data=error.data) from error
 
 
-def _module(params: Mapping[str, Any]) -> ProgramSpec:
-    signature = signature_from_wire(params["signature"])
+def _module(params: Mapping[str, Any], size: SignatureSize) -> ProgramSpec:
+    signature = signature_from_wire(params["signature"], size)
     if params.get("instructions") is not None:
         signature = replace(signature, instructions=params["instructions"])
     return ProgramSpec(
@@ -94,7 +97,7 @@ def _module(params: Mapping[str, Any]) -> ProgramSpec:
             Demo(inputs=demo["inputs"], outputs=demo["outputs"])
             for demo in params.get("demos") or ()
         ),
-        tools=tuple(ToolSpec.from_map(tool) for tool in params.get("tools") or ()),
+        tools=tuple(ToolSpec.from_map(tool, size) for tool in params.get("tools") or ()),
     )
 
 

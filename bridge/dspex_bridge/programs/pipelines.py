@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspex_protocol.errors import SignatureError
-from dspex_protocol.signatures import MISSING, Field, signature_from_map
+from dspex_protocol.signatures import MAX_FIELDS, MISSING, Field, signature_from_map
 from dspex_protocol.spelling import did_you_mean
 
 from .fitting import fits
@@ -20,6 +20,7 @@ from .spec import PipelineSpec, Step
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dspex_protocol.signature_size import SignatureSize
     from dspex_protocol.signatures import SignatureSpec
     from dspex_protocol.types import Type
 
@@ -42,10 +43,19 @@ class UnlinkedStep(NamedTuple):
 
 
 def link(
-    inputs: Sequence[Mapping[str, Any]], steps: Sequence[UnlinkedStep], outputs: Sequence[str]
+    inputs: Sequence[Mapping[str, Any]],
+    steps: Sequence[UnlinkedStep],
+    outputs: Sequence[str],
+    size: SignatureSize,
 ) -> tuple[PipelineSpec, SignatureSpec]:
-    """The pipeline with its links made, and its signature. Raises SignatureError."""
-    own = signature_from_map({"inputs": list(inputs), "outputs": _NO_OUTPUTS}).inputs
+    """The pipeline with its links made, and its signature; `size` is that of its steps. Raises
+    SignatureError."""
+    own = signature_from_map({"inputs": list(inputs), "outputs": _NO_OUTPUTS}, size).inputs
+    if len(outputs) > MAX_FIELDS:
+        raise SignatureError(
+            f"a signature has at most {MAX_FIELDS} outputs, this one has {len(outputs)}",
+            data={"path": ["outputs"]},
+        )
     if not steps:
         raise SignatureError("a pipeline has at least one step", data={"path": ["steps"]})
     linker = _Linker(own)
@@ -78,7 +88,7 @@ class _Linker:
                 )
         sources = {}
         for name, field in fields.items():
-            source = step.given.get(name) or self._found(name)
+            source = step.given[name] if name in step.given else self._found(name)
             if source is not None:
                 self._check_link(index, step, field, source)
                 sources[name] = source

@@ -12,6 +12,7 @@ from dspex_protocol.signatures import Field, SignatureSpec, signature_from_map
 from .wire_values import to_wire
 
 if TYPE_CHECKING:
+    from dspex_protocol.signature_size import SignatureSize
     from dspex_protocol.types import Type
 
 __all__ = [
@@ -73,14 +74,14 @@ class ToolSpec:
     schema: Mapping[str, Any] | None = None
 
     @classmethod
-    def from_map(cls, tool: Mapping[str, Any]) -> ToolSpec:
-        """Raises SignatureError for parameters that are none."""
+    def from_map(cls, tool: Mapping[str, Any], size: SignatureSize) -> ToolSpec:
+        """Raises SignatureError for parameters that are none; `size` counts them."""
         parameters = tool["parameters"]
         if isinstance(parameters, Mapping):
             return cls(tool["name"], tool["description"], schema=parameters)
         if not parameters:
             return cls(tool["name"], tool["description"])
-        signature = signature_from_map({"inputs": parameters, "outputs": [_RESULT]})
+        signature = signature_from_map({"inputs": parameters, "outputs": [_RESULT]}, size)
         return cls(tool["name"], tool["description"], fields=signature.inputs)
 
     def to_map(self) -> dict[str, Any]:

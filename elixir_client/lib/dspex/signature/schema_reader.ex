@@ -8,10 +8,12 @@ defmodule DSPex.Signature.SchemaReader do
   @draft "https://json-schema.org/draft/2020-12/schema"
 
   # With every reference resolved: a reference to two references, and so on, has any number in a few
-  # lines.
-  @max_nodes 2_000
+  # lines. The bridge allows as much to a whole signature.
+  @max_types 2_000
+  @max_values 5_000
   @max_depth 32
   @max_enum_values 1_000
+  @max_alternatives 256
   @max_properties 256
   @max_property_name_length 128
 
@@ -50,7 +52,7 @@ defmodule DSPex.Signature.SchemaReader do
   @doc "The type that says what a schema does; `{:json_schema, schema}` where none does."
   @spec type(map()) :: Types.t()
   def type(schema) when is_map(schema) do
-    {type, _nodes} = read(schema, %{root: schema, depth: 0, followed: []}, 0)
+    {type, _size} = read(schema, %{root: schema, depth: 0, followed: []}, {0, 0})
     if type == :none, do: {:json_schema, schema}, else: type
   catch
     {__MODULE__, :no_type} -> {:json_schema, schema}
@@ -60,78 +62,81 @@ defmodule DSPex.Signature.SchemaReader do
   defp want(true), do: :ok
   defp want(false), do: no_type()
 
-  # `nodes` counts the schemas read so far, and goes through every function that reads one.
+  # `size` counts the schemas and the values read so far, and goes through every function that reads
+  # one.
 
-  defp read(_schema, _at, nodes) when nodes >= @max_nodes, do: no_type()
-  defp read(true, _at, nodes), do: {:any, nodes + 1}
+  defp read(_schema, _at, {types, _values}) when types >= @max_types, do: no_type()
+  defp read(true, _at, {types, values}), do: {:any, {types + 1, values}}
 
-  defp read(schema, at, nodes) when is_map(schema) do
+  defp read(schema, at, {types, values}) when is_map(schema) do
     want(at.depth <= @max_depth)
     want(Enum.all?(Map.keys(schema), &(&1 in @known)))
     want(Map.get(schema, "$schema", @draft) in [@draft, @draft <> "#"])
     want(text_or_none?(schema["title"]) and text_or_none?(schema["description"]))
     said = Map.drop(schema, ["$schema" | @annotations])
-    whole(said, schema, %{at | depth: at.depth + 1}, nodes + 1)
+    whole(said, schema, %{at | depth: at.depth + 1}, {types + 1, values})
   end
 
-  defp read(_other, _at, _nodes), do: no_type()
+  defp read(_other, _at, _size), do: no_type()
 
   defp text_or_none?(value), do: is_nil(value) or is_binary(value)
 
-  defp read_all(schemas, at, nodes), do: Enum.map_reduce(schemas, nodes, &read(&1, at, &2))
+  defp read_all(schemas, at, size), do: Enum.map_reduce(schemas, size, &read(&1, at, &2))
 
   # --- references, alternatives, values ---
 
-  defp whole(%{"$ref" => reference} = said, _schema, at, nodes) when map_size(said) == 1 do
+  defp whole(%{"$ref" => reference} = said, _schema, at, size) when map_size(said) == 1 do
     want(is_binary(reference) and String.starts_with?(reference, "#/"))
     want(reference not in at.followed)
     "#/" <> pointer = reference
     found = pointer |> String.split("/") |> Enum.reduce(at.root, &resolve/2)
-    read(found, %{at | followed: [reference | at.followed]}, nodes)
+    read(found, %{at | followed: [reference | at.followed]}, size)
   end
 
-  defp whole(%{"anyOf" => [_ | _] = schemas} = said, _schema, at, nodes)
+  defp whole(%{"anyOf" => [_ | _] = schemas} = said, _schema, at, size)
        when map_size(said) == 1 do
-    {types, nodes} = read_all(schemas, at, nodes)
-    {Types.union(types), nodes}
+    want(length(schemas) <= @max_alternatives)
+    {types, size} = read_all(schemas, at, size)
+    {Types.union(types), size}
   end
 
-  defp whole(%{"oneOf" => [_ | _] = schemas} = said, _schema, at, nodes) do
+  defp whole(%{"oneOf" => [_ | _] = schemas} = said, _schema, at, size) do
     want(Map.keys(said) -- ["oneOf", "discriminator"] == [])
-    {types, nodes} = read_all(schemas, at, nodes)
+    want(length(schemas) <= @max_alternatives)
+    {types, size} = read_all(schemas, at, size)
     want(SchemaOverlap.distinct?(types))
-    {Types.union(types), nodes}
+    {Types.union(types), size}
   end
 
   # Some generators put a single reference in an allOf.
-  defp whole(%{"allOf" => [schema]} = said, _schema, at, nodes) when map_size(said) == 1,
-    do: read(schema, at, nodes)
+  defp whole(%{"allOf" => [schema]} = said, _schema, at, size) when map_size(said) == 1,
+    do: read(schema, at, size)
 
-  defp whole(%{"enum" => values} = said, _schema, _at, nodes), do: {values(values, said), nodes}
-  defp whole(%{"const" => value} = said, _schema, _at, nodes), do: {values([value], said), nodes}
-  defp whole(none, _schema, _at, nodes) when none == %{}, do: {:any, nodes}
+  defp whole(%{"enum" => values} = said, _schema, _at, size), do: values(values, said, size)
+  defp whole(%{"const" => value} = said, _schema, _at, size), do: values([value], said, size)
+  defp whole(none, _schema, _at, size) when none == %{}, do: {:any, size}
 
-  defp whole(%{"type" => stated} = said, schema, at, nodes) do
+  defp whole(%{"type" => stated} = said, schema, at, size) do
     kinds = Enum.uniq(List.wrap(stated))
     want(kinds != [] and Enum.all?(kinds, &is_map_key(@keywords, &1)))
     rest = Map.drop(said, ["type", "allOf"])
 
     if kinds == ["number", "string"] and rest["pattern"] == @number do
-      {number(:decimal, Map.delete(rest, "pattern")), nodes}
+      {number(:decimal, Map.delete(rest, "pattern")), size}
     else
       want(Map.keys(rest) -- Enum.flat_map(kinds, &@keywords[&1]) == [])
       want(not is_map_key(said, "allOf") or kinds == ["string"])
 
-      {types, nodes} =
-        Enum.map_reduce(kinds, nodes, fn kind, nodes ->
-          kind(kind, Map.take(said, ["allOf" | @keywords[kind]]), schema, at, nodes)
+      {types, size} =
+        Enum.map_reduce(kinds, size, fn kind, size ->
+          kind(kind, Map.take(said, ["allOf" | @keywords[kind]]), schema, at, size)
         end)
 
-      {Types.union(types), nodes}
+      {Types.union(types), size}
     end
   end
 
-  defp whole(_said, _schema, _at, _nodes), do: no_type()
+  defp whole(_said, _schema, _at, _size), do: no_type()
 
   defp resolve(part, found) do
     key = part |> URI.decode() |> String.replace("~1", "/") |> String.replace("~0", "~")
@@ -148,9 +153,15 @@ defmodule DSPex.Signature.SchemaReader do
     end
   end
 
-  defp values(values, said) do
+  defp values(values, said, {types, known}) do
     want(Map.keys(said) -- ["enum", "const", "type"] == [] and map_size(said) <= 2)
     want(is_list(values) and length(values) in 1..@max_enum_values)
+    count = known + length(values)
+    want(count <= @max_values)
+    {values(values, said), {types, count}}
+  end
+
+  defp values(values, said) do
     kinds = if is_map_key(said, "type"), do: List.wrap(said["type"])
 
     if kinds == ["number"] and Enum.all?(values, &is_number/1) do
@@ -169,13 +180,13 @@ defmodule DSPex.Signature.SchemaReader do
 
   # --- by the type of JSON Schema ---
 
-  defp kind("null", _said, _schema, _at, nodes), do: {:none, nodes}
-  defp kind("boolean", _said, _schema, _at, nodes), do: {:boolean, nodes}
-  defp kind("integer", said, _schema, _at, nodes), do: {number(:integer, said), nodes}
-  defp kind("number", said, _schema, _at, nodes), do: {number(:float, said), nodes}
-  defp kind("string", said, _schema, _at, nodes), do: {text(said), nodes}
-  defp kind("array", said, schema, at, nodes), do: array(said, schema, at, nodes)
-  defp kind("object", said, schema, at, nodes), do: object(said, schema, at, nodes)
+  defp kind("null", _said, _schema, _at, size), do: {:none, size}
+  defp kind("boolean", _said, _schema, _at, size), do: {:boolean, size}
+  defp kind("integer", said, _schema, _at, size), do: {number(:integer, said), size}
+  defp kind("number", said, _schema, _at, size), do: {number(:float, said), size}
+  defp kind("string", said, _schema, _at, size), do: {text(said), size}
+  defp kind("array", said, schema, at, size), do: array(said, schema, at, size)
+  defp kind("object", said, schema, at, size), do: object(said, schema, at, size)
 
   defp number(type, said) do
     said
@@ -231,60 +242,61 @@ defmodule DSPex.Signature.SchemaReader do
 
   defp text(said), do: constrained(:string, options(said))
 
-  defp array(%{"format" => _format} = said, _schema, _at, nodes) do
+  defp array(%{"format" => _format} = said, _schema, _at, size) do
     case @dspy_arrays[Map.put(said, "type", "array")] do
       nil -> no_type()
-      type -> {type, nodes}
+      type -> {type, size}
     end
   end
 
-  defp array(%{"prefixItems" => [_ | _] = schemas} = said, _schema, at, nodes) do
-    size = length(schemas)
-    want(said["items"] == false or said["maxItems"] == size)
-    want(said["minItems"] == size and Map.get(said, "maxItems", size) == size)
+  defp array(%{"prefixItems" => [_ | _] = schemas} = said, _schema, at, size) do
+    count = length(schemas)
+    want(said["items"] == false or said["maxItems"] == count)
+    want(said["minItems"] == count and Map.get(said, "maxItems", count) == count)
     want(Map.get(said, "uniqueItems", false) == false)
-    {types, nodes} = read_all(schemas, at, nodes)
-    {{:tuple, Enum.map(types, &valued/1)}, nodes}
+    {types, size} = read_all(schemas, at, size)
+    {{:tuple, Enum.map(types, &valued/1)}, size}
   end
 
-  defp array(%{"prefixItems" => _other}, _schema, _at, _nodes), do: no_type()
+  defp array(%{"prefixItems" => _other}, _schema, _at, _size), do: no_type()
 
-  defp array(said, _schema, at, nodes) do
-    {type, nodes} = read(Map.get(said, "items", true), at, nodes)
+  defp array(said, _schema, at, size) do
+    {type, size} = read(Map.get(said, "items", true), at, size)
     want(type != :none)
     options = said |> Map.delete("items") |> options() |> Enum.reject(&(&1 == {:unique, false}))
-    {constrained({:list, type}, options), nodes}
+    {constrained({:list, type}, options), size}
   end
 
-  defp object(said, schema, at, nodes) do
+  defp object(said, schema, at, size) do
     if is_map_key(said, "properties") or said["additionalProperties"] == false,
-      do: properties(said, schema, at, nodes),
-      else: dict(said, at, nodes)
+      do: properties(said, schema, at, size),
+      else: dict(said, at, size)
   end
 
-  defp properties(said, schema, at, nodes) do
+  defp properties(said, schema, at, size) do
     want(Map.keys(said) -- ["properties", "required", "additionalProperties"] == [])
     schemas = Map.get(said, "properties", %{})
     required = Map.get(said, "required", [])
     want(is_map(schemas) and map_size(schemas) <= @max_properties and is_list(required))
+    want(length(required) <= @max_properties)
     want(Enum.all?(required, &is_map_key(schemas, &1)))
 
-    {properties, nodes} =
-      Enum.map_reduce(schemas, nodes, fn {name, schema}, nodes ->
+    {properties, size} =
+      Enum.map_reduce(schemas, size, fn {name, schema}, size ->
         want(String.length(name) <= @max_property_name_length)
-        {type, nodes} = read(schema, at, nodes)
-        {property(name, valued(type), name in required, schema), nodes}
+        {type, size} = read(schema, at, size)
+        {property(name, valued(type), name in required, schema), size}
       end)
 
-    {additional, nodes} =
+    {additional, size} =
       case Map.get(said, "additionalProperties", true) do
-        false -> {nil, nodes}
-        other -> read(other, at, nodes)
+        false -> {nil, size}
+        other -> read(other, at, size)
       end
 
     rest = %{additional: additional && valued(additional)}
     rest = Map.merge(rest, %{title: schema["title"], description: schema["description"]})
-    {{:object, properties, rest}, nodes}
+    {{:object, properties, rest}, size}
   end
 
   defp property(name, type, required?, schema) do
@@ -313,10 +325,10 @@ defmodule DSPex.Signature.SchemaReader do
     }
   end
 
-  defp dict(said, at, nodes) do
+  defp dict(said, at, size) do
     want(Map.get(said, "required", []) == [])
-    {key, nodes} = key(Map.get(said, "propertyNames", true), at, nodes)
-    {type, nodes} = read(Map.get(said, "additionalProperties", true), at, nodes)
+    {key, size} = key(Map.get(said, "propertyNames", true), at, size)
+    {type, size} = read(Map.get(said, "additionalProperties", true), at, size)
     type = if {key, type} == {:string, :any}, do: :map, else: {:dict, key, valued(type)}
 
     options =
@@ -324,18 +336,18 @@ defmodule DSPex.Signature.SchemaReader do
           is_map_key(said, keyword),
           do: {name, said[keyword]}
 
-    {constrained(type, options), nodes}
+    {constrained(type, options), size}
   end
 
-  defp key(names, _at, nodes) when names in [true, %{}, %{"type" => "string"}],
-    do: {:string, nodes}
+  defp key(names, _at, size) when names in [true, %{}, %{"type" => "string"}],
+    do: {:string, size}
 
-  defp key(names, _at, nodes) when is_map_key(@key_types, names), do: {@key_types[names], nodes}
+  defp key(names, _at, size) when is_map_key(@key_types, names), do: {@key_types[names], size}
 
-  defp key(%{"enum" => _values} = names, at, nodes),
-    do: read(Map.put_new(names, "type", "string"), at, nodes)
+  defp key(%{"enum" => _values} = names, at, size),
+    do: read(Map.put_new(names, "type", "string"), at, size)
 
-  defp key(_other, _at, _nodes), do: no_type()
+  defp key(_other, _at, _size), do: no_type()
 
   # nil stands only beside another type; a place that holds nothing else is a Literal.
   defp valued(:none), do: {:one_of, [nil]}
