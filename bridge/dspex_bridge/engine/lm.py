@@ -181,8 +181,9 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         try:
             return await self._call(*args, **kwargs)
         except Exception:
-            if self._by_dspy is None or record.request is not None:
+            if self._by_dspy is None or record.is_sent:
                 raise
+            record.request = None
         return await self._by_dspy.copy(**self._changes)._call(*args, **kwargs)
 
     async def _call(self, *args: Any, **kwargs: Any) -> Any:

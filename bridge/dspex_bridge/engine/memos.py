@@ -16,11 +16,12 @@ import pydantic
 from dspy._vendor.lm15.transports import _async as transport
 from dspy.adapters import utils as adapter_utils
 from dspy.clients import backend_selection, capabilities, costs, execution
+from dspy.signatures.signature import SignatureMeta
 
 from .openai_engine import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["SystemMessages", "model_info"]
 
@@ -67,6 +68,17 @@ execution.RouterConfig = partial(execution.RouterConfig, max_connections=MAX_CON
 transport.proxy_route_for = lru_cache(_KEPT)(transport.proxy_route_for)
 
 
+async def _wait_for(awaitable: Awaitable[Any], timeout: float | None, **_cancel_result: Any) -> Any:
+    """DSPy waits in a task of its own, four times a request, for Python 3.10 has no
+    asyncio.timeout. Without one nothing can come beside a cancellation, which would have to be
+    undone then."""
+    async with asyncio.timeout(timeout):
+        return await awaitable
+
+
+transport.wait_for = _wait_for
+
+
 async def _to_thread(function: Callable[..., Any], /, *args: Any) -> Any:
     """What a call costs is looked up in place where there is nothing to look up, or the table
     is in memory. All else goes to a thread."""
@@ -78,6 +90,22 @@ async def _to_thread(function: Callable[..., Any], /, *args: Any) -> Any:
 
 
 execution.asyncio = SimpleNamespace(**{**vars(asyncio), "to_thread": _to_thread})
+
+_fields: WeakKeyDictionary[Any, dict[str, dict[str, Any]]] = WeakKeyDictionary()
+_KINDS = ("input", "output")
+_fields_of = SignatureMeta._get_fields_with_type
+
+
+def _get_fields_with_type(signature: Any, kind: str) -> dict[str, Any]:
+    """The fields of a signature, which are looked through twenty times a call. They are made with
+    it, and a signature with others is another one."""
+    known = _fields.get(signature)
+    if known is None:
+        known = _fields[signature] = {kind: _fields_of(signature, kind) for kind in _KINDS}
+    return known[kind].copy()
+
+
+SignatureMeta._get_fields_with_type = _get_fields_with_type
 
 _type_adapter = lru_cache(_KEPT)(pydantic.TypeAdapter)
 

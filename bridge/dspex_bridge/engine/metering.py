@@ -29,6 +29,7 @@ class CallRecord:
         "has_cost",
         "is_billed",
         "is_filtered",
+        "is_sent",
         "lm",
         "prompt_tokens",
         "request",
@@ -45,8 +46,10 @@ class CallRecord:
         self.cost_usd: float | None = None
         # Whether something else than DSPy's price table has told the cost.
         self.has_cost = False
-        # What the bridge's own engine has sent, or tried to.
+        # Of a call by the bridge's own engine: what is asked, and whether it got so far as to be
+        # sent.
         self.request: Request | None = None
+        self.is_sent = False
 
     def add_cost(self, cost_usd: float | None) -> None:
         """Of one answer; the call's is not known where one answer's is not."""
