@@ -173,6 +173,27 @@ def test_a_step_of_a_pipeline_may_run_code(tmp_path: Path) -> None:
     run(tmp_path, saying("SUBMIT(42)", number=42, answer="forty-two"), test)
 
 
+def test_code_finds_no_key_of_the_bridges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+import os
+try:
+    found = dspy.Predict("x: os.environ -> y")(x="1").y
+except Exception as error:
+    found = str(error)
+SUBMIT(answer=found + " and here " + str(dict(os.environ)))
+"""
+    monkeypatch.setenv("DATABASE_URL", "postgres://u:hunter2@db/x")
+
+    async def test(client: Client, _server: OpenAIServer) -> None:
+        await client.create("question -> answer", program="p", module="rlm")
+        outputs = (await client.execute("p", {"question": "?"}))["outputs"]
+        assert "unknown type 'os'" in outputs["answer"]
+        assert "PATH" in outputs["answer"], "the environment of the stand-in for Deno"
+        assert "hunter2" not in str(outputs)
+
+    run(tmp_path, saying(code), test)
+
+
 def test_without_deno_they_are_listed_and_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

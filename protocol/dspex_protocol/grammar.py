@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from dspex_protocol.errors import SignatureError
 from dspex_protocol.spelling import did_you_mean
@@ -44,6 +46,9 @@ from dspex_protocol.types import (
     unhashable,
     union,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["LANGUAGE", "MAX_TYPE_DEPTH", "MAX_TYPE_LENGTH", "Parser", "parse_type"]
 
@@ -91,6 +96,7 @@ _WORD = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<integer>[0-9]+)|->|\.\
 _STRING_PART = re.compile(r"""[^"'\\\x00-\x1f\ud800-\udfff]+""")
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _HEX_ESCAPES = {"x": 2, "u": 4, "U": 8}
+_NO_NAMES: Mapping[str, Type] = MappingProxyType({})
 _VALUE_WORDS: dict[str, LiteralValue] = {"True": True, "False": False, "None": None}
 
 
@@ -98,10 +104,12 @@ class Parser:
     """A recursive-descent parser over one text. `dspex_protocol.signatures` uses it for fields.
 
     Text is looked at no earlier than needed: the error reported is the first in reading order.
+    `names` are types that the text may name beside those of the grammar.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, names: Mapping[str, Type] = _NO_NAMES) -> None:
         self.text = text
+        self._names = names
         self._end = 0
         self._depth = 0
         self._peeked: _Token | None = None
@@ -218,6 +226,8 @@ class Parser:
         if self.token.kind != "name":
             raise self.error(f"expected a type, found {self.found()}")
         token = self.advance()
+        if token.text in self._names and self.token.kind != "[":
+            return self._names[token.text]
         name = SPELLINGS.get(token.text, token.text)
         if name == "None":
             return Null()

@@ -147,8 +147,11 @@ def signature_from_wire(value: object, size: SignatureSize | None = None) -> Sig
     return signature_from_map(value, size)
 
 
-def parse_signature(text: str, size: SignatureSize | None = None) -> SignatureSpec:
-    """The signature in a string; `size` as of `signature_from_wire`.
+def parse_signature(
+    text: str, size: SignatureSize | None = None, *, names: Mapping[str, Type] | None = None
+) -> SignatureSpec:
+    """The signature in a string, which may name the types of `names` beside the grammar's own;
+    `size` as of `signature_from_wire`.
 
     Raises `SignatureError` with `data.position`, the offset in characters of what is wrong.
     """
@@ -159,7 +162,7 @@ def parse_signature(text: str, size: SignatureSize | None = None) -> SignatureSp
             f"a signature has at most {MAX_SIGNATURE_LENGTH} characters, this one has {len(text)}",
             data={"position": MAX_SIGNATURE_LENGTH},
         )
-    parser, size = Parser(text), size or SignatureSize()
+    parser, size = Parser(text, names or {}), size or SignatureSize()
     seen: dict[str, str] = {}
     inputs = _parse_side(parser, "input", seen, size)
     if parser.token.kind == "end":

@@ -50,8 +50,19 @@ def ask(request: Request, link: Link) -> Any:
     return link.request("question", {"value": request.params["value"]}).result()
 
 
+def environment(_request: Request, _link: Link) -> dict[str, str]:
+    return dict(os.environ)
+
+
 KINDS.update(
-    echo=echo, spin=spin, hold_interpreter=hold_interpreter, die=die, fail=fail, talk=talk, ask=ask
+    echo=echo,
+    spin=spin,
+    hold_interpreter=hold_interpreter,
+    die=die,
+    fail=fail,
+    talk=talk,
+    ask=ask,
+    environment=environment,
 )
 
 if __name__ == "__main__":

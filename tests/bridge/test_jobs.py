@@ -157,6 +157,35 @@ async def test_the_zygote_that_forks_has_one_thread() -> None:
             await task
 
 
+def test_a_worker_has_no_secret_in_its_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("FROM_A_FILE=hunter2\n")
+    for name, value in {
+        "OPENAI_API_KEY": "hunter2",
+        "DATABASE_URL": "postgres://u:hunter2@db/x",
+        "MY_PROVIDER": "hunter2",
+        "DENO_AUTH_TOKENS": "hunter2@registry",
+        "PYTHON_KEYRING_TOKEN": "hunter2",
+        "HTTPS_PROXY": "http://u:hunter2@proxy:1",
+        "http_proxy": "http://proxy:1",
+        "LC_ALL": "C.UTF-8",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    @asynchronous
+    async def check() -> None:
+        async with caller() as here:
+            found = await here.run("environment")
+        assert "hunter2" not in str(found)
+        assert found["PATH"] == os.environ["PATH"]
+        assert (found["http_proxy"], found["LC_ALL"]) == ("http://proxy:1", "C.UTF-8")
+        assert "MY_PROVIDER" not in found
+
+    check()
+
+
 @asynchronous
 async def test_what_a_job_prints_and_logs_is_told() -> None:
     async with caller() as here:

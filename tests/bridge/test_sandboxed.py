@@ -205,6 +205,153 @@ def test_flex_runs_its_own_source_in_the_sandbox() -> None:
     assert result.answer == "a pipe"
 
 
+# What the code can reach
+
+
+def told(code: str, module: str = "rlm", **more: Any) -> str:
+    """What the code prints, its errors included, as rlm tells its LM."""
+    block = f"```python\n{code}\n```"
+    said = saying(code=block, answer="-", y="said", z="said")
+    result = run(
+        build(module, options={"max_iters": 1}, **more),
+        said,
+        {"question": "?"},
+        lambda *_: "from the tool",
+    )
+    return str(result.trajectory)
+
+
+HOSTS_OWN = "hunter2-of-the-host"
+
+# Each in a sub-agent's place where DSPy's own facade would look something up by name.
+REACHING = (
+    'dspy.Predict("x: os.environ -> y")(x="1")',
+    'dspy.Predict("x -> y: os.environ")(x="1")',
+    'dspy.Predict("x: list[os.environ] -> y")(x="1")',
+    'dspy.Predict("x: sys -> y")(x="1")',
+    'dspy.Predict("x: self -> y")(x="1")',
+    'dspy.Predict(dspy.Signature("x: os.environ -> y", "do"))(x="1")',
+    'dspy.Predict("x -> y")(x="1", signature="x: os.environ -> y")',
+    'dspy.RLM("x: os.environ -> y")(x="1")',
+    'dspy.ReAct("x: os.environ -> y", tools=[])(x="1")',
+    'dspy.ReActV2("x: os.environ -> y", tools=[])(x="1")',
+    'dspy.ProgramOfThought("x: os.environ -> y")(x="1")',
+    'dspy.CodeAct("x: os.environ -> y", tools=[])(x="1")',
+)
+
+
+# That the stand-in for Deno has it too is of no matter: the code does not look.
+@pytest.mark.usefixtures("with_deno")
+@pytest.mark.parametrize("reach", REACHING)
+def test_code_reaches_no_object_of_the_host(reach: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_TEST_VALUE", HOSTS_OWN)
+    seen = told(
+        f"try:\n    print({reach})\nexcept Exception as error:\n    print('refused', error)"
+    )
+    assert "refused" in seen
+    assert HOSTS_OWN not in seen
+    assert "environ(" not in seen
+
+
+@pytest.mark.usefixtures("with_deno")
+def test_code_imports_no_module_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dspex_test_trap.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    code = 'dspy.Predict("x: dspex_test_trap.Type -> y")(x="1")'
+    assert "unknown type" in told(code)
+    assert "dspex_test_trap" not in sys.modules
+
+
+@pytest.mark.usefixtures("with_deno")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ('dspy.Predict("x -> y", lm="openai/gpt-4o")(x="1")', "dspy.Predict: unknown parameter"),
+        ('dspy.Predict("x -> y", callbacks=[1])(x="1")', "dspy.Predict: unknown parameter"),
+        ('dspy.RLM("x -> y", sub_lm="x")(x="1")', "dspy.RLM: unknown parameter"),
+        ('dspy.RLM("x -> y", max_iters=10**9)(x="1")', "an integer from 1 to 1000"),
+        ('dspy.Predict("x -> y")(x="1", lm="x")', "unknown inputs: lm; the signature has x"),
+        ('dspy.Predict("x -> y")(x="1", config={"api_base": "x"})', "unknown inputs: config"),
+        ('dspy.RLM("x -> y")(x="1", interpreter_factory="os")', "unknown inputs: interpreter_fac"),
+        ('dspy.Predict({"x": "str"})(x="1")', "a signature is a string such as"),
+        ('dspy.Predict("x -> instructions")(x="1")', "is reserved"),
+        ('dspy.CodeAct("x -> y", tools=[])(x="1")', "dspy.CodeAct is not to be had"),
+        ('dspy.MIPROv2("x -> y")(x="1")', "MIPROv2"),
+    ],
+)
+def test_code_is_told_what_its_predictors_do_not_take(call: str, message: str) -> None:
+    assert message in told(call).replace("\\", "")
+
+
+# DSPy's own facade asks an LM in a way that DSPy has deprecated.
+@pytest.mark.filterwarnings("ignore:Passing OpenAI-style message dictionaries:DeprecationWarning")
+@pytest.mark.usefixtures("with_deno")
+@pytest.mark.parametrize(
+    "call",
+    [
+        'dspy.Predict("x, n: int | None -> y: Literal[\'said\']", temperature=0.5)(x="1", n=2)',
+        'dspy.ChainOfThought("x: dict[str, Any] -> y: Optional[str]")(x={"a": 1})',
+        'dspy.Predict(dspy.Signature("x -> y", "Be brief."))(x="1")',
+    ],
+)
+def test_code_makes_predictors_of_the_grammars_types(call: str) -> None:
+    assert "'output': 'said" in told(f"print({call}.y)")
+
+
+@pytest.mark.filterwarnings("ignore:Passing OpenAI-style message dictionaries:DeprecationWarning")
+@pytest.mark.usefixtures("with_deno")
+def test_an_agent_that_code_makes_uses_the_clients_tools() -> None:
+    code = (
+        "```python\nprint(dspy.ReAct('x -> y', tools=[lookup], max_iters=1)(x='1').trajectory)\n```"
+    )
+    calls: list[Any] = []
+
+    def answer(name: str, arguments: dict[str, Any]) -> Any:
+        calls.append((name, arguments))
+        return "a pipe"
+
+    said = saying(
+        **{"code": code, "answer": "-", "y": "said", "next_thought": "look"},
+        **{"next_tool_name": "lookup", "next_tool_args": '{"word": "port"}'},
+    )
+    program = build("rlm", tools=[TOOL], options={"max_iters": 1})
+    assert "a pipe" in str(run(program, said, {"question": "?"}, answer).trajectory)
+    assert calls == [("lookup", {"word": "port", "limit": 3})]
+
+
+@pytest.mark.filterwarnings("ignore:Passing OpenAI-style message dictionaries:DeprecationWarning")
+@pytest.mark.usefixtures("with_deno")
+def test_flex_has_the_types_of_its_own_signature_in_its_source() -> None:
+    thing = {"type": "object", "title": "Thing", "properties": {"size": {"type": "integer"}}}
+    signature = {
+        "inputs": [{"name": "question", "type": "Optional[date]"}],
+        "outputs": [
+            {"name": "thing", "type": {"type": "array", "items": thing}},
+            {"name": "costs", "type": "decimal"},
+            {"name": "rest", "type": "any"},
+        ],
+    }
+    program = build("flex", signature)
+    source = program._module.module_src
+    assert "thing: list[Thing], costs: Decimal, rest: Any" in source
+    said = saying(thing='[{"size": 3}]', costs="1.5", rest="x")
+    result = run(program, said, {"question": None})
+    assert (result.thing[0].size, str(result.costs), result.rest) == (3, "1.5", "x")
+
+
+def test_in_a_job_dspys_own_strings_name_no_module() -> None:
+    script = (
+        "import dspex_bridge.jobs.worker, dspy\n"
+        "assert dspy.Signature('a: list[int] -> b').fields['a'].annotation == list[int]\n"
+        "dspy.Signature('x: os.environ -> y')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "ValueError: unknown type 'os'" in done.stderr
+
+
 # Limits
 
 

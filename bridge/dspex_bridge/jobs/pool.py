@@ -13,6 +13,7 @@ from dspex_protocol.client import Client
 from dspex_protocol.errors import ConnectionLostError, InternalError
 from dspex_protocol.framing import LARGEST_MAX_FRAME_BYTES
 
+from .environment import worker_environment
 from .zygote import MAX_PACKET_BYTES
 
 if TYPE_CHECKING:
@@ -30,16 +31,6 @@ __all__ = ["Jobs"]
 MAX_WORKERS = 8
 
 _ZYGOTE = (sys.executable, "-P", "-m", "dspex_bridge.jobs.zygote")
-
-_ENVIRONMENT = {
-    # NumPy's threads would make every fork a gamble.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    # The same run is the same again, whatever sets are made on the way.
-    "PYTHONHASHSEED": "0",
-    # Bars of progress have no terminal here.
-    "TQDM_DISABLE": "1",
-}
 
 # The import of DSPy takes a second or two; a machine that needs longer than this is lost.
 _START_TIMEOUT_S = 60.0
@@ -112,7 +103,7 @@ class _Zygote:
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, **_ENVIRONMENT},
+                env=worker_environment(os.environ),
             )
         zygote = cls(ours, process)
         try:

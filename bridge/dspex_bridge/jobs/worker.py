@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dspex_protocol.errors import DSPexError, InternalError
 
 from dspex_bridge.engine import errors, logs, type_markers
+from dspex_bridge.engine.modules import facade
 from dspex_bridge.engine.remote import RemoteLMError
 from dspex_bridge.exceptions import describe
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import socket
 
 __all__ = ["main"]
+
+facade.read_types_by_our_grammar()
 
 
 def main(sock: socket.socket) -> None:

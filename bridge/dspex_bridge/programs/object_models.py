@@ -13,9 +13,9 @@ from .wire_values import add_wire_form
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dspex_protocol.types import Object, Property
+    from dspex_protocol.types import Object, Property, Type
 
-__all__ = ["object_model"]
+__all__ = ["object_model", "type_of_model"]
 
 
 class _Map(BaseModel):
@@ -23,6 +23,8 @@ class _Map(BaseModel):
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
+    #: What this is the model of.
+    type_: ClassVar[Object]
     #: The names of the properties by those of the attributes.
     names: ClassVar[Mapping[str, str]] = {}
     schema_of_map: ClassVar[Mapping[str, Any]] = {}
@@ -56,9 +58,15 @@ def object_model(type_: Object, annotations: Mapping[str, Any]) -> type[BaseMode
     # A class's name stands in the prompt.
     title = "".join(c for c in type_.title or "" if c.isascii() and c.isalnum())
     model = create_model(title or "Object", __base__=_Map, __doc__=type_.description, **fields)
+    model.type_ = type_
     model.names = names
     model.schema_of_map = schema_of(type_)
     return model
+
+
+def type_of_model(class_: type) -> Type | None:
+    """The type that a class is the model of; None for any other class."""
+    return class_.type_ if issubclass(class_, _Map) else None
 
 
 def _may_be_attribute(name: str) -> bool:

@@ -17,6 +17,7 @@ from dspy.primitives.code_interpreter import CodeInterpreterError
 
 from dspex_bridge.params import Check, integer, record
 
+from . import facade  # noqa: F401 - which takes the place of DSPy's own for what is made here
 from .interpreter import Interpreter
 
 if TYPE_CHECKING:
