@@ -130,6 +130,22 @@ def test_a_cancel_is_answered_at_once_and_the_worker_is_gone() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("on_stop", ["discard", "best"])
+def test_a_worker_that_does_not_answer_any_more_is_killed(on_stop: str) -> None:
+    async def test(client: Client, _server: OpenAIServer) -> None:
+        long = Run(client, on_stop=on_stop)
+        left = await long.two_candidates()
+        os.kill(left[0], signal.SIGSTOP)
+        long.cancel()
+        async with asyncio.timeout(ENDED_WITHIN_S):
+            with pytest.raises(RequestCancelledError):
+                await long.result
+        assert await is_gone(left)
+        assert await programs(client) == ["p"]
+
+    run(test)
+
+
 def test_a_cancel_gives_the_best_so_far_to_who_asked_for_it() -> None:
     async def test(client: Client, _server: OpenAIServer) -> None:
         long = Run(client, on_stop="best")

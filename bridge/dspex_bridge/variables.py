@@ -205,7 +205,7 @@ def _check_target(variable: Mapping[str, Any], place: str, steps: tuple[str, ...
         if variable["kind"] not in kinds:
             raise _invalid(place, f"for {target} the kind is {' or '.join(kinds)}")
         for value in values:
-            check(value, f"{place}: a value")
+            check(value, f"{place}.{'low' if is_numeric(variable) else 'choices'}")
     elif not target.startswith("inputs."):
         valid = ("config.NAME", *TARGETS, "inputs.NAME")
         raise _invalid(f"{place}.applies_to", f"{target!r} is no target. Valid: {', '.join(valid)}")
