@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SystemMessages", "model_info"]
 
-# Far more models, types, and ways to reach LMs, than one bridge has.
+# Far more models, and ways to reach them, than one bridge has LMs.
 _KEPT = 1024
 
 # For a model that is not in the price table all of it is scanned, several times a call: a
@@ -111,9 +111,9 @@ _type_adapter = lru_cache(_KEPT)(pydantic.TypeAdapter)
 
 
 def _type_adapter_of(described: Any) -> Any:
-    """Pydantic's adapter of a type. Only of classes: other types may be equal and differ, as unions
-    do in their order."""
-    if isinstance(described, type):
+    """Pydantic's adapter of a type. Kept for Python's own classes, whose schema is made each time:
+    models bring theirs along, and other types may be equal and differ, as unions in their order."""
+    if isinstance(described, type) and described.__module__ == "builtins":
         return _type_adapter(described)
     return pydantic.TypeAdapter(described)
 
