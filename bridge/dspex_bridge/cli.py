@@ -28,6 +28,8 @@ commands:
   evaluate     score a program on labelled examples
   optimize     make a program better by labelled examples
   dataset      write the labelled examples that come with DSPex
+  serve        keep programs, executions and jobs in a database, behind GraphQL and JSON
+  worker       run the jobs of servers that share a PostgreSQL
   doctor       check what DSPex needs on this machine and say what to do about it
   record       run a command, and record what the LMs of its bridges answer
   conformance  check that a bridge, or a client, keeps to the protocol
@@ -67,6 +69,8 @@ def main() -> NoReturn:
         from .commands.dataset import main as dataset
 
         sys.exit(dataset(arguments[1:]))
+    if command in ("serve", "worker"):
+        sys.exit(_serve(command, arguments[1:]))
     if command == "doctor":
         from .doctor import main as doctor
 
@@ -91,6 +95,17 @@ def main() -> NoReturn:
         sys.stderr.write(f"dspex: there is no command {command!r}\n\n")
     sys.stderr.write(_USAGE)
     sys.exit(2)
+
+
+def _serve(command: str, arguments: Sequence[str]) -> int:
+    try:
+        from dspex_server.serve import main as serve
+    except ModuleNotFoundError as error:
+        sys.stderr.write(
+            f"dspex {command}: the package {error.name} is missing: pip install 'dspex[server]'\n"
+        )
+        return 1
+    return serve(command, arguments)
 
 
 def bridge(arguments: Sequence[str]) -> NoReturn:

@@ -25,7 +25,6 @@ PACKAGES = {
 # Who may import whom at run time: what stands in a row may import its own row and those below it.
 # A name covers the modules inside it; the longest name that fits counts.
 BRIDGE_LAYERS: list[tuple[str, ...]] = [
-    ("dspex_bridge.cli", "dspex_bridge.__main__"),
     # Clients of the bridge: the other commands, and what test suites of others use.
     (
         "dspex_bridge.commands",
@@ -89,14 +88,28 @@ PROTOCOL_LAYERS: list[tuple[str, ...]] = [
     ("dspex_protocol.errors", "dspex_protocol.framing", "dspex_protocol.tensor"),
     ("dspex_protocol",),
 ]
-# Above the bridge, whose specs and converters it uses; the bridge itself is another process. Only
-# the command line of the bridge's package knows of it.
+# Above the bridge, whose specs and converters it uses; the bridge itself is another process.
 SERVER_LAYERS: list[tuple[str, ...]] = [
+    # Called by the command line, late: what stands below it is another package.
+    ("dspex_server.serve",),
+    ("dspex_server.api.web",),
+    ("dspex_server.lifetime",),
+    ("dspex_server.settings",),
+    # The API is handed the app, which is made of all that stands below.
+    ("dspex_server.api",),
+    ("dspex_server.app", "dspex_server.membership"),
+    ("dspex_server.jobs",),
+    ("dspex_server.workflows",),
+    ("dspex_server.batching", "dspex_server.optimizing"),
+    ("dspex_server.executing",),
+    ("dspex_server.bridges", "dspex_server.events", "dspex_server.relay"),
     ("dspex_server.resources",),
     ("dspex_server.db",),
     ("dspex_server", "dspex_server.errors", "dspex_server.ids"),
 ]
-LAYERS = SERVER_LAYERS + BRIDGE_LAYERS + PROTOCOL_LAYERS
+# The command line calls the server, late; nothing else below knows of it.
+COMMAND: list[tuple[str, ...]] = [("dspex_bridge.cli", "dspex_bridge.__main__")]
+LAYERS = COMMAND + SERVER_LAYERS + BRIDGE_LAYERS + PROTOCOL_LAYERS
 
 # Packages whose modules have to be placed one by one: a new one must not slip in as a leaf.
 PLACED_SINGLY = ("dspex_bridge", "dspex_protocol", "dspex_server")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dspex_protocol.errors import DSPexError, NotFoundError
 from sqlalchemy import insert, select, update
 
-from dspex_server.db.models import Execution, Program, now
+from dspex_server.db.models import Batch, Execution, Program, now
 from dspex_server.errors import ExecutionInterruptedError
 from dspex_server.ids import new_id
 
@@ -23,6 +23,7 @@ __all__ = [
     "begin_execution",
     "cancel_execution",
     "complete_execution",
+    "count_in_batch",
     "error_map",
     "fail_execution",
     "fail_orphans",
@@ -135,6 +136,20 @@ async def fail_execution(
         total_tokens=tokens,
         cost_usd=cost or 0.0,
     )
+
+
+async def count_in_batch(session: AsyncSession, execution_id: str) -> None:
+    """Its batch's count, in the transaction in which it ended."""
+    row = (
+        await session.execute(
+            select(Execution.batch_id, Execution.state).where(Execution.id == execution_id)
+        )
+    ).one()
+    if row.batch_id is not None and row.state in ("completed", "failed"):
+        column = getattr(Batch, row.state)
+        await session.execute(
+            update(Batch).where(Batch.id == row.batch_id).values({column: column + 1})
+        )
 
 
 async def cancel_execution(session: AsyncSession, execution_id: str) -> Execution:

@@ -1,0 +1,145 @@
+"""`dspex serve` as a process of a test's own, and what a client needs to speak to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from websockets.asyncio.client import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+__all__ = ["ServerProcess", "write_lms"]
+
+_COMMAND = ("-P", "-c", "from dspex_bridge.cli import main; main()")
+
+# From the start of the process to its first answer, on a machine under load.
+_START_S = 60.0
+_REQUEST_S = 60.0
+_POLL_S = 0.05
+
+
+def write_lms(folder: Path, lms: Mapping[str, Mapping[str, Any]]) -> Path:
+    """The file for --lms."""
+    lines = []
+    for name, lm in lms.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in lm.items()]
+    path = folder / "lms.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+class ServerProcess:
+    """Starts when it is made. Everything that it wrote is in `output`."""
+
+    def __init__(self, *arguments: str, command: str = "serve") -> None:
+        environment = {
+            name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")
+        }
+        environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "DSPEX_MODEL": ""}
+        if command == "serve":
+            arguments = ("--port", "0", *arguments)
+        self.process = subprocess.Popen(
+            [sys.executable, *_COMMAND, command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+        self.output: list[str] = []
+        self._said = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._said.wait(_START_S) or self.process.poll() is not None:
+            self.kill()
+            raise RuntimeError(f"the server did not start:\n{''.join(self.output)}")
+        said = next(line for line in self.output if line.startswith("dspex: "))
+        self.url = "" if command != "serve" else said.split()[3].removesuffix("/graphql,")
+        self.http = httpx.Client(base_url=self.url, timeout=_REQUEST_S, trust_env=False)
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data. Fails where there are errors."""
+        answer = self.ask(query, **variables)
+        assert "errors" not in answer, answer["errors"]
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The whole answer."""
+        response = self.http.post("/graphql", json={"query": query, "variables": variables})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def wait(self, query: str, until: str, timeout_s: float = _REQUEST_S, **variables: Any) -> Any:
+        """Asks until the one field of the answer has the state `until`, and that in time."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            (found,) = self.graphql(query, **variables).values()
+            if found["state"] == until:
+                return found
+            assert time.monotonic() < deadline, f"it is {found}\n{''.join(self.output)}"
+            assert found["state"] not in ("FAILED", "CANCELLED", "COMPLETED"), found
+            time.sleep(_POLL_S)
+
+    @asynccontextmanager
+    async def subscribe(self, query: str, **variables: Any) -> AsyncIterator[AsyncIterator[Any]]:
+        """The data of each event, over graphql-transport-ws."""
+        url = self.url.replace("http:", "ws:") + "/graphql"
+        async with connect(url, subprotocols=["graphql-transport-ws"], proxy=None) as socket:  # type: ignore[list-item]
+            await socket.send(json.dumps({"type": "connection_init"}))
+            assert json.loads(await socket.recv())["type"] == "connection_ack"
+            payload = {"query": query, "variables": variables}
+            await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
+
+            async def events() -> AsyncIterator[Any]:
+                async for text in socket:
+                    message = json.loads(text)
+                    if message["type"] == "complete":
+                        return
+                    if message["type"] == "ping":
+                        continue
+                    assert message["type"] == "next", message
+                    assert "errors" not in message["payload"], message
+                    yield message["payload"]["data"]
+
+            yield events()
+
+    def kill(self) -> None:
+        """SIGKILL to the server alone: its bridges see to their own end."""
+        self.process.send_signal(signal.SIGKILL)
+        self._end()
+
+    def close(self) -> int:
+        """Asks it to end; its exit status."""
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        self._end()
+        return self.process.returncode
+
+    def _end(self) -> None:
+        self.process.wait(_START_S)
+        self._reader.join(_START_S)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.append(line)
+            if line.startswith("dspex: "):
+                self._said.set()
+        self._said.set()
+        self.process.stdout.close()

@@ -1,0 +1,299 @@
+"""The whole way: GraphQL or JSON, the resources, a bridge, DSPy, and back."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dspex_bridge.testing.scripted_lm import Prompt, ScriptedLM
+
+from integration.server_process import ServerProcess, write_lms
+from tests.server.background import on_a_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CREATE = """
+mutation ($input: ProgramInput!) {
+  createProgram(input: $input) {
+    __typename
+    ... on Program { id name state revision signature { name version } }
+    ... on Problem { code message retryable }
+    ... on InvalidInput { param position }
+  }
+}
+"""
+EXECUTE = """
+mutation ($input: ExecuteInput!) {
+  executeProgram(input: $input) {
+    __typename
+    ... on Execution { id state outputs totalTokens lm error { code data } }
+    ... on Problem { code message }
+    ... on InvalidValues { executionId errors { path type expected got } }
+    ... on WrongState { currentState allowed }
+    ... on NotFound { kind name }
+  }
+}
+"""
+EXECUTION = """
+query ($id: ID!) {
+  execution(id: $id) { id state outputs error { code } transitions { source target } }
+}
+"""
+WAIT_S = 30
+
+
+@pytest.fixture(scope="module")
+def lm() -> Iterator[ScriptedLM]:
+    scripted = ScriptedLM()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(scope="module")
+def server(lm: ScriptedLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    lms = write_lms(folder, {"main": lm.lm})
+    process = ServerProcess("--data-dir", str(folder), "--lms", str(lms), "--bridges", "1")
+    yield process
+    assert process.close() == 0, process.output
+
+
+@pytest.fixture(autouse=True)
+def answer(lm: ScriptedLM) -> None:
+    lm.always({"answer": "4"})
+
+
+def create(server: ServerProcess, **given: Any) -> Any:
+    given = {"signature": "question -> answer", **given}
+    return server.graphql(CREATE, input=given)["createProgram"]
+
+
+def execute(server: ServerProcess, program: str, inputs: Any, **given: Any) -> Any:
+    asked = {"program": program, "inputs": inputs, **given}
+    return server.graphql(EXECUTE, input=asked)["executeProgram"]
+
+
+def test_a_program_is_made_run_and_its_execution_read_back(server: ServerProcess) -> None:
+    program = create(server, name="first")
+    assert (program["__typename"], program["state"], program["revision"]) == ("Program", "READY", 1)
+    done = execute(server, "first", {"question": "2 + 2?"})
+    assert (done["state"], done["outputs"], done["lm"]) == ("COMPLETED", {"answer": "4"}, "main")
+    assert done["totalTokens"] > 0
+    read = server.graphql(EXECUTION, id=done["id"])["execution"]
+    assert read["outputs"] == {"answer": "4"}
+    assert [item["target"] for item in read["transitions"]] == ["pending", "running", "completed"]
+
+
+def test_inputs_that_do_not_fit_are_told_field_by_field(server: ServerProcess) -> None:
+    create(server, name="typed", signature="n: int, when: date -> answer")
+    problem = execute(server, "typed", {"n": "x", "when": 3})
+    assert problem["__typename"] == "InvalidValues"
+    assert [error["path"] for error in problem["errors"]] == [["n"], ["when"]]
+    read = server.graphql(EXECUTION, id=problem["executionId"])["execution"]
+    assert (read["state"], read["error"]["code"]) == ("FAILED", "input_validation")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"signature": "a -> b: nonsense"}, {"code": "signature_error", "position": 8}),
+        ({"module": "predct"}, {"code": "invalid_params"}),
+        ({"name": " "}, {"code": "invalid_params", "param": "name"}),
+        ({"signatureId": "x"}, {"code": "invalid_params", "param": "signature"}),
+    ],
+)
+def test_a_program_that_cannot_be_is_an_answer_and_no_failure(
+    server: ServerProcess, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    problem = create(server, **given)
+    assert problem["__typename"] == "InvalidInput"
+    assert expected.items() <= problem.items()
+
+
+def test_what_is_not_there_and_what_is_not_allowed_are_answers(server: ServerProcess) -> None:
+    missing = execute(server, "nobody", {})
+    assert (missing["__typename"], missing["kind"]) == ("NotFound", "program")
+    create(server, name="draft", draft=True)
+    refused = execute(server, "draft", {"question": "?"})
+    assert (refused["__typename"], refused["currentState"]) == ("WrongState", "draft")
+    assert "ready" in refused["allowed"]
+
+
+def test_programs_are_made_of_named_signatures(server: ServerProcess) -> None:
+    made = server.graphql(
+        'mutation { createSignature(input: {name: "qa", text: "question -> answer"}) {'
+        " ... on Signature { id version state } } }"
+    )["createSignature"]
+    assert (made["version"], made["state"]) == (1, "ACTIVE")
+    given = {"name": "of-signature", "signatureId": made["id"]}
+    program = server.graphql(CREATE, input=given)["createProgram"]
+    assert program["signature"] == {"name": "qa", "version": 1}
+
+
+def test_a_list_is_walked_page_by_page_in_both_directions(server: ServerProcess) -> None:
+    names = [f"page-{index}" for index in range(5)]
+    for name in names:
+        create(server, name=name)
+    query = """
+    query ($page: Page, $direction: Direction!) {
+      programs(filter: {nameContains: "page-"}, sort: NAME, direction: $direction, page: $page) {
+        totalCount nodes { name } pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+      }
+    }
+    """
+    for direction, expected in (("ASC", names), ("DESC", names[::-1])):
+        seen: list[str] = []
+        page: dict[str, Any] = {"first": 2}
+        while True:
+            found = server.graphql(query, page=page, direction=direction)["programs"]
+            assert found["totalCount"] == 5
+            seen += [node["name"] for node in found["nodes"]]
+            if not found["pageInfo"]["hasNextPage"]:
+                break
+            page = {"first": 2, "after": found["pageInfo"]["endCursor"]}
+        assert seen == expected
+        back = {"last": 2, "before": found["pageInfo"]["startCursor"]}
+        found = server.graphql(query, page=back, direction=direction)["programs"]
+        assert [node["name"] for node in found["nodes"]] == expected[2:4]
+        assert found["pageInfo"]["hasPreviousPage"]
+    wrong = server.ask(query, page={"after": "x"}, direction="ASC")
+    assert wrong["errors"][0]["extensions"]["code"] == "invalid_params"
+
+
+def test_executions_are_filtered(server: ServerProcess) -> None:
+    program = create(server, name="filtered")
+    execute(server, "filtered", {"question": "?"})
+    execute(server, "filtered", {})
+    query = """
+    query ($filter: ExecutionFilter) { executions(filter: $filter) { nodes { state } } }
+    """
+    for states, expected in ((["COMPLETED"], 1), (["FAILED"], 1), (None, 2), (["PENDING"], 0)):
+        asked = {"programId": program["id"], "state": states}
+        found = server.graphql(query, filter=asked)["executions"]["nodes"]
+        assert len(found) == expected
+
+
+def test_a_program_goes_from_deployed_to_archived_and_is_deleted(server: ServerProcess) -> None:
+    create(server, name="lived")
+    execute(server, "lived", {"question": "?"})
+    for mutation, state in (
+        ('deployProgram(id: "lived")', "DEPLOYED"),
+        ('rollbackProgram(id: "lived", revision: 1)', "DEPLOYED"),
+        ('archiveProgram(id: "lived")', "ARCHIVED"),
+    ):
+        query = f"mutation {{ done: {mutation} {{ ... on Program {{ state }} }} }}"
+        assert server.graphql(query)["done"]["state"] == state
+    deleted = server.graphql(
+        'mutation { deleteProgram(id: "lived") { __typename ... on DeletedProgram { id } } }'
+    )
+    assert deleted["deleteProgram"]["__typename"] == "DeletedProgram"
+    assert server.graphql('{ program(id: "lived") { id } }')["program"] is None
+
+
+@on_a_loop
+async def test_a_stream_gives_the_text_and_then_the_execution(
+    server: ServerProcess, lm: ScriptedLM
+) -> None:
+    lm.always({"answer": "one two three four"})
+    create(server, name="streamed")
+    query = """
+    subscription ($input: ExecuteInput!) {
+      executionStream(input: $input) {
+        __typename
+        ... on Chunk { field attempt text done }
+        ... on Execution { state outputs }
+      }
+    }
+    """
+    asked = {"program": "streamed", "inputs": {"question": "?"}}
+    async with server.subscribe(query, input=asked) as events:
+        told = [event["executionStream"] async for event in events]
+    *chunks, execution = told
+    assert chunks
+    assert "".join(chunk["text"] for chunk in chunks) == "one two three four"
+    assert execution["state"] == "COMPLETED"
+    assert execution["outputs"] == {"answer": "one two three four"}
+
+
+@on_a_loop
+async def test_an_execution_is_followed_and_cancelled_while_it_runs(
+    server: ServerProcess, lm: ScriptedLM
+) -> None:
+    import asyncio
+
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(_prompt: Prompt) -> dict[str, str]:
+        asked.set()
+        assert go_on.wait(WAIT_S)
+        return {"answer": "late"}
+
+    lm.answer(wait)
+    program = create(server, name="followed")
+    query = """
+    subscription ($id: ID!) { executionUpdates(programId: $id) { id state } }
+    """
+    async with server.subscribe(query, id=program["id"]) as events:
+        running = asyncio.create_task(
+            asyncio.to_thread(execute, server, "followed", {"question": "?"})
+        )
+        told = (await anext(events))["executionUpdates"]
+        assert told["state"] == "RUNNING"
+        assert await asyncio.to_thread(asked.wait, WAIT_S)
+        cancelled = await asyncio.to_thread(
+            server.graphql,
+            "mutation ($id: ID!) { cancelExecution(id: $id) { ... on Execution { state } } }",
+            id=told["id"],
+        )
+        assert cancelled["cancelExecution"]["state"] == "CANCELLED"
+        assert (await running)["state"] == "CANCELLED"
+        go_on.set()
+        assert (await anext(events))["executionUpdates"]["state"] == "CANCELLED"
+
+
+def test_what_fails_inside_is_told_without_its_inside(server: ServerProcess) -> None:
+    # A text that PostgreSQL and JSON take, and that no row has.
+    answer = server.ask('{ program(id: "\\u0000") { id } }')
+    assert "Traceback" not in str(answer)
+    response = server.http.post("/graphql", json={"query": "{ nonsense }"})
+    assert "nonsense" in response.json()["errors"][0]["message"]
+    assert server.http.get("/graphql?query={__typename}").status_code in (400, 405)
+    assert server.http.post("/graphql", content=b"{").status_code == 400
+    deep = "{" * 1 + "programs { nodes { signature { id } } }" + "}"
+    assert "errors" not in server.ask(deep)
+    assert server.http.post("/graphql", content=b"x" * (17 * 2**20)).status_code == 413
+
+
+def test_a_page_of_another_site_is_not_let_in(server: ServerProcess) -> None:
+    response = server.http.get("/healthz", headers={"host": "evil.example"})
+    assert response.status_code == 400
+    assert server.http.get("/healthz").json() == {"status": "ok"}
+    form = server.http.post("/graphql", data={"query": "{ __typename }"})
+    assert form.status_code == 400
+
+
+def test_the_json_api_does_the_same(server: ServerProcess, lm: ScriptedLM) -> None:
+    http = server.http
+    made = http.post("/v1/programs", json={"name": "plain", "signature": "question -> answer"})
+    assert (made.status_code, made.json()["state"]) == (201, "ready")
+    assert http.post("/v1/programs", json={"name": "plain", "signature": "a->b"}).status_code == 409
+    done = http.post(
+        "/v1/programs/plain/execute",
+        json={"inputs": {"question": "?"}},
+        headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"},
+    )
+    assert (done.status_code, done.json()["outputs"]) == (200, {"answer": "4"})
+    assert done.json()["trace_id"] == "ab" * 16
+    read = http.get(f"/v1/executions/{done.json()['id']}")
+    assert read.json() == done.json()
+    invalid = http.post("/v1/programs/plain/execute", json={"inputs": {"question": 1}})
+    assert (invalid.status_code, invalid.json()["state"]) == (422, "failed")
+    assert http.post("/v1/programs/plain/execute", json={"input": {}}).status_code == 400
+    assert http.post("/v1/programs/plain/execute", content=b"[NaN]").status_code == 400
+    assert http.post(f"/v1/executions/{done.json()['id']}/cancel").status_code == 409
+    assert http.get("/v1/programs/nobody").status_code == 404
+    assert any(one["name"] == "plain" for one in http.get("/v1/programs").json()["programs"])
+    assert http.delete("/v1/programs/plain").status_code == 204
+    assert http.get("/v1/openapi.json").json()["openapi"] == "3.1.0"

@@ -1,0 +1,250 @@
+"""Executions on real bridges: the row is written before, and tells afterwards what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dspex_bridge.testing.scripted_lm import Failure, Prompt, ScriptedLM
+from dspex_protocol.errors import NotFoundError
+from dspex_server.bridges import MAX_ATTEMPTS, BridgeOptions, Bridges
+from dspex_server.db.database import Database, parse_url
+from dspex_server.db.migrate import migrate
+from dspex_server.errors import WrongStateError
+from dspex_server.events import Events
+from dspex_server.executing import Call, Executor
+from dspex_server.resources.executions import find_execution
+from dspex_server.resources.programs import archive_program, create_program, find_program
+
+from tests.server.background import on_a_loop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from dspex_server.db.models import Execution
+
+QUESTION = {"question": "2 + 2?"}
+WAIT_S = 30
+
+
+@pytest.fixture
+def lm() -> Iterator[ScriptedLM]:
+    scripted = ScriptedLM()
+    yield scripted
+    scripted.close()
+
+
+@dataclass
+class House:
+    database: Database
+    bridges: Bridges
+    executor: Executor
+    events: Events
+
+    async def create(self, name: str = "qa", **params: Any) -> str:
+        async with self.database.write() as session:
+            asked = {"signature": "question -> answer", **params}
+            return (await create_program(session, asked, name=name)).id
+
+    async def row(self, execution_id: str) -> Execution:
+        async with self.database.read() as session:
+            return await find_execution(session, execution_id)
+
+
+@asynccontextmanager
+async def house(folder: Path, lm: ScriptedLM, **options: Any) -> AsyncIterator[House]:
+    url = f"sqlite:///{folder}/test.sqlite"
+    migrate(parse_url(url))
+    database, events = Database(url), Events()
+    settings = {"size": 1, "lms": {"main": lm.lm}, "default_lm": "main", **options}
+    bridges = Bridges(BridgeOptions(**settings))
+    try:
+        yield House(database, bridges, Executor(database, bridges, events, "me"), events)
+    finally:
+        await bridges.close()
+        await database.close()
+
+
+@on_a_loop
+async def test_an_execution_is_run_and_its_row_has_what_came_of_it(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    lm.always({"answer": "4"})
+    async with house(tmp_path, lm) as here:
+        await here.create()
+        done = await here.executor.execute("qa", QUESTION, Call(trace_id="abc"))
+        assert (done.state, done.outputs, done.lm) == ("completed", {"answer": "4"}, "main")
+        assert done.total_tokens > 0
+        assert done.finished_at is not None
+        assert done.started_at is not None
+        assert done.trace_id == "abc"
+        many = await asyncio.gather(
+            *(here.executor.execute("qa", QUESTION, Call()) for _ in range(20))
+        )
+        assert {one.state for one in many} == {"completed"}
+        async with here.database.read() as session:
+            assert (await find_program(session, "qa")).executions == 21
+
+
+@on_a_loop
+async def test_inputs_that_do_not_fit_are_refused_before_a_bridge_is_started(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    async with house(tmp_path, lm) as here:
+        await here.create(signature="question, n: int -> answer")
+        failed = await here.executor.execute("qa", {"question": 1, "n": "x"}, Call())
+        assert failed.state == "failed"
+        assert failed.error is not None
+        assert failed.error["code"] == "input_validation"
+        assert [item["path"] for item in failed.error["data"]["errors"]] == [["question"], ["n"]]
+        assert here.bridges.pids == []
+        with pytest.raises(NotFoundError):
+            await here.executor.execute("nobody", QUESTION, Call())
+        async with here.database.write() as session:
+            await archive_program(session, "qa")
+        with pytest.raises(WrongStateError):
+            await here.executor.execute("qa", QUESTION, Call())
+
+
+@on_a_loop
+async def test_an_lm_that_fails_leaves_a_failed_execution_with_its_error(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    lm.answer(Failure(401, "no"))
+    async with house(tmp_path, lm) as here:
+        await here.create()
+        failed = await here.executor.execute("qa", QUESTION, Call())
+        assert failed.error is not None
+        assert (failed.state, failed.error["code"]) == ("failed", "lm_error")
+        assert failed.error["data"]["kind"] == "auth"
+
+
+@on_a_loop
+async def test_a_bridge_that_is_killed_is_replaced_and_its_runs_are_run_again(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(_prompt: Prompt) -> dict[str, str]:
+        asked.set()
+        assert go_on.wait(WAIT_S)
+        return {"answer": "late"}
+
+    lm.answer(wait)
+    lm.always({"answer": "4"})
+    async with house(tmp_path, lm) as here:
+        await here.create()
+        running = asyncio.create_task(here.executor.execute("qa", QUESTION, Call()))
+        assert await asyncio.to_thread(asked.wait, WAIT_S)
+        (pid,) = here.bridges.pids
+        os.kill(pid, signal.SIGKILL)
+        done = await running
+        go_on.set()
+        assert (done.state, done.outputs) == ("completed", {"answer": "4"})
+        assert here.bridges.pids not in ([], [pid])
+
+
+@on_a_loop
+async def test_a_run_that_ends_every_bridge_fails_after_a_few(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    async with house(tmp_path, lm) as here:
+        killed = []
+
+        def kill(_prompt: Prompt) -> dict[str, str]:
+            (pid,) = here.bridges.pids
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+            return {"answer": "nobody reads this"}
+
+        lm.always(kill)
+        await here.create()
+        failed = await here.executor.execute("qa", QUESTION, Call())
+        assert failed.error is not None
+        assert (failed.state, failed.error["code"]) == ("failed", "connection_lost")
+        assert len(killed) == len(set(killed)) == MAX_ATTEMPTS
+
+
+@on_a_loop
+async def test_a_cancelled_execution_ends_at_once_and_stays_cancelled(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(_prompt: Prompt) -> dict[str, str]:
+        asked.set()
+        assert go_on.wait(WAIT_S)
+        return {"answer": "late"}
+
+    lm.answer(wait)
+    async with house(tmp_path, lm) as here:
+        await here.create()
+        began: list[str] = []
+        running = asyncio.create_task(
+            here.executor.execute("qa", QUESTION, Call(), began=began.append)
+        )
+        assert await asyncio.to_thread(asked.wait, WAIT_S)
+        cancelled = await here.executor.cancel(began[0])
+        assert cancelled.state == "cancelled"
+        assert (await running).state == "cancelled"
+        go_on.set()
+        with pytest.raises(WrongStateError, match="cancelled, which is final"):
+            await here.executor.cancel(began[0])
+        assert here.executor.running == []
+
+
+@on_a_loop
+async def test_who_goes_away_leaves_a_cancelled_execution(tmp_path: Path, lm: ScriptedLM) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(_prompt: Prompt) -> dict[str, str]:
+        asked.set()
+        assert go_on.wait(WAIT_S)
+        return {"answer": "late"}
+
+    lm.answer(wait)
+    async with house(tmp_path, lm) as here:
+        await here.create()
+        began: list[str] = []
+        running = asyncio.create_task(
+            here.executor.execute("qa", QUESTION, Call(), began=began.append)
+        )
+        assert await asyncio.to_thread(asked.wait, WAIT_S)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        go_on.set()
+        assert (await here.row(began[0])).state == "cancelled"
+
+
+@on_a_loop
+async def test_a_bridge_that_cannot_be_started_is_told(tmp_path: Path, lm: ScriptedLM) -> None:
+    async with house(tmp_path, lm, command=("/bin/false",)) as here:
+        await here.create()
+        failed = await here.executor.execute("qa", QUESTION, Call())
+        assert failed.error is not None
+        assert failed.error["code"] == "unavailable"
+        assert "/bin/false" in failed.error["message"]
+        async with here.database.read() as session:
+            assert (await find_program(session, "qa")).state == "ready"
+
+
+@on_a_loop
+async def test_a_program_that_cannot_be_made_is_in_error_until_it_can(
+    tmp_path: Path, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Deno is needed by it, and not found on an empty path.
+    async with house(tmp_path, lm, env={**os.environ, "PATH": "/nowhere"}) as here:
+        await here.create(module="program_of_thought")
+        failed = await here.executor.execute("qa", QUESTION, Call())
+        assert failed.error is not None
+        assert failed.error["code"] == "unavailable"
+        async with here.database.read() as session:
+            assert (await find_program(session, "qa")).state == "error"

@@ -1,0 +1,1 @@
+"""What is served: GraphQL, and plain JSON over HTTP."""

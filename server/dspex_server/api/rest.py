@@ -1,0 +1,218 @@
+"""Programs and executions as plain JSON over HTTP, for those without a GraphQL client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from dspex_protocol.errors import DSPexError, InvalidParamsError, NotFoundError, ValidationError
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from dspex_server.db.models import Execution, Program
+from dspex_server.executing import Call
+from dspex_server.resources.executions import find_execution
+from dspex_server.resources.programs import create_program, delete_program, find_program
+
+from .openapi import document
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from dspex_server.app import App
+
+__all__ = ["routes", "trace_of"]
+
+_STATUS = {
+    "already_exists": 409,
+    "wrong_state": 409,
+    "overloaded": 503,
+    "shutting_down": 503,
+    "unavailable": 503,
+    "database_unavailable": 503,
+    "timeout": 504,
+    "internal_error": 500,
+}
+_MAX_LIST = 500
+_EXECUTE = ("inputs", "lm", "adapter", "config", "limits", "timeout_ms")
+
+Handler = Callable[["Request"], Awaitable[Response]]
+
+
+def routes() -> list[Route]:
+    return [
+        Route("/v1/openapi.json", _openapi, methods=["GET"]),
+        Route("/v1/programs", _told(_list_programs), methods=["GET"]),
+        Route("/v1/programs", _told(_create), methods=["POST"]),
+        Route("/v1/programs/{program}", _told(_get_program), methods=["GET"]),
+        Route("/v1/programs/{program}", _told(_delete), methods=["DELETE"]),
+        Route("/v1/programs/{program}/execute", _told(_execute), methods=["POST"]),
+        Route("/v1/executions/{execution}", _told(_get_execution), methods=["GET"]),
+        Route("/v1/executions/{execution}/cancel", _told(_cancel), methods=["POST"]),
+    ]
+
+
+def trace_of(request: Any) -> str | None:
+    """The trace id of W3C's traceparent, where the caller sent one."""
+    parts = request.headers.get("traceparent", "").split("-")
+    is_one = len(parts) == 4 and len(parts[1]) == 32
+    return parts[1] if is_one and all(c in "0123456789abcdef" for c in parts[1]) else None
+
+
+def _told(handler: Handler) -> Handler:
+    """The boundary: errors become answers here."""
+
+    async def told(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except DSPexError as error:
+            return _error(error)
+        except IntegrityError:
+            text = "somebody else made the same thing at once: try again"
+            return _error(DSPexError(text, retryable=True), 409)
+        except RecursionError:
+            return _error(InvalidParamsError("a value is nested too deep"))
+
+    return told
+
+
+def _error(error: DSPexError, status: int | None = None) -> JSONResponse:
+    if status is None:
+        default = 422 if isinstance(error, ValidationError) else 400
+        status = _STATUS.get(error.code, 404 if isinstance(error, NotFoundError) else default)
+    body = {
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.retryable,
+        "data": error.data,
+    }
+    return JSONResponse({"error": body}, status)
+
+
+async def _body(request: Request, allowed: tuple[str, ...] | None = None) -> dict[str, Any]:
+    try:
+        value = json.loads(await request.body(), parse_constant=_no_constant)
+    except ValueError as error:
+        raise InvalidParamsError(f"the body is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidParamsError("the body must be a map")
+    unknown = [] if allowed is None else [key for key in value if key not in allowed]
+    if unknown:
+        raise InvalidParamsError(
+            f"unknown parameter {unknown[0]!r}. Valid: {', '.join(allowed or ())}",
+            data={"param": unknown[0]},
+        )
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _app(request: Request) -> App:
+    app: App = request.app.state.app
+    return app
+
+
+async def _openapi(_request: Request) -> Response:
+    return JSONResponse(document())
+
+
+async def _list_programs(request: Request) -> Response:
+    async with _app(request).database.read() as session:
+        query = select(Program).order_by(Program.created_at.desc(), Program.id).limit(_MAX_LIST)
+        return JSONResponse({"programs": [_program(row) for row in await session.scalars(query)]})
+
+
+async def _create(request: Request) -> Response:
+    params = await _body(request)
+    name, draft = params.pop("name", None), params.pop("draft", False)
+    if not (name is None or isinstance(name, str)) or not isinstance(draft, bool):
+        raise InvalidParamsError("name must be a text and draft a boolean", data={"param": "name"})
+    async with _app(request).database.write() as session:
+        row = await create_program(session, params, name=name, draft=draft)
+    return JSONResponse(_program(row), 201)
+
+
+async def _get_program(request: Request) -> Response:
+    async with _app(request).database.read() as session:
+        return JSONResponse(_program(await find_program(session, request.path_params["program"])))
+
+
+async def _delete(request: Request) -> Response:
+    async with _app(request).database.write() as session:
+        await delete_program(session, request.path_params["program"])
+    return Response(status_code=204)
+
+
+async def _execute(request: Request) -> Response:
+    body = await _body(request, _EXECUTE)
+    inputs, timeout_ms = body.get("inputs"), body.get("timeout_ms")
+    if not isinstance(inputs, dict):
+        raise InvalidParamsError("inputs must be a map", data={"param": "inputs"})
+    if timeout_ms is not None and (type(timeout_ms) is not int or timeout_ms <= 0):
+        raise InvalidParamsError(
+            "timeout_ms must be an integer over 0", data={"param": "timeout_ms"}
+        )
+    named = {key: body.get(key) for key in ("lm", "adapter", "config", "limits")}
+    row = await _app(request).executor.execute(
+        request.path_params["program"],
+        inputs,
+        Call(**named, timeout_ms=timeout_ms, trace_id=trace_of(request)),
+    )
+    is_invalid = row.error is not None and row.error["code"] == "input_validation"
+    return JSONResponse(_execution(row), 422 if is_invalid else 200)
+
+
+async def _get_execution(request: Request) -> Response:
+    async with _app(request).database.read() as session:
+        row = await find_execution(session, request.path_params["execution"])
+    return JSONResponse(_execution(row))
+
+
+async def _cancel(request: Request) -> Response:
+    row = await _app(request).executor.cancel(request.path_params["execution"])
+    return JSONResponse(_execution(row))
+
+
+def _program(row: Program) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "module": row.module,
+        "state": row.state,
+        "revision": row.revision,
+        "deployed_revision": row.deployed_revision,
+        "executions": row.executions,
+        "failures": row.failures,
+        "total_tokens": row.total_tokens,
+        "cost_usd": row.cost_usd,
+        "created_at": row.created_at.isoformat(),
+    }
+
+
+def _execution(row: Execution) -> dict[str, Any]:
+    def time(at: Any) -> str | None:
+        return None if at is None else at.isoformat()
+
+    return {
+        "id": row.id,
+        "program_id": row.program_id,
+        "revision": row.revision,
+        "state": row.state,
+        "inputs": row.inputs,
+        "outputs": row.outputs,
+        "error": row.error,
+        "lm": row.lm,
+        "total_tokens": row.total_tokens,
+        "cost_usd": row.cost_usd,
+        "duration_ms": row.duration_ms,
+        "cached": row.cached,
+        "trace_id": row.trace_id,
+        "created_at": time(row.created_at),
+        "started_at": time(row.started_at),
+        "finished_at": time(row.finished_at),
+    }

@@ -1,0 +1,126 @@
+"""Everything that is served over HTTP, and what a request may weigh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+from strawberry.asgi import GraphQL
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+
+from .rest import routes, trace_of
+from .schema import SCHEMA
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from dspex_server.app import App
+
+__all__ = ["MAX_BODY_BYTES", "web"]
+
+# A frame to the bridge holds no more.
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+# A page of the web that resolves its own name to this machine is not let in.
+_LOCAL = {"127.0.0.1": ["127.0.0.1", "localhost"], "::1": ["[::1]", "localhost"]}
+_LOCAL["localhost"] = _LOCAL["127.0.0.1"]
+
+
+def web(app: App, host: str) -> Starlette:
+    """`host` is what it is bound to: on the loopback only its own names are answered."""
+    graphql = _GraphQL(app)
+    served = Starlette(
+        routes=[
+            Route("/healthz", _healthz),
+            Route("/graphql", graphql, methods=["GET", "POST"]),
+            WebSocketRoute("/graphql", graphql),
+            *routes(),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=_LOCAL.get(host, ["*"])),
+            Middleware(_BodyLimit),
+        ],
+    )
+    served.state.app = app
+    return served
+
+
+async def _healthz(request: Request) -> JSONResponse:
+    """200 while the database can be read; DSPexError is the boundary's to tell."""
+    from dspex_protocol.errors import DSPexError
+    from sqlalchemy import text
+
+    try:
+        async with request.app.state.app.database.read() as session:
+            await session.execute(text("SELECT 1"))
+    except DSPexError as error:
+        return JSONResponse({"status": "unavailable", "message": error.message}, 503)
+    return JSONResponse({"status": "ok"})
+
+
+class _GraphQL(GraphQL[Any, None]):
+    def __init__(self, app: App) -> None:
+        super().__init__(
+            SCHEMA,
+            graphql_ide=None,
+            # A mutation or a query is a POST of JSON, which no page of another site can send.
+            allow_queries_via_get=False,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+        )
+        self._app = app
+
+    async def get_context(self, request: Any, response: Any) -> Any:
+        return {
+            "request": request,
+            "response": response,
+            "app": self._app,
+            "trace_id": trace_of(request),
+        }
+
+
+class _BodyLimit:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        read = 0
+        too_long = JSONResponse(
+            {
+                "error": {
+                    "code": "frame_too_large",
+                    "message": f"the body has more than {MAX_BODY_BYTES} bytes",
+                    "retryable": False,
+                    "data": {"limit": MAX_BODY_BYTES},
+                }
+            },
+            413,
+        )
+        if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
+            await too_long(scope, receive, send)
+            return
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY_BYTES:
+                raise _TooLongError
+            return message
+
+        try:
+            await self._app(scope, limited, send)
+        except _TooLongError:
+            await too_long(scope, receive, send)
+
+
+class _TooLongError(Exception):
+    """A body without a declared length went on for too long; nothing was answered yet."""

@@ -1,0 +1,235 @@
+"""A pool of bridges: started when needed, replaced when they end, given each program once.
+
+What a bridge holds is a copy: revisions come from the database, and a bridge that was killed is
+made again from there. A run that was under way in it is run again elsewhere, a few times at most,
+so that an input that kills bridges does not kill them for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dspex_protocol.client import Client
+from dspex_protocol.errors import (
+    ConnectionLostError,
+    ShuttingDownError,
+)
+
+from .errors import BridgeUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from dspex_protocol.messages import Notification
+
+__all__ = ["BridgeOptions", "Bridges", "Stored"]
+
+T = TypeVar("T")
+
+# A bridge with fewer runs than this under way takes more before another one is started.
+_BUSY = 8
+
+# Of one run: its own, and two more for bridges that ended under it.
+MAX_ATTEMPTS = 3
+
+# More programs than this are not kept in a bridge; each has about a hundred kilobytes.
+_MAX_PROGRAMS = 1_000
+
+# How long a bridge that wants to be replaced may finish what it has.
+_RETIRE_S = 60.0
+
+_COMMAND = (sys.executable, "-P", "-m", "dspex_bridge")
+
+_log = logging.getLogger("dspex.server")
+
+
+@dataclass(frozen=True)
+class BridgeOptions:
+    """`lms` and `default_lm` as `configure` takes them; `command` is this Python's by default."""
+
+    size: int
+    lms: Mapping[str, Any]
+    default_lm: str
+    state_dir: str | None = None
+    command: tuple[str, ...] | None = None
+    env: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One revision as the database has it: `state` is what `load` takes."""
+
+    program_id: str
+    revision: int
+    state: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return f"{self.program_id}@{self.revision}"
+
+
+@dataclass(eq=False)
+class _Worker:
+    client: Client
+    in_flight: int = 0
+    # By key; the last used last. A task, so that many who want a program load it once.
+    programs: OrderedDict[str, asyncio.Task[Any]] = field(default_factory=OrderedDict)
+    is_retiring: bool = False
+
+    async def require(self, program: Stored) -> str:
+        """The id of a program in this bridge. Raises what `load` does."""
+        loading = self.programs.get(program.key)
+        if loading is None:
+            await self._forget_oldest()
+            loading = asyncio.create_task(
+                self.client.load(program.state, program=program.key, replace=True)
+            )
+            self.programs[program.key] = loading
+        self.programs.move_to_end(program.key)
+        try:
+            # One of those who wait may be cancelled; the others still want it.
+            await asyncio.shield(loading)
+        except BaseException:
+            if loading.done() and self.programs.get(program.key) is loading:
+                del self.programs[program.key]
+            raise
+        return program.key
+
+    async def _forget_oldest(self) -> None:
+        # Only while nobody else is here: a run may stand between its load and its request.
+        if len(self.programs) >= _MAX_PROGRAMS and self.in_flight == 1:
+            keys = list(self.programs)[: _MAX_PROGRAMS // 2]
+            for key in keys:
+                del self.programs[key]
+            await asyncio.gather(*(self.client.delete(key) for key in keys))
+
+
+class Bridges:
+    """Belongs to one event loop. `close` ends every bridge."""
+
+    def __init__(self, options: BridgeOptions) -> None:
+        self._options = options
+        self._workers: list[_Worker] = []
+        self._starting: set[asyncio.Task[_Worker]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the bridges that run."""
+        return [worker.client.process.pid for worker in self._workers if worker.client.process]
+
+    async def run(self, program: Stored, work: Callable[[Client, str], Awaitable[T]]) -> T:
+        """What `work` returns, given a bridge's client and the program's id there.
+
+        Where the bridge ends under it, it is called again with another one. Raises
+        ConnectionLostError where that happened `MAX_ATTEMPTS` times, UnavailableError where no
+        bridge can be started, and what `load` and the work raise.
+        """
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            worker = await self._take()
+            worker.in_flight += 1
+            try:
+                key = await worker.require(program)
+                return await work(worker.client, key)
+            except ConnectionLostError as error:
+                self._drop(worker)
+                if attempt == MAX_ATTEMPTS:
+                    raise ConnectionLostError(
+                        f"the bridge ended {attempt} times while it ran this: its log says why"
+                    ) from error
+                _log.warning("a bridge ended with work under way, which is run again elsewhere")
+            finally:
+                worker.in_flight -= 1
+                if worker.is_retiring and worker.in_flight == 0:
+                    self._drop(worker)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for starting in list(self._starting):
+            starting.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        for worker in list(self._workers):
+            self._drop(worker)
+        await asyncio.gather(*self._closing)
+
+    async def _take(self) -> _Worker:
+        """The one that has the least to do. Another is started where all are busy."""
+        if self._is_closed:
+            raise ShuttingDownError("the server is shutting down")
+        free = [worker for worker in self._workers if not worker.is_retiring]
+        least = min(free, key=lambda worker: worker.in_flight, default=None)
+        has_room = len(free) + len(self._starting) < self._options.size
+        if (least is None or least.in_flight >= _BUSY) and (
+            has_room or (least is None and not self._starting)
+        ):
+            self._start()
+        if least is not None:
+            return least
+        # One waiter's cancellation is not that of the bridge.
+        done, _ = await asyncio.wait(list(self._starting), return_when=asyncio.FIRST_COMPLETED)
+        starting = done.pop()
+        if starting.cancelled():
+            raise ShuttingDownError("the server is shutting down")
+        return starting.result()
+
+    def _start(self) -> None:
+        starting = asyncio.create_task(self._spawn())
+        self._starting.add(starting)
+
+        def started(task: asyncio.Task[_Worker]) -> None:
+            self._starting.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("%s", task.exception())
+
+        starting.add_done_callback(started)
+
+    async def _spawn(self) -> _Worker:
+        options = self._options
+        command = [*(options.command or _COMMAND)]
+        if options.state_dir is not None:
+            command += ["--state-dir", options.state_dir]
+        workers: list[_Worker] = []
+
+        def hear(notification: Notification) -> None:
+            if notification.method == "unhealthy" and workers:
+                reason = notification.params.get("reason")
+                _log.warning("a bridge is replaced: it said that it is unhealthy (%s)", reason)
+                self._retire(workers[0])
+
+        try:
+            client = await Client.spawn(command, env=options.env, listener=hear)
+        except (OSError, ConnectionLostError) as error:
+            raise BridgeUnavailableError(
+                f"no bridge can be started with {command[0]!r}: {error}"
+            ) from error
+        try:
+            await client.configure(lms=dict(options.lms), default_lm=options.default_lm)
+        except BaseException:
+            await client.close()
+            raise
+        worker = _Worker(client)
+        workers.append(worker)
+        self._workers.append(worker)
+        return worker
+
+    def _retire(self, worker: _Worker) -> None:
+        worker.is_retiring = True
+        if worker.in_flight == 0:
+            self._drop(worker)
+        else:
+            asyncio.get_running_loop().call_later(_RETIRE_S, self._drop, worker)
+
+    def _drop(self, worker: _Worker) -> None:
+        if worker not in self._workers:
+            return
+        self._workers.remove(worker)
+        closing = asyncio.create_task(worker.client.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)

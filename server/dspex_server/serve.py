@@ -1,0 +1,88 @@
+"""`dspex serve` and `dspex worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import uvicorn
+from dspex_protocol.errors import DSPexError
+
+from .api.web import web
+from .lifetime import InUseError, running
+from .settings import read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .settings import Settings
+
+__all__ = ["main"]
+
+# Calls under way may finish for so long; what is cut off is written down as interrupted.
+_GRACE_S = 10
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main(command: str, arguments: Sequence[str]) -> int:
+    """The exit status. `command` is `serve` or `worker`."""
+    settings = read_settings(command, arguments)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        asyncio.run(_serve(settings) if settings.serves else _work(settings))
+    except (InUseError, DSPexError, RuntimeError, OSError) as error:
+        sys.stderr.write(f"dspex {command}: {error}\n")
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.create_server((settings.host, settings.port), family=family) as listener:
+        async with running(settings) as app:
+            config = uvicorn.Config(
+                web(app, settings.host),
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=_GRACE_S,
+                server_header=False,
+            )
+            port: int = listener.getsockname()[1]
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            _say(settings, f"GraphQL at http://{host}:{port}/graphql, JSON at /v1/openapi.json")
+            await _Server(config).serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn's own raises the signal again, which would end the process before the rest of
+        it is closed."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+async def _work(settings: Settings) -> None:
+    ended = asyncio.Event()
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with running(settings):
+        _say(settings, "waiting for jobs")
+        await ended.wait()
+
+
+def _say(settings: Settings, text: str) -> None:
+    if settings.notice is not None:
+        sys.stderr.write(f"{settings.notice}\n")
+    sys.stdout.write(f"dspex: {text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,173 @@
+"""Durable background work by DBOS: a workflow goes on where its process was killed.
+
+The workflows hold ids alone; what there is to know is in the rows, and their work may be begun
+again at any point. DBOS brings the queue, its concurrency, retries with back-off, and the record
+of whose work it was. Its values are JSON: its own default is pickle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbos import (
+    DBOS,
+    DBOSConfig,
+    DBOSPortableJSONSerializer,
+    SetWorkflowID,
+    WorkflowSerializationFormat,
+)
+
+from .optimizing import is_retryable
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from .batching import Batcher
+    from .optimizing import Optimizer
+
+__all__ = ["BATCH_QUEUE", "OPTIMIZATION_QUEUE", "Workflows"]
+
+OPTIMIZATION_QUEUE = "optimizations"
+BATCH_QUEUE = "batches"
+
+# A second, then two, four… between attempts: five of them outlast a restart of a provider.
+_MAX_ATTEMPTS = 6
+_INTERVAL_S = 1.0
+_BACKOFF = 2.0
+
+# How long a job waits in its queue where nothing is before it.
+_POLL_S = 0.5
+
+# Another number when workflows that are under way could not be gone on with by this version.
+_VERSION = "1"
+
+_PORTABLE = WorkflowSerializationFormat.PORTABLE
+
+
+@dataclass
+class _Host:
+    """DBOS's loop is its own; the work belongs to the server's."""
+
+    loop: asyncio.AbstractEventLoop
+    optimizer: Optimizer
+    batcher: Batcher
+
+    async def there(self, work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+
+# DBOS is one to a process, and calls functions, not objects.
+_host: _Host | None = None
+
+
+def _hosted() -> _Host:
+    assert _host is not None  # noqa: S101 - nothing runs before launch
+    return _host
+
+
+async def _should_retry(error: BaseException) -> bool:
+    return is_retryable(error)
+
+
+def _is_last() -> bool:
+    status = DBOS.step_status
+    attempt = None if status is None else status.current_attempt
+    # It counts from 0.
+    return attempt is not None and attempt + 1 >= _MAX_ATTEMPTS
+
+
+_STEP: dict[str, Any] = {
+    "retries_allowed": True,
+    "max_attempts": _MAX_ATTEMPTS,
+    "interval_seconds": _INTERVAL_S,
+    "backoff_rate": _BACKOFF,
+    "should_retry": _should_retry,
+    # A cancelled workflow's step ends at once, on whichever server it runs.
+    "preemptible": True,
+}
+
+
+@DBOS.step(name="optimize", **_STEP)
+async def _optimize(job_id: str) -> None:
+    host = _hosted()
+    await host.there(host.optimizer.run(job_id, is_last=_is_last()))
+
+
+@DBOS.step(name="batch", **_STEP)
+async def _batch(batch_id: str) -> None:
+    host = _hosted()
+    await host.there(host.batcher.run(batch_id))
+
+
+# However often its servers are killed, a job goes on.
+@DBOS.workflow(name="optimization", max_recovery_attempts=None, serialization_type=_PORTABLE)
+async def _optimization_workflow(job_id: str) -> None:
+    await _optimize(job_id)
+
+
+@DBOS.workflow(name="batch", max_recovery_attempts=None, serialization_type=_PORTABLE)
+async def _batch_workflow(batch_id: str) -> None:
+    await _batch(batch_id)
+
+
+_WORKFLOWS = {OPTIMIZATION_QUEUE: _optimization_workflow, BATCH_QUEUE: _batch_workflow}
+
+
+class Workflows:
+    """One to a process. `executor_id` is the server's: work is taken over by it."""
+
+    def __init__(self, database_url: str, executor_id: str, concurrency: dict[str, int]) -> None:
+        """`concurrency` is how many of each queue run here at once; 0: none of them."""
+        self._concurrency = concurrency
+        self._config: DBOSConfig = {
+            "name": "dspex",
+            "system_database_url": database_url,
+            "executor_id": executor_id,
+            "application_version": _VERSION,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "WARNING",
+            "notification_listener_polling_interval_sec": _POLL_S,
+        }
+
+    async def launch(self, optimizer: Optimizer, batcher: Batcher) -> None:
+        global _host  # noqa: PLW0603 - see above
+        _host = _Host(asyncio.get_running_loop(), optimizer, batcher)
+        await asyncio.to_thread(self._launch)
+
+    def _launch(self) -> None:
+        DBOS(config=self._config)
+        listened = [queue for queue, number in self._concurrency.items() if number > 0]
+        DBOS.listen_queues(listened)
+        DBOS.launch()
+        for queue, number in self._concurrency.items():
+            DBOS.register_queue(
+                queue,
+                worker_concurrency=max(number, 1),
+                polling_interval_sec=_POLL_S,
+                on_conflict="always_update" if number else "never_update",
+            )
+
+    async def enqueue(self, queue: str, job_id: str) -> None:
+        """Once: a second time with the same id does nothing."""
+        with SetWorkflowID(job_id):
+            await DBOS.enqueue_workflow_async(queue, _WORKFLOWS[queue], job_id)
+
+    async def cancel(self, job_id: str) -> None:
+        await DBOS.cancel_workflow_async(job_id)
+
+    async def status(self, job_id: str) -> str | None:
+        """DBOS's word for it; None where it does not know the job."""
+        found = await DBOS.get_workflow_status_async(job_id)
+        return None if found is None else str(found.status)
+
+    async def take_over(self, executor_ids: list[str]) -> int:
+        """How many workflows of servers that are no more were put back into their queues."""
+        handles = await asyncio.to_thread(DBOS._recover_pending_workflows, executor_ids)
+        return len(handles)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(DBOS.destroy)
+        logging.getLogger("dbos").handlers.clear()
