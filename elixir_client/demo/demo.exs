@@ -23,6 +23,13 @@ defmodule Demo do
     {model, note} = choose_model()
     if note, do: IO.puts(note <> "\n")
 
+    # Which process Python is, for the second scene.
+    demo = self()
+
+    DSPex.Telemetry.attach(:demo, [:dspex, :python, :ready], fn _event, _duration, python ->
+      send(demo, {:python, python.os_pid})
+    end)
+
     # The application's own supervisor: a Python that is killed comes back with every program.
     {:ok, _supervisor} =
       Supervisor.start_link([{DSPex, name: Demo.DSPex, lms: [main: [model: model]]}],
@@ -45,6 +52,7 @@ defmodule Demo do
       {:ok, prediction} ->
         show(prediction)
         IO.puts("\n#{model}, #{cost(prediction)}, #{round(prediction.duration_ms)} ms")
+        Demo.Departments.run(model)
 
       {:error, error} ->
         IO.puts(:stderr, Exception.message(error))
@@ -97,5 +105,6 @@ defmodule Demo do
   end
 end
 
+Code.require_file("departments.exs", __DIR__)
 Logger.configure(level: :info)
 Demo.run()

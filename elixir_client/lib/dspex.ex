@@ -56,6 +56,10 @@ defmodule DSPex do
                        "how many tools and metrics of the application may run at one time; one " <>
                          "beyond them fails with `:overloaded`, which its program observes.",
                        @default_max_callbacks},
+                    log_level:
+                      {{:is, &__MODULE__.log_level/1},
+                       "from which level on what Python logs comes to `Logger`: `:debug`, `:info` " <>
+                         "(what it prints, too), `:warning`, `:error` or `:none`.", "warning"},
                     backend:
                       {{:is, &Adapter.option/1},
                        "what runs the programs: a `DSPex.Adapter`. In tests it may be " <>
@@ -213,6 +217,17 @@ defmodule DSPex do
   """
   @spec create(server(), signature(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
   def create(server, signature, options \\ []), do: Programs.create(server, signature, options)
+
+  @doc false
+  # A check of `DSPex.Options`, of its own result too.
+  def log_level(level) when level in [:debug, :info, :warning, :error],
+    do: {:ok, Atom.to_string(level)}
+
+  def log_level(level) when level in ["debug", "info", "warning", "error", nil], do: {:ok, level}
+  def log_level(:none), do: {:ok, nil}
+
+  def log_level(_other),
+    do: {:error, "expected :debug, :info, :warning, :error or :none"}
 
   @doc false
   def create_options, do: Keyword.keys(Programs.create_schema())

@@ -23,7 +23,10 @@ defmodule DSPex.Adapter do
     * the functions among the options are found while the request is in flight.
   """
 
+  alias DSPex.Adapter.Call
   alias DSPex.{Error, Signature, Tool}
+
+  require Logger
 
   @type instance :: atom()
 
@@ -31,6 +34,9 @@ defmodule DSPex.Adapter do
 
   @typedoc "A request that has been begun, as the adapter has it."
   @type exchange :: term()
+
+  @typedoc "A request that has been begun, with its adapter."
+  @opaque open :: {module(), exchange(), Call.t()}
 
   @typedoc """
     * `:entry` - a function of the body that makes the request again, which gives an entry as
@@ -41,6 +47,7 @@ defmodule DSPex.Adapter do
       error is `retryable`. Without it what may have been done is not done again.
     * `:listener` - for `c:request/5`: called in the calling process with method and params of each
       notification about the request. `:stop` has it cancelled.
+    * `:logger` - the caller's metadata for `Logger`, which logs about the request are to have, too.
   """
   @type option ::
           {:entry, nil | ((... -> binary()) -> entry())}
@@ -48,6 +55,7 @@ defmodule DSPex.Adapter do
           | {:tools, [Tool.t()]}
           | {:retry, non_neg_integer()}
           | {:listener, nil | (String.t(), map() -> :stop | any())}
+          | {:logger, keyword()}
 
   @typedoc """
   What is known of programs and the configuration: a program with the body of the request that made it,
@@ -121,27 +129,66 @@ defmodule DSPex.Adapter do
 
   @doc false
   @spec request(term(), String.t(), map(), timeout(), [option()]) :: result()
-  def request(instance, method, params, timeout, options \\ []),
-    do: of(instance).request(instance, method, params, timeout, options)
+  def request(instance, method, params, timeout, options \\ []) do
+    call = Call.start(instance, method, params)
+    options = [logger: Logger.metadata()] ++ options
 
-  @doc false
-  @spec open(term(), String.t(), map(), timeout(), boolean()) ::
-          {:ok, {module(), exchange()}} | {:error, Error.t()}
-  def open(instance, method, params, timeout, listens?) do
-    adapter = of(instance)
-
-    with {:ok, exchange} <- adapter.open(instance, method, params, timeout, listens?, []),
-         do: {:ok, {adapter, exchange}}
+    try do
+      of(instance).request(instance, method, params, timeout, options)
+    catch
+      # A listener of the application's, which runs in this process.
+      kind, reason ->
+        Call.stop(call, :closed)
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    else
+      result ->
+        Call.stop(call, result)
+        result
+    end
   end
 
   @doc false
-  def next({adapter, exchange}), do: adapter.next(exchange)
+  @spec open(term(), String.t(), map(), timeout(), boolean()) ::
+          {:ok, open()} | {:error, Error.t()}
+  def open(instance, method, params, timeout, listens?) do
+    adapter = of(instance)
+    call = Call.start(instance, method, params)
+    options = [logger: Logger.metadata()]
+
+    case adapter.open(instance, method, params, timeout, listens?, options) do
+      {:ok, exchange} ->
+        {:ok, {adapter, exchange, call}}
+
+      {:error, error} ->
+        Call.stop(call, {:error, error})
+        {:error, error}
+    end
+  end
+
   @doc false
-  def grant({adapter, exchange}, n), do: adapter.grant(exchange, n)
+  @spec next(open()) :: {:notification, String.t(), map()} | {:answer, result()}
+  def next({adapter, exchange, call}) do
+    with {:answer, result} <- adapter.next(exchange) do
+      Call.stop(call, result)
+      {:answer, result}
+    end
+  end
+
   @doc false
-  def cancel({adapter, exchange}), do: adapter.cancel(exchange)
+  @spec grant(open(), pos_integer()) :: :ok
+  def grant({adapter, exchange, _call}, n), do: adapter.grant(exchange, n)
+
   @doc false
-  def close({adapter, exchange}), do: adapter.close(exchange)
+  @spec cancel(open()) :: :ok
+  def cancel({adapter, exchange, _call}), do: adapter.cancel(exchange)
+
+  @doc false
+  @spec close(open()) :: :ok
+  def close({adapter, exchange, call}) do
+    Call.stop(call, :closed)
+    adapter.close(exchange)
+  end
+
   @doc false
   def signature(instance, program), do: of(instance).signature(instance, program)
   @doc false

@@ -7,7 +7,7 @@ defmodule DSPex.Async do
   alias DSPex.{Adapter, Error, Prediction}
 
   @opaque t :: %__MODULE__{
-            exchange: {module(), Adapter.exchange()},
+            exchange: Adapter.open(),
             load: (term() -> term()),
             owner: pid()
           }

@@ -32,6 +32,7 @@ defmodule DSPex.Connection do
           | {:tasks, atom()}
           | {:max_frame_bytes, pos_integer()}
           | {:start_timeout, timeout()}
+          | {:log_level, String.t() | nil}
           | {:drain_timeout, timeout()}
           | {:heartbeat_interval, timeout()}
           | {:heartbeat_timeout, timeout()}
@@ -68,6 +69,7 @@ defmodule DSPex.Connection do
       worker: fetch.(:worker),
       max_frame_bytes: fetch.(:max_frame_bytes),
       start_timeout: fetch.(:start_timeout),
+      log_level: fetch.(:log_level),
       drain_timeout: fetch.(:drain_timeout),
       health_options: %{
         interval: fetch.(:heartbeat_interval),

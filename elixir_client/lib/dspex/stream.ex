@@ -20,7 +20,7 @@ defmodule DSPex.Stream do
   enumerable is enumerated.
   """
   @spec new(
-          (() -> {:ok, {module(), Adapter.exchange()}} | {:error, Error.t()}),
+          (() -> {:ok, Adapter.open()} | {:error, Error.t()}),
           pos_integer(),
           (term() -> {:ok, term()} | {:error, Error.t()}),
           DSPex.Signature.t() | nil

@@ -1,5 +1,5 @@
 defmodule DSPex.Integration.ReadmeTest do
-  # The examples of the README's sections on tools and streams, as they stand there.
+  # The examples of the README, as they stand there.
   use ExUnit.Case, async: true
 
   import ExUnit.CaptureIO
@@ -8,14 +8,146 @@ defmodule DSPex.Integration.ReadmeTest do
 
   @moduletag :integration
   @moduletag :capture_log
-  @moduletag timeout: 120_000
+  @moduletag timeout: 300_000
 
-  @readme Path.expand("../../README.md", __DIR__)
+  @client Path.expand("../..", __DIR__)
+  @guide "From `mix new` to the first prediction"
 
-  defp example(section) do
-    [_before, text] = @readme |> File.read!() |> String.split("\n## #{section}\n", parts: 2)
-    [_text, code] = Regex.run(~r/```elixir\n(.*?)```/s, text)
-    code
+  # The module of that section has no application's name before it.
+  setup_all do
+    [lines, forms, _validate] = examples("Signatures")
+    Code.eval_string(lines <> forms)
+    :ok
+  end
+
+  # The Elixir of a section.
+  defp examples(section) do
+    readme = @client |> Path.join("README.md") |> File.read!()
+    [_before, text] = String.split(readme, "\n## #{section}\n", parts: 2)
+    [text | _next] = String.split(text, "\n## ", parts: 2)
+    for [_text, code] <- Regex.scan(~r/```elixir\n(.*?)```/s, text), do: code
+  end
+
+  # The instance of the examples is named MyApp.DSPex: here each test has its own.
+  defp own(code), do: String.replace(code, "MyApp", inspect(own()))
+  defp own, do: Process.get(:own) || Process.put(:own, unique()) || Process.get(:own)
+  defp unique, do: Module.concat(__MODULE__, "App#{System.unique_integer([:positive])}")
+
+  defp evaluate(code, binding \\ []), do: code |> own() |> Code.eval_string(binding)
+
+  defp start(lm), do: Bridge.start(name: Module.concat(own(), "DSPex"), lms: [main: lm])
+
+  defp program do
+    [_dependency, _application, program, _run] = examples(@guide)
+    evaluate(program)
+  end
+
+  test "a new project has its first prediction by the guide, in less than five minutes" do
+    folder = Path.join(System.tmp_dir!(), "dspex-guide-#{System.unique_integer([:positive])}")
+    File.mkdir_p!(folder)
+    on_exit(fn -> File.rm_rf!(folder) end)
+    app = Path.join(folder, "my_app")
+    [executable | args] = Bridge.command()
+    quoted = Enum.map_join([executable | args], " ", &~s("#{&1}"))
+    env = [{"DSPEX_BRIDGE", quoted}, {"MIX_ENV", "dev"}, {"LC_ALL", "C.UTF-8"}]
+
+    mix = fn in_folder, args ->
+      {printed, status} = System.cmd("mix", args, cd: in_folder, env: env, stderr_to_stdout: true)
+      assert status == 0, printed
+      printed
+    end
+
+    [dependency, application, program, run] = examples(@guide)
+    mix.(folder, ["new", "my_app", "--sup"])
+    ["# mix.exs", dependency] = String.split(dependency, "\n", parts: 2)
+    dependency = String.replace(dependency, "../dspex/elixir_client", @client)
+    mixfile = Path.join(app, "mix.exs")
+    text = File.read!(mixfile)
+    assert text =~ "  defp deps do\n    [\n"
+
+    File.write!(
+      mixfile,
+      String.replace(text, "  defp deps do\n    [\n", "  defp deps do\n    [\n#{dependency}")
+    )
+
+    for code <- [application, program] do
+      ["# " <> path, _code] = String.split(code, "\n", parts: 2)
+      File.write!(Path.join(app, path), code)
+    end
+
+    printed = mix.(app, ["run", "-e", "#{run} |> inspect() |> IO.puts()"])
+    assert printed =~ ~r/^:(billing|defect|question)$/m
+    refute printed =~ "warning"
+  end
+
+  test "the forms of a signature mean the same, and what does not fit is told as the README has it" do
+    [_lines, _forms, validate] = examples("Signatures")
+
+    [text | others] =
+      for name <- [Text, Arrow, Lists] do
+        signature = Module.concat([Answer, name]).__signature__()
+        DSPex.Signature.to_wire(%{signature | name: nil})
+      end
+
+    assert [%{"name" => "question"}, %{"type" => "list[str]"}] = text["inputs"]
+    for other <- others, do: assert(other == text)
+    {errors, _binding} = evaluate(validate)
+    assert errors == [{["answer"], "type"}, {["confidence"], "max"}]
+  end
+
+  test "programs, many inputs, scores and better programs are as the README has them" do
+    start("demo/knn")
+    program()
+
+    [programs] = examples("Programs")
+    {_prediction, binding} = evaluate(programs)
+    assert is_binary(binding[:prediction].outputs.answer)
+    [many] = examples("Many inputs, scores and better programs")
+
+    printed =
+      capture_io(fn ->
+        {{:ok, program}, binding} = evaluate(many)
+        send(self(), {:optimized, program, binding})
+      end)
+
+    assert printed != ""
+    assert_received {:optimized, program, binding}
+    assert binding[:optimization].score >= binding[:optimization].base_score
+    desk = Module.concat(own(), "Desk")
+    assert program.id == inspect(desk)
+    assert {:ok, %{outputs: %{category: :defect}}} = desk.predict(%{email: "The kettle leaks."})
+  end
+
+  test "an application's own test runs on the mock as the README has it" do
+    program()
+    [_children, test] = examples("In the tests of an application")
+    start_supervised!({DSPex, name: Module.concat(own(), "DSPex"), backend: DSPex.Adapter.Mock})
+    # Its one test, as ExUnit would run it: the case is made while ExUnit runs already.
+    test =
+      test
+      |> String.replace("use ExUnit.Case, async: true", "import ExUnit.Assertions")
+      |> String.replace(~r/  setup do: (.*)\n/, "  def setup, do: \\1\n")
+      |> String.replace(~r/  test "[^"]*" do/, "  def run do")
+
+    {{:module, module, _binary, _last}, _binding} = evaluate(test)
+    module.setup()
+    assert module.run()
+  end
+
+  test "tokens are told as the README has it" do
+    name = Module.concat(own(), "DSPex")
+    start_supervised!({DSPex, name: name, backend: DSPex.Adapter.Mock})
+    program = DSPex.create!(name, "question -> answer", program: "told")
+    [attach] = examples("What happens")
+    on_exit(fn -> DSPex.Telemetry.detach("costs") end)
+
+    printed =
+      capture_io(fn ->
+        assert {:ok, []} = evaluate(attach)
+        {:ok, _prediction} = DSPex.execute(name, program, %{question: "Why?"})
+      end)
+
+    assert printed =~ ~r/^told: \d+ tokens$/m
   end
 
   test "tools are called and streams are printed as the README has it" do
@@ -28,8 +160,9 @@ defmodule DSPex.Integration.ReadmeTest do
         answer: "Three."
       )
 
-    Bridge.start(name: MyApp.DSPex, lms: [main: lm])
-    {answer, binding} = Code.eval_string(example("Tools"), [])
+    start(lm)
+    [tools] = examples("Tools")
+    {answer, binding} = evaluate(tools)
     assert answer == "Three."
 
     [stock, reserve] = binding[:tools]
@@ -37,7 +170,8 @@ defmodule DSPex.Integration.ReadmeTest do
     assert DSPex.Tool.call(reserve, %{count: 2}, %{meta: %{}}) == {:error, "who is the customer?"}
     assert DSPex.Tool.call(reserve, %{count: 2}, %{meta: %{"customer" => 1}}) == {:ok, 2}
 
-    printed = capture_io(fn -> Code.eval_string(example("Streams"), binding) end)
+    [streams] = examples("Streams")
+    printed = capture_io(fn -> evaluate(streams, binding) end)
     assert printed =~ ~r/\AThree\. \(\d+ tokens\)\n\z/
   end
 end

@@ -8,13 +8,14 @@ defmodule DSPex.Connection.Callback do
 
   require Logger
 
-  alias DSPex.{Error, Journal, Tool}
+  alias DSPex.{Error, Journal, Telemetry, Tool}
   alias DSPex.Protocol.Message
 
   @type context :: %{server: atom(), journal: atom(), functions: :ets.table()}
 
-  @typedoc "Functions by name that are there while one request is."
+  @typedoc "Functions by name that are there while one request is, and its caller's metadata for `Logger`."
   @type functions :: %{
+          logger: keyword(),
           metrics: %{optional(String.t()) => (map(), map(), [map()] | nil -> term())},
           tools: %{optional(String.t()) => Tool.t()}
         }
@@ -27,12 +28,41 @@ defmodule DSPex.Connection.Callback do
   def answer(id, frame, max_frame_bytes, context) do
     case Message.parse(frame) do
       {:ok, {:request, ^id, method, params}} ->
-        Logger.metadata(dspex_request: params["request"])
-        encode(id, call(method, params, context), failure(method), max_frame_bytes)
+        metadata(params["request"], context)
+
+        result =
+          Telemetry.callback(about(method, params, context), fn ->
+            call(method, params, context)
+          end)
+
+        encode(id, result, failure(method), max_frame_bytes)
 
       {:error, error, _id} ->
         encode_error(id, error, max_frame_bytes)
     end
+  end
+
+  defp about(method, params, context) do
+    {kind, name} =
+      if method == "call_tool", do: {:tool, params["tool"]}, else: {:metric, params["metric"]}
+
+    %{
+      server: context.server,
+      kind: kind,
+      name: name,
+      program: params["program"],
+      request: params["request"]
+    }
+  end
+
+  defp metadata(request, context) do
+    own =
+      case :ets.lookup(context.functions, request) do
+        [{_request, %{logger: logger}}] -> logger
+        [] -> []
+      end
+
+    Logger.metadata(own ++ [dspex_request: request, dspex_server: context.server])
   end
 
   defp failure("call_tool"), do: :tool_error

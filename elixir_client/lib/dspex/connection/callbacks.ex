@@ -115,7 +115,9 @@ defmodule DSPex.Connection.Callbacks do
 
   @doc "Has the functions that came with a request found by its id."
   @spec put_functions(t(), non_neg_integer(), Callback.functions()) :: :ok
-  def put_functions(_callbacks, _id, %{metrics: none, tools: none}) when none == %{}, do: :ok
+  def put_functions(_callbacks, _id, %{metrics: none, tools: none, logger: []})
+      when none == %{},
+      do: :ok
 
   def put_functions(callbacks, id, functions) do
     :ets.insert(callbacks.functions, {id, functions})

@@ -37,12 +37,14 @@ defmodule DSPex.Connection.Caller do
       alone.
     * `:metrics` - functions by name that `call_metric` finds while the request is in flight.
     * `:tools` - those of a program that is sent along, and so is in no journal.
+    * `:logger` - the caller's metadata for `Logger`.
     * `:listener` - called in this process with each notification about the request; for `request/5`.
   """
   @type option ::
           {:entry, nil | (Journal.body() -> Journal.entry())}
           | {:metrics, %{optional(String.t()) => (map(), map(), [map()] | nil -> term())}}
           | {:tools, [DSPex.Tool.t()]}
+          | {:logger, keyword()}
           | {:listener, listener() | nil}
 
   @type result :: {:ok, term()} | {:error, Error.t()}
@@ -122,7 +124,12 @@ defmodule DSPex.Connection.Caller do
 
   defp functions(options) do
     tools = Map.new(Keyword.get(options, :tools, []), &{&1.name, &1})
-    %{metrics: Keyword.get(options, :metrics, %{}), tools: tools}
+
+    %{
+      metrics: Keyword.get(options, :metrics, %{}),
+      tools: tools,
+      logger: Keyword.get(options, :logger, [])
+    }
   end
 
   defp with_deadline(params, :infinity), do: params

@@ -7,7 +7,8 @@ defmodule DSPex.Connection.Calls do
     @moduledoc false
     # A request of a caller (`reply` is its alias) or of the connection itself (`reply` is a step of
     # the handshake or of `Told`). `entry` is for the journal, once it has succeeded. One that listens
-    # is handed the notifications about it. Of one whose programs could not be made, `failure` says why.
+    # is handed the notifications about it. `since` is when it came, `logger` its caller's metadata. Of
+    # one whose programs could not be made, `failure` says why.
     @enforce_keys [:reply, :method]
     defstruct [
       :reply,
@@ -15,6 +16,8 @@ defmodule DSPex.Connection.Calls do
       :monitor,
       :entry,
       :failure,
+      :since,
+      logger: [],
       needs: [],
       listens?: false,
       written?: false
@@ -25,6 +28,8 @@ defmodule DSPex.Connection.Calls do
             method: String.t() | atom(),
             monitor: reference() | nil,
             entry: DSPex.Journal.entry() | nil,
+            since: integer() | nil,
+            logger: keyword(),
             failure: DSPex.Error.t() | nil,
             needs: DSPex.Connection.Told.needs(),
             listens?: boolean(),

@@ -35,13 +35,16 @@ defmodule DSPex.Connection.Handshake do
   """
   @type outcome :: {:ask, question(), t()} | {:ready, t()} | {:failed | :refused, String.t()}
 
-  @spec start(atom(), pos_integer()) :: outcome()
-  def start(journal, max_frame_bytes) do
-    ask(%__MODULE__{journal: journal}, :initialize, "initialize", %{
+  @spec start(atom(), pos_integer(), String.t() | nil) :: outcome()
+  def start(journal, max_frame_bytes, log_level) do
+    hello = %{
       protocol_version: @protocol_version,
       client: %{name: "dspex-elixir", version: version()},
       max_frame_bytes: max_frame_bytes
-    })
+    }
+
+    hello = if log_level, do: Map.put(hello, :log_level, log_level), else: hello
+    ask(%__MODULE__{journal: journal}, :initialize, "initialize", hello)
   end
 
   defp version, do: :dspex |> Application.spec(:vsn) |> to_string()

@@ -24,6 +24,7 @@ defmodule DSPex.Connection.Inbox do
     * `:asked` - a request for a function of the client's.
     * `:cancel` - Python no longer waits for that function.
     * `:about` - a notification about a request of ours.
+    * `:log` - what Python logs or prints.
     * `:unhealthy` - Python wants to be replaced.
     * `:respond` - what the frame is to be answered with.
     * `:no_frames` - what is there is no frame, but text.
@@ -33,6 +34,7 @@ defmodule DSPex.Connection.Inbox do
           | {:asked, Message.id(), binary()}
           | {:cancel, integer()}
           | {:about, Message.id(), binary()}
+          | {:log, map()}
           | {:unhealthy, String.t()}
           | {:respond, binary()}
           | {:no_frames, binary()}
@@ -136,6 +138,9 @@ defmodule DSPex.Connection.Inbox do
 
       {:ok, {:notification, "cancel", %{"id" => id}}} when is_integer(id) ->
         {:cancel, id}
+
+      {:ok, {:notification, "log", params}} ->
+        {:log, params}
 
       {:ok, {:notification, "unhealthy", params}} ->
         Logger.warning("DSPex: Python (pid #{os_pid}) is unhealthy: #{text(params["reason"])}")

@@ -3,7 +3,18 @@ defmodule DSPex.Connection.Incoming do
   # What comes from Python: answers, notifications about calls, and requests for the client's own
   # functions.
 
-  alias DSPex.Connection.{Callbacks, Calls, Handshake, Inbox, Lifecycle, Outgoing, State, Told}
+  alias DSPex.Connection.{
+    Callbacks,
+    Calls,
+    Handshake,
+    Inbox,
+    Lifecycle,
+    News,
+    Outgoing,
+    State,
+    Told
+  }
+
   alias DSPex.Connection.Calls.Call
   alias DSPex.{Error, Journal, Pool}
   alias DSPex.Protocol.{Framing, Message}
@@ -29,6 +40,7 @@ defmodule DSPex.Connection.Incoming do
       {:cancel, id} -> cancelled(state, id)
       {:about, id, frame} -> hand_on(state, id, frame)
       {:respond, response} -> Outgoing.respond(state, response)
+      {:log, params} -> tap(state, &News.log(&1, params))
       {:unhealthy, reason} -> unhealthy(state, reason)
       {:no_frames, head} -> desynchronised(state, head)
       :nothing -> state

@@ -23,6 +23,7 @@ defmodule DSPex.Connection.Lifecycle do
     Failure,
     Handshake,
     Health,
+    News,
     Outbox,
     Outgoing,
     Python,
@@ -47,10 +48,9 @@ defmodule DSPex.Connection.Lifecycle do
         send_after({:start_timeout, python.port}, state.start_timeout)
         Pool.put_os_pid(state.pool, state.worker, python.os_pid)
 
-        shake_hands(
-          %{state | python: python},
-          Handshake.start(state.journal, state.max_frame_bytes)
-        )
+        state = %{state | python: python}
+        News.started(state)
+        shake_hands(state, Handshake.start(state.journal, state.max_frame_bytes, state.log_level))
 
       {:error, reason} ->
         start_failed(state, reason)
@@ -71,6 +71,7 @@ defmodule DSPex.Connection.Lifecycle do
     Enum.each(state.waiting, &GenServer.reply(&1, :ok))
     health = Health.new(state.health_options, state.python.os_pid, now())
     send_after({:look, state.python.port}, health.options.interval)
+    News.ready(state)
     told = %Told{generation: handshake.generation, configuration: handshake.configuration}
 
     %{
@@ -123,6 +124,7 @@ defmodule DSPex.Connection.Lifecycle do
 
   def ended(%{phase: :ready} = state, how) do
     Logger.warning("DSPex: Python (pid #{state.python.os_pid}) ended: #{how}; starting another")
+    News.ended(state, how)
     failures = if state.proven?, do: 0, else: 1
 
     start(%{disconnect(state, "Python ended before it answered (#{how})") | failures: failures})
@@ -166,6 +168,7 @@ defmodule DSPex.Connection.Lifecycle do
     delay = backoff_ms(state.failures + 1)
     text = "Python could not be made ready: #{why}"
     Logger.error("DSPex: #{text}; trying again in #{delay} ms")
+    News.failed(state, why, delay)
 
     Process.send_after(self(), :start, delay)
     go_down(state, Error.new(:start_failed, text, retryable: true))
@@ -178,6 +181,7 @@ defmodule DSPex.Connection.Lifecycle do
         "another configuration or the instance is restarted"
 
     Logger.error("DSPex: #{text}")
+    News.failed(state, why, nil)
     go_down(state, Error.new(:start_failed, text, retryable: false))
   end
 
@@ -277,6 +281,7 @@ defmodule DSPex.Connection.Lifecycle do
   def replace_if_drained(%{draining: why, phase: :ready, calls: %{written: 0}} = state)
       when why != nil do
     Logger.info("DSPex: Python (pid #{state.python.os_pid}) is replaced: #{why}")
+    News.ended(state, why)
     state |> disconnect("Python was replaced") |> start()
   end
 

@@ -5,9 +5,9 @@ defmodule DSPex.Connection.Outgoing do
   # Requests are written as fast as Python reads them and as long as it takes more at one time; the
   # others wait, and can be taken back. Before a request Python is told what that needs (see `Told`).
 
-  alias DSPex.Connection.{Callbacks, Calls, Failure, Outbox, Python, Request, State, Told}
+  alias DSPex.Connection.{Callbacks, Calls, Failure, News, Outbox, Python, Request, State, Told}
   alias DSPex.Connection.Calls.Call
-  alias DSPex.{Error, Pool}
+  alias DSPex.{Error, Pool, Telemetry}
   alias DSPex.Protocol.Message
 
   # What the ping that is no caller's carries: for whoever reads along.
@@ -24,6 +24,8 @@ defmodule DSPex.Connection.Outgoing do
           monitor: Process.monitor(request.caller),
           entry: request.entry,
           needs: request.needs,
+          since: Telemetry.now(),
+          logger: request.functions.logger,
           listens?: request.listens?
         }
 
@@ -32,6 +34,7 @@ defmodule DSPex.Connection.Outgoing do
         transmit(%{state | outbox: outbox, calls: calls})
 
       :full ->
+        News.full(state, request.method)
         refuse(state, request, Failure.overloaded(state.outbox.bytes, waits_for(state)))
     end
   end
@@ -176,6 +179,7 @@ defmodule DSPex.Connection.Outgoing do
       case Told.next(state.told, state.journal, call.needs) do
         nil ->
           written = %{state | outbox: outbox, calls: Calls.written(state.calls, id)}
+          News.written(written, id)
           write(state, written, Message.request(id, body.()))
 
         step ->

@@ -7,7 +7,8 @@ defmodule DSPex.Connection.Python do
   alias DSPex.Connection.Writer
   alias DSPex.Protocol.Framing
 
-  @enforce_keys [:port, :os_pid, :writer, :decoder]
+  # `began` is the moment of its start, as `DSPex.Telemetry.now/0` has it.
+  @enforce_keys [:port, :os_pid, :writer, :decoder, :began]
   defstruct @enforce_keys ++ [writing?: false, spoke?: false]
 
   @type t :: %__MODULE__{
@@ -15,6 +16,7 @@ defmodule DSPex.Connection.Python do
           os_pid: pos_integer() | nil,
           writer: pid(),
           decoder: Framing.t(),
+          began: integer(),
           writing?: boolean(),
           spoke?: boolean()
         }
@@ -35,7 +37,13 @@ defmodule DSPex.Connection.Python do
     decoder = Framing.new(max_frame_bytes)
 
     {:ok,
-     %__MODULE__{port: port, os_pid: os_pid, writer: Writer.start_link(port), decoder: decoder}}
+     %__MODULE__{
+       port: port,
+       os_pid: os_pid,
+       writer: Writer.start_link(port),
+       decoder: decoder,
+       began: DSPex.Telemetry.now()
+     }}
   rescue
     error in [ErlangError, ArgumentError, SystemLimitError] ->
       {:error,

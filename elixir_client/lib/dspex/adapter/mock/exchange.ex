@@ -54,6 +54,7 @@ defmodule DSPex.Adapter.Mock.Exchange do
            method: method,
            params: wire,
            listens?: listens?,
+           logger: Keyword.get(options, :logger, []),
            entry: entry(options[:entry]),
            metrics: Keyword.get(options, :metrics, %{}),
            tools: Map.new(Keyword.get(options, :tools, []), &{&1.name, &1})

@@ -3,7 +3,7 @@ defmodule DSPex.Adapter.Mock.Run do
   # Executions of a mock: one, many, and scored ones.
 
   alias DSPex.Adapter.Mock.{Exchange, MadeUp, Score, Server, Store}
-  alias DSPex.{Error, Signature, Tool}
+  alias DSPex.{Error, Signature, Telemetry, Tool}
 
   # What modules answer beside the outputs of the signature.
   @module_outputs %{
@@ -67,6 +67,11 @@ defmodule DSPex.Adapter.Mock.Run do
   end
 
   defp call_tool(name, args, program, request) do
+    about = %{server: request.instance, kind: :tool, name: name, program: program.id, request: 0}
+    Telemetry.callback(about, fn -> run_tool(name, args, program, request) end)
+  end
+
+  defp run_tool(name, args, program, request) do
     with {:ok, tool} <- tool(name, program, request),
          {:ok, args} <- Exchange.through_wire(args),
          {:ok, args} <- Tool.load_args(tool, args) do

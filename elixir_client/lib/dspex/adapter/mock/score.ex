@@ -3,14 +3,14 @@ defmodule DSPex.Adapter.Mock.Score do
   # What a metric says of one prediction: the application's function, `exact_match`, or a judge.
 
   alias DSPex.Adapter.Mock.Run
-  alias DSPex.{Error, Signature}
+  alias DSPex.{Error, Signature, Telemetry}
   alias DSPex.Metric.Agreement
 
   @spec of(map(), map(), map(), map(), map()) ::
           {:ok, number(), String.t() | nil} | {:error, Error.t()}
   def of(%{"callback" => name}, example, outputs, _program, request) do
     case request.metrics do
-      %{^name => metric} -> from_function(metric, example, outputs)
+      %{^name => metric} -> called(name, metric, example, outputs, request)
       %{} -> {:error, Error.new(:metric_error, "the request has no metric #{inspect(name)}")}
     end
   end
@@ -50,6 +50,18 @@ defmodule DSPex.Adapter.Mock.Score do
 
   defp only([field]), do: to_string(field.name)
   defp only(_several), do: nil
+
+  defp called(name, metric, example, outputs, request) do
+    about = %{server: request.instance, kind: :metric, name: name, program: nil, request: 0}
+
+    scored =
+      Telemetry.callback(about, fn ->
+        with {:ok, score, feedback} <- from_function(metric, example, outputs),
+             do: {:ok, {score, feedback}}
+      end)
+
+    with {:ok, {score, feedback}} <- scored, do: {:ok, score, feedback}
+  end
 
   defp from_function(metric, example, outputs) do
     case metric.(example, outputs, nil) do

@@ -5,6 +5,8 @@ defmodule DSPex.Adapter.Mock.Server do
 
   use GenServer
 
+  require Logger
+
   alias DSPex.Adapter.Mock.{Bridge, Exchange, Store}
   alias DSPex.Error
 
@@ -116,6 +118,7 @@ defmodule DSPex.Adapter.Mock.Server do
       Task.Supervisor.async_nolink(state.tasks, fn ->
         # What a scripted function calls belongs to the same owner.
         Process.put(:"$callers", List.delete([request.owner], :shared))
+        Logger.metadata(request.logger ++ [dspex_server: instance])
         Bridge.answer(instance, request)
       end)
 
