@@ -49,7 +49,7 @@ __all__ = [
 SHORT = {"orphans": 5, "pollution": 500, "silence": 2, "deafness": 4, "endurance": 1500}
 SHORT |= {"killed_runs": 2}
 FULL = {"orphans": 200, "pollution": 10_000, "silence": 30, "deafness": 30, "endurance": 100_000}
-FULL |= {"killed_runs": 100}
+FULL |= {"killed_runs": 60}
 
 GONE_BOUND_S = 10.0
 
