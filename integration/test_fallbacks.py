@@ -192,3 +192,33 @@ def test_an_answer_in_between_starts_the_count_again(pipe: Pipe) -> None:
                 pipe.refusal("execute", INPUTS)
             assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
         assert len(main.requests) == 15
+
+
+def test_answers_of_the_cache_neither_hide_that_an_lm_is_down_nor_wait_for_it(pipe: Pipe) -> None:
+    def script(request: Any) -> Answer:
+        return PARIS(request) if request.number == 0 else failure(503)
+
+    with OpenAIServer(script) as main:
+        cached = {"lms": {"cached": lm(main, cache=True)}, "default_lm": "cached"}
+        pipe.ask("configure", cached)
+        pipe.ask("execute", INPUTS)
+        for number in range(FAILURES_UNTIL_LEFT_ALONE):
+            pipe.refusal("execute", {**INPUTS, "inputs": {"question": f"{number}?"}})
+            # In between, and after the last one too: the breaker is open then.
+            assert pipe.ask("execute", INPUTS)["cached"] is True
+        assert pipe.ask("stats")["lms"]["cached"]["breaker"] == "open"
+        assert len(main.requests) == 1 + FAILURES_UNTIL_LEFT_ALONE
+
+
+def test_a_limit_in_dollars_needs_the_price_of_every_stand_in_before_any_is_asked(
+    pipe: Pipe,
+) -> None:
+    with OpenAIServer(failure(503)) as main, OpenAIServer(LONDON) as spare:
+        lms = {
+            "main": lm(main, fallbacks=["spare"]),
+            "spare": lm(spare, model="openai/gpt-none-such"),
+        }
+        pipe.ask("configure", {"lms": lms, "default_lm": "main"})
+        error = pipe.refusal("execute", {**INPUTS, "limits": {"max_cost_usd": 1}})
+        assert (error["code"], error["data"]["lm"]) == ("invalid_params", "spare")
+        assert main.requests == spare.requests == []

@@ -155,6 +155,32 @@ def test_calls_over_the_rate_wait_and_end_with_their_deadline(pipe: Pipe) -> Non
         assert len(server.requests) == 2
 
 
+def test_an_answer_of_the_cache_needs_no_place_in_the_minute(pipe: Pipe) -> None:
+    with OpenAIServer(ANSWER) as server:
+        configured(pipe, server, "lm", {"requests_per_minute": 1}, cache=True)
+        pipe.ask("execute", INPUTS)
+        other = {**INPUTS, "inputs": {"question": "When?"}}
+        waiting = pipe.request("execute", other)
+        got = answers(pipe, [pipe.request("execute", INPUTS) for _ in range(5)])
+        assert [(error, result["cached"]) for error, result in got] == [(None, True)] * 5
+        cancel(pipe, waiting)
+        assert len(server.requests) == 1
+
+
+def test_calls_that_wait_for_the_rate_of_one_lm_do_not_keep_those_of_another(pipe: Pipe) -> None:
+    with OpenAIServer(ANSWER) as server:
+        configured(pipe, server, "lm", {"requests_per_minute": 1})
+        spec = {"model": "openai/gpt-4.1-mini", "api_base": server.url, "api_key": server.api_key}
+        pipe.ask("configure", {"lms": {"free": spec}, "limits": {"max_concurrency": 2}})
+        slow = {**INPUTS, "lm": "main"}
+        pipe.ask("execute", slow)
+        waiting = [pipe.request("execute", slow) for _ in range(4)]
+        assert pipe.ask("execute", {**INPUTS, "lm": "free"})["lm"] == "free"
+        for request_id in waiting:
+            cancel(pipe, request_id)
+        assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize("scope", SCOPES)
 def test_no_more_calls_are_under_way_than_a_limit_allows(pipe: Pipe, scope: str) -> None:
     with OpenAIServer(HANG) as server:

@@ -7,20 +7,17 @@ from it is one step, however many calls are under way.
 from __future__ import annotations
 
 import time
-from collections import deque
 
 from dspex_protocol.errors import BudgetExceededError, LMError
 
+from .rooms import Entry, Room
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Self
 
-__all__ = ["Admission", "Breaker", "Limits", "Rate", "limits_of"]
-
-# What `requests_per_minute` counts in.
-_MINUTE_S = 60.0
+__all__ = ["Admission", "Breaker", "Limits", "limits_of"]
 
 # So many failures in a row are no accident: an execute with the usual three retries makes four.
 BREAKER_FAILURES = 5
@@ -31,38 +28,6 @@ BREAKER_OPEN_S = 10.0
 
 # Failures that say the LM is not there, or does not let us in; the others are answers.
 BREAKER_KINDS = frozenset({"auth", "connection", "server", "timeout"})
-
-
-class Rate:
-    """At most `count` takings in any `window_s` seconds; who comes first goes first."""
-
-    def __init__(self, count: int, window_s: float = _MINUTE_S) -> None:
-        import asyncio
-
-        self._window_s = window_s
-        self._times: deque[float] = deque(maxlen=count)
-        # A fair one: who waits for the window to move holds it, and the others queue behind.
-        self._lock = asyncio.Lock()
-
-    async def take(self) -> float:
-        """Waits for a place and takes it. What it returns gives the place back."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        async with self._lock:
-            while len(self._times) == self._times.maxlen:
-                wait_s = self._times[0] + self._window_s - loop.time()
-                if wait_s <= 0:
-                    self._times.popleft()
-                else:
-                    await asyncio.sleep(wait_s)
-            self._times.append(taken := loop.time())
-        return taken
-
-    def give_back(self, taken: float) -> None:
-        """The call was not made after all. A place that is out of the window is gone anyway."""
-        if taken in self._times:
-            self._times.remove(taken)
 
 
 class Limits:
@@ -83,19 +48,13 @@ class Limits:
         self.tokens = 0
         self.cost_usd = 0.0
         self._has_unpriced_call = False
+        self.room = Room()
         self.change(spec or {})
 
     def change(self, spec: Mapping[str, Any]) -> None:
         """Other limits from now on, on the same account: what is spent stays spent."""
         self.spec = {key: value for key, value in spec.items() if value is not None}
-        self.slots: asyncio.Semaphore | None = None
-        self.rate: Rate | None = None
-        if "max_concurrency" in self.spec:
-            import asyncio
-
-            self.slots = asyncio.Semaphore(self.spec["max_concurrency"])
-        if "requests_per_minute" in self.spec:
-            self.rate = Rate(self.spec["requests_per_minute"])
+        self.room.change(self.spec.get("max_concurrency"), self.spec.get("requests_per_minute"))
 
     @property
     def needs_price(self) -> bool:
@@ -161,36 +120,25 @@ class Admission:
     def __init__(self, scopes: Iterable[Limits], breaker: Breaker) -> None:
         self._scopes = tuple(scopes)
         self._breaker = breaker
-        self._slots: list[asyncio.Semaphore] = []
-        self._places: list[tuple[Rate, float]] = []
+        self._entry = Entry(limits.room for limits in self._scopes)
 
     async def __aenter__(self) -> Self:
         # Before the wait, so that nobody queues for what is spent; and after it.
         self._check()
+        await self._entry.wait()
         try:
-            # In one order for everybody, so that no two calls wait for each other. Rates last: a
-            # place in the minute is for a call that is made now.
-            for limits in self._scopes:
-                if limits.slots is not None:
-                    slots = limits.slots
-                    await slots.acquire()
-                    self._slots.append(slots)
-            for limits in self._scopes:
-                if limits.rate is not None:
-                    rate = limits.rate
-                    self._places.append((rate, await rate.take()))
             self._check()
             self._breaker.begin(self)
         except BaseException:
-            self._give_back_places()
-            self._release()
+            self._entry.give_back()
+            self._entry.leave()
             raise
         for limits in self._scopes:
             limits.begin()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        self._release()
+        self._entry.leave()
 
     def settle(self, tokens: int, cost_usd: float | None) -> None:
         """The call was billed."""
@@ -198,8 +146,9 @@ class Admission:
             limits.settle(tokens, cost_usd)
 
     def take_back(self) -> None:
-        """No call was made: the answer came from the cache."""
-        self._give_back_places()
+        """No call was made: the answer came from the cache, and says nothing of the LM."""
+        self._breaker.end(self, is_told=False)
+        self._entry.give_back()
         for limits in self._scopes:
             limits.take_back()
 
@@ -211,16 +160,6 @@ class Admission:
         self._breaker.check()
         for limits in self._scopes:
             limits.check()
-
-    def _give_back_places(self) -> None:
-        for rate, taken in self._places:
-            rate.give_back(taken)
-        self._places.clear()
-
-    def _release(self) -> None:
-        for slots in self._slots:
-            slots.release()
-        self._slots.clear()
 
 
 class Breaker:

@@ -13,7 +13,6 @@ from dspex_bridge.limits import (
     Admission,
     Breaker,
     Limits,
-    Rate,
     limits_of,
 )
 from dspex_protocol.errors import BudgetExceededError, LMError
@@ -52,16 +51,25 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+async def begin(*scopes: Limits) -> float:
+    """Begins a call that never ends; when it was let in."""
+    await admitted(*scopes).__aenter__()
+    return now()
+
+
 # Rates
+
+
+def a_minute(count: int) -> Limits:
+    return Limits("lm", {"requests_per_minute": count})
 
 
 def test_takings_over_the_rate_wait_for_the_window_in_the_order_they_came() -> None:
     async def scenario() -> list[tuple[int, float]]:
-        rate, taken = Rate(2), []
+        rate, taken = a_minute(2), []
 
         async def take(number: int) -> None:
-            await rate.take()
-            taken.append((number, now()))
+            taken.append((number, await begin(rate)))
 
         await asyncio.gather(*(take(number) for number in range(5)))
         return taken
@@ -73,11 +81,10 @@ def test_takings_over_the_rate_wait_for_the_window_in_the_order_they_came() -> N
 
 def test_no_window_of_a_minute_has_more_takings_than_the_rate() -> None:
     async def scenario() -> list[float]:
-        rate, times = Rate(3), []
+        rate, times = a_minute(3), []
         for pause in (0, 50, 0, 20, 0, 0, 0, 90, 0, 0, 0, 0):
             await asyncio.sleep(pause)
-            await rate.take()
-            times.append(now())
+            times.append(await begin(rate))
         return times
 
     times = run(scenario())
@@ -85,16 +92,102 @@ def test_no_window_of_a_minute_has_more_takings_than_the_rate() -> None:
 
 
 def test_a_waiter_that_is_cancelled_leaves_its_place_to_the_next() -> None:
-    async def scenario() -> list[float]:
-        rate = Rate(1)
-        await rate.take()
-        waiters = [asyncio.create_task(rate.take()) for _ in range(3)]
+    async def scenario() -> float:
+        rate = a_minute(1)
+        await begin(rate)
+        waiters = [asyncio.create_task(begin(rate)) for _ in range(3)]
         await settled()
         waiters[0].cancel()
         waiters[1].cancel()
-        return [await waiters[2], now()]
+        return await waiters[2]
 
-    assert run(scenario()) == pytest.approx([60, 60], abs=0.01)
+    assert run(scenario()) == pytest.approx(60, abs=0.01)
+
+
+def test_a_waiter_that_is_cancelled_as_it_is_let_in_takes_nothing() -> None:
+    async def scenario() -> float:
+        lm = Limits("lm", {"max_concurrency": 1, "requests_per_minute": 2})
+        first = admitted(lm)
+        await first.__aenter__()
+        waiting = asyncio.create_task(begin(lm))
+        await settled()
+        await first.__aexit__()  # lets it in
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return await begin(lm)
+
+    assert run(scenario()) == 0
+
+
+def test_a_place_that_is_given_back_is_the_next_ones_at_once() -> None:
+    async def scenario() -> float:
+        rate = a_minute(1)
+        first = admitted(rate)
+        await first.__aenter__()
+        waiting = asyncio.create_task(begin(rate))
+        await settled()
+        first.take_back()
+        return await waiting
+
+    assert run(scenario()) == 0
+
+
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 2}, {}])
+def test_a_rate_that_is_raised_or_lifted_lets_in_who_waits(limits: dict[str, int]) -> None:
+    async def scenario() -> float:
+        rate = a_minute(1)
+        await begin(rate)
+        waiting = asyncio.create_task(begin(rate))
+        await asyncio.sleep(5)
+        rate.change(limits)
+        return await waiting
+
+    assert run(scenario()) == pytest.approx(5, abs=0.01)
+
+
+def test_a_rate_that_is_lowered_counts_what_was_begun() -> None:
+    async def scenario() -> float:
+        rate = a_minute(3)
+        for _ in range(3):
+            await begin(rate)
+            await asyncio.sleep(10)
+        rate.change({"requests_per_minute": 1})
+        return await begin(rate)
+
+    assert run(scenario()) == pytest.approx(80, abs=0.01)
+
+
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 1}, {"max_concurrency": 1}])
+def test_calls_that_wait_for_one_lm_keep_nothing_from_those_of_another(
+    limits: dict[str, int],
+) -> None:
+    async def scenario() -> float:
+        narrow, bridge = Limits("lm", limits), Limits("bridge", {"max_concurrency": 3})
+        await begin(narrow, bridge)
+        waiting = [asyncio.create_task(begin(narrow, bridge)) for _ in range(5)]
+        await asyncio.sleep(1)
+        at = await begin(Limits("lm"), bridge)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return at
+
+    assert run(scenario()) == pytest.approx(1, abs=0.01)
+
+
+def test_places_that_are_raised_let_in_who_waits_and_count_who_is_there() -> None:
+    async def scenario() -> list[bool]:
+        lm = Limits("lm", {"max_concurrency": 1})
+        await begin(lm)
+        waiting = [asyncio.create_task(begin(lm)) for _ in range(3)]
+        await settled()
+        lm.change({"max_concurrency": 3})
+        await settled()
+        done = [task.done() for task in waiting]
+        waiting[2].cancel()
+        return done
+
+    assert run(scenario()) == [True, True, False]
 
 
 # Budgets
@@ -221,7 +314,6 @@ def test_what_a_refused_call_had_taken_is_given_back() -> None:
             waiting = asyncio.create_task(call())
             await settled()
             spent.change({"max_calls": 0})
-            # The old places are those that it waits for.
         with pytest.raises(BudgetExceededError):
             await waiting
         spent.change({})
@@ -236,7 +328,6 @@ def test_an_answer_from_the_cache_gives_back_all_that_was_taken() -> None:
         lm = Limits("lm", {"max_calls": 2, "requests_per_minute": 1})
         for _ in range(5):
             async with admitted(lm) as admission:
-                admission.end()
                 admission.take_back()
         return now(), lm.calls
 
@@ -344,3 +435,21 @@ def test_a_probe_that_was_given_up_leaves_its_place_to_another() -> None:
         breaker.check()
     breaker.end(probe, is_told=False)
     breaker.check()
+
+
+def test_an_answer_from_the_cache_says_nothing_of_an_lm() -> None:
+    async def scenario() -> None:
+        clock, lm = Clock(), Limits("lm")
+        breaker = Breaker("main", clock)
+        failed(breaker, "server", BREAKER_FAILURES - 1)
+        async with admitted(lm, breaker=breaker) as admission:
+            admission.take_back()
+        failed(breaker)
+        assert breaker.state == "open"
+        clock.now += BREAKER_OPEN_S
+        async with admitted(lm, breaker=breaker) as probe:
+            probe.take_back()
+        assert breaker.state == "half_open"
+        breaker.check()  # the next one may be the probe
+
+    run(scenario())

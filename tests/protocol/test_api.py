@@ -60,6 +60,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.outflow",
         "dspex_bridge.params",
         "dspex_bridge.redaction",
+        "dspex_bridge.rooms",
         "dspex_bridge.runner",
         "dspex_bridge.shapes",
         "dspex_bridge.state_dir",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -116,6 +117,8 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         BudgetExceededError, LMError of a breaker, InvalidParamsError for a price that is needed
         and not known."""
         *line, last = self.line()
+        for lm in (*line, last):  # before any of them has cost something
+            lm.require_price(lm._scopes())
         tried: list[dict[str, Any]] = []
         for lm in line:
             try:
@@ -150,9 +153,13 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(self, *args: Any, **kwargs: Any) -> Any:
-        meter: Meter | None = dspy.settings.get(METER_SETTING)
-        scopes = (*(() if meter is None else meter.limits), *self.limits)
-        self.require_price(scopes)
+        scopes = self._scopes()
+        if kwargs.get("cache", self.cache):
+            record, answer = await self._cached(scopes, *args, **kwargs)
+            if record is not None:
+                self._count(record, is_error=record.is_filtered)
+                self._refuse_filtered(record)
+                return answer
         async with Admission(scopes, self.breaker) as admission:
             record = CallRecord(self.name)
             try:
@@ -161,20 +168,38 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
                     lm_call(self.model, record),
                 ):
                     answer = await self._asked(record, *args, **kwargs)
-                if record.is_filtered:
-                    raise LMInvalidRequestError(
-                        "the answer was cut off by the provider's content filter",
-                        model=self.model,
-                        provider_code="content_filter",
-                    )
+                self._refuse_filtered(record)
             except BaseException as error:
                 failure = failure_of(error)
                 admission.end(failure=failure, is_told=failure is not None)
                 self._settle(admission, record, is_error=True)
                 raise
-            admission.end()
+            # An answer that came into the cache as this call waited says nothing of the LM.
+            if record.is_billed:
+                admission.end()
             self._settle(admission, record, is_error=False)
             return answer
+
+    async def _cached(
+        self, scopes: Sequence[Limits], *args: Any, **kwargs: Any
+    ) -> tuple[CallRecord | None, Any]:
+        """What the cache has, before anything is waited for: it needs no turn and no LM that is
+        there, only a budget that is not spent."""
+        for limits in scopes:
+            limits.check()
+        record = CallRecord(self.name)
+        messages = kwargs.pop("messages", None)
+        prompt = args[0] if args else kwargs.pop("prompt", None)
+        prepare = partial(execution.prepare, asynchronous=True)
+        call = await asyncio.to_thread(prepare, self, prompt, messages, kwargs)
+        found = await asyncio.to_thread(execution._cached, self, call, True)
+        if found is None:
+            return None, None
+        with (
+            dspy.context(usage_tracker=record, disable_history=False),
+            lm_call(self.model, record),
+        ):
+            return record, execution.finalize(self, call, found)
 
     async def _asked(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
         """The answer by this LM's engine or, where that could not ask, as DSPy would get it."""
@@ -205,6 +230,19 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
                 data={"param": "limits.max_cost_usd", "scope": needing[0].scope, "lm": self.name},
             )
 
+    def _scopes(self) -> tuple[Limits, ...]:
+        """The limits that a call is under, the narrowest first."""
+        meter: Meter | None = dspy.settings.get(METER_SETTING)
+        return (*(() if meter is None else meter.limits), *self.limits)
+
+    def _refuse_filtered(self, record: CallRecord) -> None:
+        if record.is_filtered:
+            raise LMInvalidRequestError(
+                "the answer was cut off by the provider's content filter",
+                model=self.model,
+                provider_code="content_filter",
+            )
+
     def _settle(self, admission: Admission, record: CallRecord, *, is_error: bool) -> None:
         if record.is_billed:
             if self.price is not None:
@@ -212,6 +250,9 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
             admission.settle(record.total_tokens, record.cost_usd)
         elif not is_error:
             admission.take_back()
+        self._count(record, is_error=is_error)
+
+    def _count(self, record: CallRecord, *, is_error: bool) -> None:
         self.total.add(record, is_error=is_error)
         meter = dspy.settings.get(METER_SETTING)
         if meter is not None:
