@@ -264,7 +264,7 @@ defmodule DSPex.ConnectionTest do
 
       caller =
         spawn_link(fn ->
-          send(test, {:answer, DSPex.execute(name, "qa", %{}, timeout: 20)})
+          send(test, {:answer, DSPex.execute(name, "qa", %{}, timeout: 200)})
 
           receive do
             :report -> send(test, {:mailbox, Process.info(self(), :messages)})
@@ -278,7 +278,9 @@ defmodule DSPex.ConnectionTest do
       Peer.respond(peer, id, %{outputs: %{late: true}})
 
       Peer.eventually(fn ->
-        Process.info(connection, :message_queue_len) == {:message_queue_len, 1}
+        # A slow machine may bring the farewell, or a timer, meanwhile.
+        {:message_queue_len, length} = Process.info(connection, :message_queue_len)
+        length >= 1
       end)
 
       assert_receive {:answer, {:error, %Error{code: :timeout}}}, @patience_ms
