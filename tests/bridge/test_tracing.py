@@ -57,7 +57,7 @@ class Traced:
 
 class _NoClient:
     request_id = 7
-    call_tool = call_metric = None
+    call_tool = call_metric = run_job = None
 
 
 @pytest.fixture(autouse=True)
