@@ -50,12 +50,17 @@ class Watched:
         self.dispatcher = self
         self.log = self
         self.connection = self
+        self.runner = self
+        self.lag_s = 0.0
+        self.memory_bytes = memory_bytes
         self.stuck = stuck
         self.sent: list[str] = []
 
     def send_notification(self, _method: str, params: dict[str, Any]) -> bool:
         self.sent.append(params["reason"])
         return True
+
+    def submit(self, _work: object) -> None: ...
 
     def warning(self, _message: str) -> None: ...
 

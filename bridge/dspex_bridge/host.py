@@ -10,7 +10,7 @@ from dspex_protocol.errors import InternalError
 from dspex_protocol.framing import DEFAULT_MAX_FRAME_BYTES
 
 from .callbacks import Callbacks
-from .health import DEFAULT_MAX_STUCK
+from .health import DEFAULT_MAX_STUCK, memory_bytes, tree_bytes
 from .logs import Log
 from .outflow import Outflow
 from .redaction import Redactor
@@ -121,6 +121,11 @@ class Host:
 
             self._jobs = Jobs()
         return self._jobs
+
+    def memory_bytes(self) -> int:
+        """The memory of this process and of its jobs. For any thread."""
+        root = None if self._jobs is None else self._jobs.root_pid
+        return memory_bytes() + (0 if root is None else tree_bytes(root))
 
     def require_engine(self) -> Engine:
         if self.engine is None:

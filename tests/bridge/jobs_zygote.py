@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,32 @@ def environment(_request: Request, _link: Link) -> dict[str, str]:
     return dict(os.environ)
 
 
+def ask_tool(request: Request, link: Link) -> Any:
+    return link.request("call_tool", {"value": request.params["value"]}).result()
+
+
+def ask_tools(request: Request, link: Link) -> Any:
+    """Several at once, as an optimizer's threads do."""
+    asked = [link.request("call_tool", {"value": value}) for value in request.params["values"]]
+    return [one.result() for one in asked]
+
+
+def hold_memory(request: Request, link: Link) -> None:
+    """Here, and as much in a process of this one's, until the question is answered."""
+    size = request.params["bytes"]
+    code = f"held = bytearray(b'x') * {size}; print(flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        held = bytearray(b"x") * size
+        link.request("question", {"value": len(held)}).result()
+
+
 KINDS.update(
+    ask_tool=ask_tool,
+    ask_tools=ask_tools,
+    hold_memory=hold_memory,
     echo=echo,
     spin=spin,
     hold_interpreter=hold_interpreter,

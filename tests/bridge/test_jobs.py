@@ -7,14 +7,16 @@ import functools
 import os
 import select
 import signal
+import socket
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import pytest
+from dspex_bridge.health import tree_bytes
 from dspex_bridge.jobs.pool import Jobs
-from dspex_protocol.errors import InternalError, LMError
+from dspex_protocol.errors import InternalError, LMError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -59,12 +61,17 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller(max_workers: int = 4) -> AsyncIterator[Caller]:
-    jobs = Jobs(max_workers, ZYGOTE)
+async def caller(max_at_work: int = 4, **more: Any) -> AsyncIterator[Caller]:
+    jobs = Jobs(max_at_work, ZYGOTE, **more)
     try:
         yield Caller(jobs)
     finally:
         await jobs.close()
+
+
+def fill(control: socket.socket) -> None:
+    while True:
+        control.send(b"kill 0")  # which is no worker of any zygote's
 
 
 def has_ended(pidfd: int) -> bool:
@@ -200,7 +207,7 @@ async def test_what_a_job_prints_and_logs_is_told() -> None:
 
 @asynchronous
 async def test_a_job_beyond_the_limit_waits_and_one_that_waits_can_be_cancelled() -> None:
-    async with caller(max_workers=1) as here:
+    async with caller(max_at_work=1) as here:
         running = asyncio.create_task(here.run("spin"))
         await here.pid()
         waiting = asyncio.create_task(here.run("echo", value=1))
@@ -211,3 +218,105 @@ async def test_a_job_beyond_the_limit_waits_and_one_that_waits_can_be_cancelled(
         assert await waiting == 1
         outcomes = await asyncio.gather(given_up, running, return_exceptions=True)
         assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+
+
+@asynchronous
+async def test_jobs_that_wait_for_the_client_leave_their_places_to_the_jobs_it_asks_for() -> None:
+    async with caller(max_at_work=2) as here:
+        asked = 0
+        all_asked = asyncio.Event()
+
+        async def tool(params: dict[str, Any]) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                all_asked.set()
+            await all_asked.wait()
+            return await here.run("echo", value=params["value"])
+
+        outer = [here.run("ask_tool", {"call_tool": tool}, value=i) for i in range(2)]
+        assert await asyncio.gather(*outer) == [0, 1]
+
+
+@asynchronous
+async def test_a_job_that_asks_for_several_things_at_once_has_one_place() -> None:
+    async with caller(max_at_work=1) as here:
+
+        async def tool(params: dict[str, Any]) -> Any:
+            return await here.run("echo", value=params["value"])
+
+        values = list(range(5))
+        asking = {"call_tool": tool}
+        several = [here.run("ask_tools", asking, values=values) for _ in range(2)]
+        assert await asyncio.gather(*several) == [values, values]
+        # No more, no fewer: one works, the next one waits.
+        running = asyncio.create_task(here.run("spin"))
+        await here.pid()
+        waiting = asyncio.create_task(here.run("echo", value=1))
+        await asyncio.sleep(0)
+        assert here.jobs._places._at_work == 1
+        running.cancel()
+        assert await waiting == 1
+    assert here.jobs._places._at_work == here.jobs._places._processes == 0
+
+
+@asynchronous
+async def test_where_all_jobs_wait_for_the_client_another_one_is_told_at_last() -> None:
+    async with caller(max_processes=2, stall_s=0.2) as here:
+        refused: list[OverloadedError] = []
+
+        async def tool(params: dict[str, Any]) -> Any:
+            try:
+                return await here.run("ask_tool", {"call_tool": tool}, value=params["value"] + 1)
+            except OverloadedError as error:
+                refused.append(error)
+                return params["value"]
+
+        # Each asks for the next, without end.
+        assert await here.run("ask_tool", {"call_tool": tool}, value=1) == 2
+        assert refused[0].data == {"max_jobs": 2}
+        assert refused[0].retryable
+        assert await here.run("echo", value="after") == "after"
+
+
+@asynchronous
+async def test_a_zygote_that_does_not_read_hides_no_result_of_a_job() -> None:
+    async with caller() as here:
+        assert await here.run("echo", value=1) == 1
+        zygote = here.jobs._zygote
+        assert zygote is not None
+
+        async def answer(params: dict[str, Any]) -> Any:
+            os.kill(zygote.pid, signal.SIGSTOP)
+            with pytest.raises(BlockingIOError):
+                fill(zygote._control)
+            return params["value"]
+
+        try:
+            assert await here.run("ask", {"question": answer}, value="done") == "done"
+            waiting = asyncio.create_task(here.run("echo", value="next"))
+            await asyncio.sleep(0)
+        finally:
+            os.kill(zygote.pid, signal.SIGCONT)
+        assert await waiting == "next"
+
+
+@asynchronous
+async def test_the_memory_of_jobs_is_that_of_their_processes_and_of_those_they_start() -> None:
+    size = 64 * 2**20
+    found: list[int] = []
+
+    async with caller() as here:
+        await here.run("echo", value=1)
+        root = here.jobs.root_pid
+        assert root is not None
+        before = tree_bytes(root)
+
+        async def answer(_params: dict[str, Any]) -> None:
+            found.append(tree_bytes(root) - before)
+
+        await here.run("hold_memory", {"question": answer}, bytes=size)
+    # Pages shared by forks count once, in parts.
+    assert 2 * size < found[0] < 4 * size
+    assert before > 0
+    assert tree_bytes(root) == 0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ import dspy
 import pytest
 from dspex_bridge.engine.modules import build_module, deno
 from dspex_bridge.engine.modules.interpreter import Interpreter
+from dspex_bridge.engine.remote import RemoteLM
 from dspex_bridge.engine.tools import TOOL_SETTING
 from dspex_bridge.programs.creation import program_spec
 from dspex_protocol.errors import (
     InvalidParamsError,
+    LMError,
     RequestTimeoutError,
     SignatureError,
     ToolError,
     UnavailableError,
 )
+from dspy._vendor.lm15.serde import response_to_dict
 
 from integration.deno_stand_in import stand_in
 from integration.lifetime import seconds_until_gone
@@ -448,3 +452,57 @@ def test_names_that_the_module_has_itself_are_refused(module: str, signature: st
 def test_names_that_the_code_has_already_are_no_tools(name: str) -> None:
     with pytest.raises(InvalidParamsError, match="cannot be the name of a tool"):
         build("rlm", tools=[{**TOOL, "name": name}])
+
+
+# LMs of another process
+
+
+class RefusingLM:
+    """The bridge's side: too long is what has more than so many code outputs in it."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+
+    def ask(self, _method: str, params: dict[str, Any]) -> Future[Any]:
+        text = str(params["request"])
+        self.requests.append(text)
+        answer: Future[Any] = Future()
+        if text.count("it has been seen") > 3:
+            too_long = {"kind": "context_window", "model": "openai/x"}
+            answer.set_exception(LMError("too long", data=too_long))
+            return answer
+        fields = {
+            "generated_code": "```python\nprint('it has ' + 'been seen')\n```",
+            "finished": "False",
+            "reasoning": "so it is",
+            "answer": "yes",
+        }
+        said = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in fields.items())
+        response = dspy.lm15.Response(
+            id=None,
+            model="openai/x",
+            message=dspy.lm15.Message.assistant(said),
+            finish_reason="stop",
+            usage=dspy.lm15.Usage(),
+        )
+        answer.set_result({"response": response_to_dict(response)})
+        return answer
+
+
+@pytest.mark.usefixtures("with_deno")
+def test_in_a_job_an_agent_goes_on_with_less_where_its_history_is_too_long() -> None:
+    lm = RefusingLM()
+    told = {
+        "name": "main",
+        "model": "openai/x",
+        "kwargs": {},
+        "supports_function_calling": False,
+        "supports_reasoning": False,
+        "supports_response_schema": False,
+        "supported_params": [],
+    }
+    program = build("code_act", options={"max_iters": 4})
+    with dspy.context(lm=RemoteLM(told, lm.ask), adapter=dspy.ChatAdapter(), trace=[]):
+        assert program(question="?").answer == "yes"
+    seen = [text.count("it has been seen") for text in lm.requests]
+    assert seen == [0, 1, 2, 3, 4, 2]

@@ -76,8 +76,18 @@ class RemoteLMError(dspy.LMError):  # type: ignore[misc]  # dspy ships no types
     """The bridge's answer to an LM call that failed, in a form that DSPy lets through."""
 
     def __init__(self, wire_error: DSPexError) -> None:
-        super().__init__(wire_error.message)
+        # Past whatever class of DSPy's a subclass of this one is as well.
+        dspy.LMError.__init__(self, wire_error.message)
         self.wire_error = wire_error
+
+
+class _RemoteContextWindowError(RemoteLMError, dspy.ContextWindowExceededError):  # type: ignore[misc]
+    """Agents know this one by its class, and go on with less."""
+
+
+def _remote(error: DSPexError) -> RemoteLMError:
+    is_window = error.code == "lm_error" and error.data.get("kind") == "context_window"
+    return (_RemoteContextWindowError if is_window else RemoteLMError)(error)
 
 
 class RemoteLM(dspy.LM):  # type: ignore[misc]
@@ -148,7 +158,7 @@ class _Engine:
         try:
             return response_from_dict(self.asked(request).result()["response"])
         except DSPexError as error:
-            raise RemoteLMError(error) from error
+            raise _remote(error) from error
 
 
 class _AsyncEngine:
@@ -163,7 +173,7 @@ class _AsyncEngine:
             answer = await asyncio.wrap_future(self._engine.asked(request))
             return response_from_dict(answer["response"])
         except DSPexError as error:
-            raise RemoteLMError(error) from error
+            raise _remote(error) from error
 
 
 class RemoteEmbedder:

@@ -14,6 +14,7 @@ from dspex_protocol.errors import ConnectionLostError, InternalError
 from dspex_protocol.framing import LARGEST_MAX_FRAME_BYTES
 
 from .environment import worker_environment
+from .places import Places
 from .zygote import MAX_PACKET_BYTES
 
 if TYPE_CHECKING:
@@ -27,8 +28,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Jobs"]
 
-# Each is a process of 10 MB and more that wants a processor.
-MAX_WORKERS = 8
+# As many want a processor at once.
+MAX_AT_WORK = 8
+
+# Each is a process of 10 MB and more, and may have a Deno of 100 MB.
+MAX_PROCESSES = 64
+
+# A tool may ask a person; 64 at once that have all waited this long are waiting for each other, or
+# as good as that.
+STALL_S = 30.0
+
+# What the client's own code answers, which may ask for another job, or a program that is run in
+# one. The other requests are answered by the bridge alone.
+_ANSWERED_OUTSIDE = frozenset({"call_tool", "call_metric", "metric"})
 
 _ZYGOTE = (sys.executable, "-P", "-m", "dspex_bridge.jobs.zygote")
 
@@ -39,8 +51,14 @@ _START_TIMEOUT_S = 60.0
 class Jobs:
     """Used on the event loop's thread only. The zygote is started with the first job."""
 
-    def __init__(self, max_workers: int = MAX_WORKERS, zygote: tuple[str, ...] = _ZYGOTE) -> None:
-        self._places = asyncio.Semaphore(max_workers)
+    def __init__(
+        self,
+        max_at_work: int = MAX_AT_WORK,
+        zygote: tuple[str, ...] = _ZYGOTE,
+        max_processes: int = MAX_PROCESSES,
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._places = Places(max_at_work, max_processes, stall_s)
         self._command = zygote
         self._starting = asyncio.Lock()
         self._zygote: _Zygote | None = None
@@ -55,18 +73,28 @@ class Jobs:
         started: Callable[[Stop], None] | None = None,
         nice: int = 0,
     ) -> Any:
-        """The result of one job. Raises the error that it ended with.
+        """The result of one job. Raises the error that it ended with, and OverloadedError.
 
         `handlers` answer the worker's requests, `listener` hears its notifications; they run in
         the caller's context. `started` is called with a function that asks the job to end with what
         it has. A caller that is cancelled kills the worker, whatever it does.
         """
-        async with self._places:
+        async with self._places.process() as place:
             worker = await (await self._ready_zygote()).fork(nice)
+            answering = {
+                method: place.left_meanwhile(handler) if method in _ANSWERED_OUTSIDE else handler
+                for method, handler in handlers.items()
+            }
             try:
-                return await worker.run(kind, params, handlers, listener, started)
+                return await worker.run(kind, params, answering, listener, started)
             finally:
                 worker.kill()
+
+    @property
+    def root_pid(self) -> int | None:
+        """The process under which all jobs are; None before the first one. For any thread."""
+        zygote = self._zygote
+        return None if zygote is None or zygote.is_gone else zygote.pid
 
     async def close(self) -> None:
         """Ends every job, and the zygote."""
@@ -85,12 +113,15 @@ class _Zygote:
 
     def __init__(self, control: socket.socket, process: asyncio.subprocess.Process) -> None:
         self.is_gone = False
+        self.pid = process.pid
         self._control = control
         self._process = process
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.create_future()
         self._forking: deque[asyncio.Future[_Worker]] = deque()
         self._workers: dict[int, _Worker] = {}
+        # Packets that the socket had no room for, with the socket that goes along.
+        self._unsent: deque[tuple[bytes, socket.socket | None]] = deque()
         self._loop.add_reader(control, self._receive)
 
     @classmethod
@@ -118,13 +149,8 @@ class _Zygote:
     async def fork(self, nice: int) -> _Worker:
         ours, theirs = socket.socketpair()
         forked: asyncio.Future[_Worker] = self._loop.create_future()
-        with theirs:
-            try:
-                socket.send_fds(self._control, [f"fork {nice}".encode()], [theirs.fileno()])
-            except OSError as error:
-                ours.close()
-                raise InternalError(f"no job process can be started: {error}") from error
         self._forking.append(forked)
+        self._send(f"fork {nice}".encode(), theirs)
         try:
             # A worker that nobody waits for any more is killed as soon as it is there.
             worker = await asyncio.shield(forked)
@@ -140,7 +166,31 @@ class _Zygote:
 
     def kill(self, pid: int) -> None:
         if pid in self._workers and not self.is_gone:
-            self._control.send(f"kill {pid}".encode())
+            self._send(f"kill {pid}".encode())
+
+    def _send(self, packet: bytes, along: socket.socket | None = None) -> None:
+        """In order, now or as soon as the zygote has read others: it never fails. `along` is
+        closed when it is sent."""
+        self._unsent.append((packet, along))
+        if len(self._unsent) == 1:
+            self._send_rest()
+
+    def _send_rest(self) -> None:
+        while self._unsent:
+            packet, along = self._unsent[0]
+            try:
+                fds = [] if along is None else [along.fileno()]
+                socket.send_fds(self._control, [packet], fds)
+            except BlockingIOError:
+                self._loop.add_writer(self._control, self._send_rest)
+                return
+            except OSError:
+                self._end()
+                return
+            self._unsent.popleft()
+            if along is not None:
+                along.close()
+        self._loop.remove_writer(self._control)
 
     async def close(self) -> None:
         self._end()
@@ -173,7 +223,12 @@ class _Zygote:
             return
         self.is_gone = True
         self._loop.remove_reader(self._control)
+        self._loop.remove_writer(self._control)
         self._control.close()
+        for _, along in self._unsent:
+            if along is not None:
+                along.close()
+        self._unsent.clear()
         error = "the process that starts jobs ended: what it wrote to stderr says why"
         if not self._started.done():
             self._started.set_exception(InternalError(error))

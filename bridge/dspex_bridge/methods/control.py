@@ -10,7 +10,6 @@ from dspex_protocol.errors import RequestTimeoutError, UnsupportedVersionError
 from dspex_protocol.framing import SMALLEST_MAX_FRAME_BYTES
 
 from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
-from dspex_bridge.health import memory_bytes
 from dspex_bridge.logs import LEVELS
 from dspex_bridge.params import anything, integer, mapping, one_of, record
 from dspex_bridge.shapes import ADAPTER, EMBEDDERS, LIMITS, LMS, NAME
@@ -103,7 +102,7 @@ def _stats(host: Host, _call: Call) -> dict[str, Any]:
         "queued": host.dispatcher.queued,
         "programs": 0 if host.programs is None else len(host.programs),
         "lms": {} if host.engine is None else host.engine.lm_stats(),
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": host.memory_bytes(),
         "stuck": host.dispatcher.stuck,
     }
 
