@@ -14,7 +14,20 @@ defmodule DSPex.MixProject do
       elixirc_paths: elixirc_paths(Mix.env()),
       start_permanent: false,
       deps: [],
+      aliases: aliases(),
+      preferred_cli_env: Enum.map(aliases(), fn {name, _task} -> {name, :test} end),
+      releases: [dspex: [include_executables_for: [:unix]]],
       docs: [main: "readme", extras: ["README.md"]]
+    ]
+  end
+
+  # By what they need: nothing; a Python 3; the bridge with DSPy.
+  defp aliases do
+    [
+      "test.fast": "test --exclude protocol --exclude integration",
+      "test.protocol": "test --only protocol",
+      "test.integration": "test --only integration",
+      "test.all": "test"
     ]
   end
 

@@ -136,6 +136,13 @@ defmodule DSPex do
 
   #{Options.docs(@start_schema)}
 
+  ## The journal
+
+  With `journal: {:file, path}` programs, optimized ones included, and configurations that were made
+  are in a file, and there after a restart of the node. No key is in it: an LM that was configured with
+  a key, an address or `extra:` has to be given again, and so have tools, which are functions. A file
+  that is damaged is an error at the start, which says where; it is left as it is.
+
   ## LMs
 
   An LM is the name of a model, or a keyword list (or map) of:

@@ -1,6 +1,8 @@
 defmodule DSPexTest do
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   alias DSPex.{Error, Prediction, Program}
   alias DSPex.Test.Peer
 

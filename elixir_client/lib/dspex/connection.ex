@@ -148,7 +148,9 @@ defmodule DSPex.Connection do
   def handle_info({:unusable, port, why}, %{python: %{port: port}} = state),
     do: noreply(Lifecycle.kill(state, why))
 
-  def handle_info(:start, %{phase: :down} = state), do: noreply(Lifecycle.start(state))
+  def handle_info(:start, %{phase: phase, python: nil, diagnosis: nil} = state)
+      when phase in [:down, :starting],
+      do: noreply(Lifecycle.start(state))
 
   def handle_info({:start_timeout, port}, %{python: %{port: port}, phase: :starting} = state),
     do: noreply(Lifecycle.start_timeout(state))

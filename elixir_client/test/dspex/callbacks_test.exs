@@ -2,6 +2,8 @@ defmodule DSPex.CallbacksTest do
   # The application's own functions, called by a bridge that the test plays.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   import DSPex.Test.Scripted
   import ExUnit.CaptureLog
 

@@ -1,6 +1,8 @@
 defmodule DSPex.ConnectionTest do
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   import ExUnit.CaptureLog
 
   alias DSPex.{Error, Secret}

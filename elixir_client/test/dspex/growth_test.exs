@@ -2,6 +2,8 @@ defmodule DSPex.GrowthTest do
   # What a frame within the limit may take of the system's memory, for as long as it is read.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   alias DSPex.Protocol.Apart
 
   # Of the frame's size; what SPEC.md and the README say.

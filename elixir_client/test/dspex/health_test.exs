@@ -2,6 +2,8 @@ defmodule DSPex.HealthTest do
   # A worker that is busy is left alone, one that is stuck is not.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   import ExUnit.CaptureLog
 
   alias DSPex.Connection.{Health, Proc}
@@ -185,9 +187,9 @@ defmodule DSPex.HealthTest do
       {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
       Peer.eventually(fn -> match?({:ok, [%{status: :ready}]}, DSPex.workers(name)) end)
       Peer.kill(peer)
-      Peer.eventually(fn -> match?({:ok, [%{status: :down}]}, DSPex.workers(name)) end)
     end
 
+    Peer.eventually(fn -> match?({:ok, [%{status: :down}]}, DSPex.workers(name)) end)
     assert {:error, %Error{code: :start_failed, retryable: true} = error} = DSPex.ping(name)
     assert error.message =~ "it ended before it answered anything: killed by signal 9"
     assert DSPex.Test.Scripted.state(name).failures >= 3

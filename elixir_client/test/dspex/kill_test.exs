@@ -2,6 +2,8 @@ defmodule DSPex.KillTest do
   # How a Python is ended that does not listen. Not async: PATH is everybody's.
   use ExUnit.Case, async: false
 
+  @moduletag :protocol
+
   import ExUnit.CaptureLog
 
   alias DSPex.Test.Peer

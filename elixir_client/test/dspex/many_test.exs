@@ -2,6 +2,8 @@ defmodule DSPex.ManyTest do
   # batch, evaluate, optimize, one-shot calls and cancels, against a bridge that the test plays.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   import DSPex.Test.Scripted
 
   alias DSPex.{Batch, Error, Evaluation, Metric, Optimization, Progress, Signature, Tool}

@@ -2,6 +2,8 @@ defmodule DSPex.PoolTest do
   # Several workers, each of which is the test itself.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   import ExUnit.CaptureLog
 
   alias DSPex.Error

@@ -1,6 +1,8 @@
 defmodule DSPex.ProgramTest do
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   import DSPex.Test.Scripted
 
   alias DSPex.{Error, Prediction, Program, Signature}

@@ -3,6 +3,8 @@ defmodule DSPex.PublicVectorsTest do
   # repository: `integration/public_vectors.py` has their version and checksum, and fetches them.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   alias DSPex.Binary
   alias DSPex.Protocol.Codec
   alias DSPex.Test.{JSON, Peer}

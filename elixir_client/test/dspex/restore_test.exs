@@ -2,6 +2,8 @@ defmodule DSPex.RestoreTest do
   # What the next Python is told, and when there is no next one.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   import ExUnit.CaptureLog
 
   alias DSPex.{Error, Secret}

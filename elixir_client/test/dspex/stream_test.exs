@@ -2,6 +2,8 @@ defmodule DSPex.StreamTest do
   # Chunks and other notifications of a bridge that the test plays.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   import DSPex.Test.Scripted
   import ExUnit.CaptureLog
 

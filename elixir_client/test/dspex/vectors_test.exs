@@ -2,6 +2,8 @@ defmodule DSPex.VectorsTest do
   # The vectors that every implementation of the protocol has to pass.
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   alias DSPex.{Binary, Error, Signature, Tensor}
   alias DSPex.Protocol.{Codec, Message}
   alias DSPex.Signature.TypeConverter

@@ -37,6 +37,10 @@ defmodule DSPex.Connection.Lifecycle do
   @first_backoff_ms 100
   @max_backoff_ms 10_000
 
+  # So often a Python may end as soon as it is ready before calls are refused rather than kept
+  # waiting: it may have been killed, and once more.
+  @early_ends 3
+
   # --- starting ---
 
   @spec start(State.t()) :: State.t()
@@ -119,8 +123,18 @@ defmodule DSPex.Connection.Lifecycle do
     do: start_failed(state, "it ended before it was ready: #{how}")
 
   # One that dies as soon as it is ready would be started for ever.
-  def ended(%{phase: :ready, proven?: false, failures: failures} = state, how) when failures > 0,
-    do: start_failed(state, "it ended before it answered anything: #{how}")
+  def ended(%{phase: :ready, proven?: false, failures: failures} = state, how)
+      when failures >= @early_ends,
+      do: start_failed(state, "it ended before it answered anything: #{how}")
+
+  def ended(%{phase: :ready, proven?: false, failures: failures} = state, how)
+      when failures > 0 do
+    delay = backoff_ms(failures)
+    text = "Python ended before it answered anything (#{how})"
+    Logger.warning("DSPex: #{text}; starting another in #{delay} ms")
+    Process.send_after(self(), :start, delay)
+    %{disconnect(state, text) | phase: :starting, failures: failures + 1}
+  end
 
   def ended(%{phase: :ready} = state, how) do
     Logger.warning("DSPex: Python (pid #{state.python.os_pid}) ended: #{how}; starting another")
@@ -204,6 +218,7 @@ defmodule DSPex.Connection.Lifecycle do
 
   # Answers what was written, and forgets the process that it was written to.
   defp disconnect(state, why) do
+    State.publish(state, :starting)
     Python.close(state.python)
     Pool.put_os_pid(state.pool, state.worker, nil)
 

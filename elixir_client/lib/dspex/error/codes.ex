@@ -31,6 +31,7 @@ defmodule DSPex.Error.Codes do
     not_started: "no DSPex instance of that name is running",
     start_failed: "Python could not be started or made ready; the message says why",
     connection_lost: "Python ended before it answered; `retryable` says whether a retry is safe",
+    journal_error: "the journal's file is damaged, or cannot be read or written",
     encode_error: "a value has no form on the wire; the message says where it stands"
   ]
 

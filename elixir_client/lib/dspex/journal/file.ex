@@ -1,5 +1,316 @@
 defmodule DSPex.Journal.File do
   @moduledoc false
-  def open(_path, _configuration), do: raise("todo")
-  def append(file, _change), do: {:ok, file}
+  # A journal in a file: a heading, then one record for each change, appended and synced before the
+  # change is confirmed. A record is its length, a checksum of that, a checksum of what follows, and
+  # a MessagePack map: nothing in it becomes an atom or code.
+  #
+  # What a crash may leave is a record that is cut off at the end, which nobody had been told of: it
+  # is put beside the file and cut away, with a warning. Whatever else is not as it was written is
+  # damage: the file is left alone, and the instance does not start.
+  #
+  # There is no key in it. An LM that was configured with anything secret (a key, an address, extra
+  # parameters) is kept by its name alone: it could only be restored as another one.
+
+  require Logger
+
+  alias DSPex.{Config, Error, Secret, Signature}
+  alias DSPex.Journal.Program
+  alias DSPex.Protocol.Codec
+
+  @heading "DSPex journal 1\n"
+
+  # Before each record: three numbers of 32 bits.
+  @record_head_bytes 12
+
+  # Of changes that later ones have undone, before the file is written anew.
+  @max_dead 1000
+
+  # Programs, with their demonstrations, are nobody else's.
+  @mode 0o600
+
+  @enforce_keys [:path, :io, :configuration, :programs, :records]
+  defstruct @enforce_keys
+
+  @type t :: %__MODULE__{}
+  @type past :: %{configuration: Config.t(), programs: %{optional(String.t()) => Program.t()}}
+
+  @doc "Opens the file, which is made where there is none; gives what it has."
+  @spec open(String.t(), Config.t()) :: {:ok, t(), past()} | {:error, Error.t()}
+  def open(path, configuration) do
+    with {:ok, bytes} <- read(path),
+         {:ok, records} <- records(bytes, path),
+         {:ok, kept} <- replay(records, path),
+         {:ok, file} <- rewrite(%{kept | path: path}) do
+      {:ok, file, past(file, configuration)}
+    end
+  end
+
+  @doc "Appends a change; once it answers, the change is on the disk."
+  @spec append(t(), term()) :: {:ok, t()} | {:error, Error.t(), t()}
+  def append(file, change) do
+    record = to_record(change)
+    file = keep(%{file | records: file.records + 1}, record)
+
+    with :ok <- :file.write(file.io, frame(record)),
+         :ok <- :file.datasync(file.io),
+         {:ok, file} <- compact(file) do
+      {:ok, file}
+    else
+      {:error, %Error{} = error} -> {:error, error, file}
+      {:error, reason} -> {:error, failed(file.path, "written", reason), file}
+    end
+  end
+
+  defp compact(file) do
+    live = map_size(file.programs) + 1
+    if file.records - live > @max_dead, do: rewrite(file), else: {:ok, file}
+  end
+
+  # --- reading ---
+
+  defp read(path) do
+    case Elixir.File.read(path) do
+      {:ok, bytes} -> {:ok, bytes}
+      {:error, :enoent} -> {:ok, @heading}
+      {:error, reason} -> {:error, failed(path, "read", reason)}
+    end
+  end
+
+  defp records(@heading <> rest, path), do: records(rest, byte_size(@heading), path, [])
+
+  defp records(bytes, path) do
+    # A heading that was cut off: nothing had been written after it.
+    if bytes != "" and String.starts_with?(@heading, bytes),
+      do: torn(bytes, 0, path, []),
+      else: damaged(path, 0, "it does not begin as a journal of this version does")
+  end
+
+  defp records("", _at, _path, records), do: {:ok, Enum.reverse(records)}
+
+  defp records(<<size::32, check::32, sum::32, rest::binary>> = bytes, at, path, records) do
+    if check == size_check(size),
+      do: record(rest, size, sum, {bytes, at, path, records}),
+      else: damaged(path, at, "the length of a record is not what was written")
+  end
+
+  defp records(bytes, at, path, records), do: torn(bytes, at, path, records)
+
+  defp record(rest, size, sum, {bytes, at, path, records}) do
+    with <<payload::binary-size(size), rest::binary>> <- rest,
+         {:sum, ^sum} <- {:sum, :erlang.crc32(payload)},
+         {:ok, record} <- Codec.decode(payload) do
+      records(rest, at + @record_head_bytes + size, path, [record | records])
+    else
+      short when is_binary(short) -> torn(bytes, at, path, records)
+      _other -> damaged(path, at, "a record is not what was written")
+    end
+  end
+
+  # The last change was never confirmed. It is kept all the same, for whoever wants to look.
+  defp torn(bytes, at, path, records) do
+    beside = "#{path}.torn-#{at}"
+
+    Logger.warning(
+      "DSPex: the journal #{path} ends in the middle of a change that was not confirmed; its last " <>
+        "#{byte_size(bytes)} bytes are now in #{beside}"
+    )
+
+    case Elixir.File.write(beside, bytes) do
+      :ok -> {:ok, Enum.reverse(records)}
+      {:error, reason} -> {:error, failed(beside, "written", reason)}
+    end
+  end
+
+  defp damaged(path, at, what) do
+    text =
+      "the journal #{path} is damaged at byte #{at}: #{what}. It has been left as it is: put a copy " <>
+        "from a backup in its place, or move it away to begin with an empty one"
+
+    {:error, Error.new(:journal_error, text)}
+  end
+
+  defp failed(path, what, reason) do
+    Error.new(
+      :journal_error,
+      "the journal #{path} cannot be #{what}: #{:file.format_error(reason)}"
+    )
+  end
+
+  # --- what it has ---
+
+  defp replay(records, path) do
+    empty = %__MODULE__{path: path, io: nil, configuration: %{}, programs: %{}, records: 0}
+    {:ok, Enum.reduce(records, empty, &keep(&2, &1))}
+  end
+
+  # Records are kept as they are written: what they mean is looked at when they are read.
+  defp keep(file, %{"program" => id} = record),
+    do: %{file | programs: Map.put(file.programs, id, record)}
+
+  defp keep(file, %{"delete" => id}), do: %{file | programs: Map.delete(file.programs, id)}
+
+  defp keep(file, %{"configure" => params}) do
+    configuration =
+      Map.merge(file.configuration, params, fn
+        "lms", before, now -> Map.merge(before, now)
+        _key, _before, now -> now
+      end)
+
+    %{file | configuration: configuration}
+  end
+
+  # From a later version of DSPex.
+  defp keep(file, _unknown), do: file
+
+  defp to_record({:delete, id}), do: %{"delete" => id}
+
+  defp to_record({:program, id, program}) do
+    %{
+      "program" => id,
+      "body" => %DSPex.Binary{data: program.body.()},
+      "signature" => program.signature && Signature.to_wire(program.signature),
+      "module" => program.signature && program.signature.name,
+      "tools" => Map.keys(program.tools),
+      "revision" => program.revision
+    }
+  end
+
+  defp to_record({:configure, params}) do
+    lms = for {name, lm} <- Map.get(params, :lms, %{}), into: %{}, do: {name, lm_record(lm)}
+    rest = for {key, value} <- Map.delete(params, :lms), into: %{}, do: {"#{key}", value}
+    %{"configure" => if(lms == %{}, do: rest, else: Map.put(rest, "lms", lms))}
+  end
+
+  defp lm_record(lm) do
+    if Enum.any?(lm, &match?({_key, %Secret{}}, &1)),
+      do: nil,
+      else: Map.new(lm, fn {key, value} -> {"#{key}", value} end)
+  end
+
+  # --- what comes of it ---
+
+  defp past(file, given) do
+    programs = Map.new(file.programs, fn {id, record} -> {id, program(id, record)} end)
+    %{configuration: configuration(file, given), programs: programs}
+  end
+
+  defp program(id, record) do
+    signature = signature(record)
+
+    if record["tools"] != [] do
+      Logger.warning(
+        "DSPex: the program #{id} of the journal has the tools #{Enum.join(record["tools"], ", ")}, " <>
+          "which no file holds: create it again with replace: true"
+      )
+    end
+
+    body = record["body"].data
+    %Program{body: fn -> body end, signature: signature, tools: %{}, revision: record["revision"]}
+  end
+
+  # With the names that Elixir has for the fields, where the module is still there and the same.
+  defp signature(%{"signature" => nil}), do: nil
+
+  defp signature(%{"signature" => wire} = record) do
+    with {:ok, signature} <- Signature.fetch(wire) do
+      case of_module(record["module"]) do
+        %Signature{} = of_module ->
+          if Signature.to_wire(of_module) == wire, do: of_module, else: signature
+
+        nil ->
+          signature
+      end
+    else
+      {:error, _error} -> nil
+    end
+  end
+
+  defp of_module(nil), do: nil
+
+  defp of_module(name) do
+    # Only a module that the application has, and that says that it is a signature.
+    module = String.to_existing_atom("Elixir." <> name)
+
+    if Code.ensure_loaded?(module) and function_exported?(module, :__signature__, 0),
+      do: module.__signature__()
+  rescue
+    ArgumentError -> nil
+  end
+
+  defp configuration(file, given) do
+    {lms, rest} = Map.pop(file.configuration, "lms", %{})
+    known = Map.get(given, :lms, %{})
+    {lost, kept} = Enum.split_with(lms, fn {_name, lm} -> lm == nil end)
+    lost = for {name, nil} <- lost, not is_map_key(known, name), do: name
+
+    if lost != [] do
+      Logger.warning(
+        "DSPex: the LMs #{Enum.join(lost, ", ")} were configured with something secret, which no " <>
+          "journal holds: give them as lms: or with DSPex.configure/2"
+      )
+    end
+
+    lms = for {name, lm} <- kept, {:ok, lm} <- [Config.lm(lm)], into: %{}, do: {name, lm}
+
+    %{}
+    |> put("lms", lms, :lms, lms != %{})
+    |> put("adapter", rest["adapter"], :adapter, is_binary(rest["adapter"]))
+    |> put(
+      "default_lm",
+      rest["default_lm"],
+      :default_lm,
+      default?(rest["default_lm"], lms, known)
+    )
+  end
+
+  defp put(params, _name, value, key, true), do: Map.put(params, key, value)
+  defp put(params, _name, _value, _key, false), do: params
+
+  defp default?(name, lms, known),
+    do: is_binary(name) and (is_map_key(lms, name) or is_map_key(known, name))
+
+  # --- writing ---
+
+  # Beside the file and then in its place: one of the two is there whenever it is read.
+  defp rewrite(file) do
+    if file.io, do: :file.close(file.io)
+    beside = file.path <> ".new"
+
+    configuration =
+      if file.configuration == %{}, do: [], else: [%{"configure" => file.configuration}]
+
+    records = configuration ++ Map.values(file.programs)
+    bytes = [@heading | Enum.map(records, &frame/1)]
+
+    with :ok <- Elixir.File.mkdir_p(Path.dirname(file.path)),
+         {:ok, io} <- :file.open(beside, [:write, :raw, :binary]),
+         :ok <- :file.change_mode(beside, @mode),
+         :ok <- :file.write(io, bytes),
+         :ok <- :file.sync(io),
+         :ok <- :file.close(io),
+         :ok <- :file.rename(beside, file.path),
+         :ok <- sync_folder(Path.dirname(file.path)),
+         {:ok, io} <- :file.open(file.path, [:append, :raw, :binary]) do
+      {:ok, %{file | io: io, records: length(records)}}
+    else
+      {:error, reason} -> {:error, failed(file.path, "written", reason)}
+    end
+  end
+
+  defp sync_folder(folder) do
+    with {:ok, io} <- :file.open(folder, [:read, :raw, :directory]) do
+      # Where a file system cannot, the name is on the disk when it likes.
+      _may_fail = :file.sync(io)
+      :file.close(io)
+    end
+  end
+
+  defp frame(record) do
+    # Everything in it has been on the wire.
+    {:ok, payload} = Codec.encode(record)
+    size = byte_size(payload)
+    [<<size::32, size_check(size)::32, :erlang.crc32(payload)::32>>, payload]
+  end
+
+  defp size_check(size), do: :erlang.crc32(<<size::32>>)
 end

@@ -1,6 +1,8 @@
 defmodule DSPex.Protocol.CodecTest do
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   alias DSPex.{Binary, Tensor}
   alias DSPex.Protocol.Codec
   alias DSPex.Test.Terms

@@ -1,6 +1,8 @@
 defmodule DSPex.Protocol.FramingTest do
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   alias DSPex.Protocol.Framing
   alias DSPex.Test.Terms
 

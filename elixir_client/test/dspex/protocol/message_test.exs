@@ -1,6 +1,8 @@
 defmodule DSPex.Protocol.MessageTest do
   use ExUnit.Case, async: true
 
+  @moduletag :protocol
+
   alias DSPex.Error
   alias DSPex.Protocol.{Codec, Message}
 

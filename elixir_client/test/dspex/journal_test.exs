@@ -1,0 +1,194 @@
+defmodule DSPex.JournalTest do
+  # A journal in a file, without Python.
+  use ExUnit.Case, async: true
+
+  import ExUnit.CaptureLog
+
+  alias DSPex.{Error, Journal, Secret, Signature}
+  alias DSPex.Protocol.Message
+
+  @moduletag :capture_log
+
+  defmodule Sorted do
+    use DSPex.Signature, "subject -> kind: str"
+  end
+
+  setup do
+    folder = Path.join(System.tmp_dir!(), "dspex-journal-#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm_rf!(folder) end)
+    %{path: Path.join(folder, "journal")}
+  end
+
+  # A node that starts, with what the application says.
+  defp start(path, configuration \\ %{}) do
+    name = Module.concat(__MODULE__, "J#{System.unique_integer([:positive])}")
+    options = [name: name, configuration: configuration, journal: {:file, path}]
+    with {:ok, pid} <- start_supervised({Journal, options}, id: name), do: {name, pid}
+  end
+
+  defp stop(name), do: :ok = stop_supervised(name)
+
+  defp put(name, id, signature \\ nil, kind \\ :put) do
+    {:ok, body} = Message.body("create", %{program: id, replace: true})
+
+    assert {:ok, _before, _version} =
+             Journal.record(name, {kind, id, fn -> body end, signature, []})
+
+    body
+  end
+
+  test "programs, their signatures and revisions are there after a restart", %{path: path} do
+    {name, _pid} = start(path)
+    body = put(name, "qa", Sorted.__signature__())
+    put(name, "twice")
+    put(name, "twice")
+    put(name, "gone")
+    {:ok, _before, _version} = Journal.record(name, {:delete, "gone"})
+    stop(name)
+
+    {name, _pid} = start(path)
+    assert Enum.sort(Journal.programs(name)) == ["qa", "twice"]
+    program = Journal.program(name, "qa")
+    assert program.body.() == body
+    assert program.signature == Sorted.__signature__()
+    assert Journal.program(name, "twice").revision == 2
+    # Once more, of the file that the restart has written.
+    stop(name)
+    {name, _pid} = start(path)
+    assert Enum.sort(Journal.programs(name)) == ["qa", "twice"]
+  end
+
+  test "a signature whose module is gone or another has its names as text", %{path: path} do
+    {name, _pid} = start(path)
+    signature = %{Sorted.__signature__() | name: "No.Such.Module"}
+    put(name, "qa", signature)
+    stop(name)
+    {name, _pid} = start(path)
+    restored = Journal.program(name, "qa").signature
+    assert Signature.to_wire(restored)["inputs"] == Signature.to_wire(signature)["inputs"]
+    assert Enum.map(restored.inputs, & &1.name) == ["subject"]
+  end
+
+  test "no key is in the file, and what had one is not restored as something else", %{path: path} do
+    {name, _pid} = start(path)
+    key = "sk-never-in-a-file"
+
+    lms = %{
+      "open" => %{model: "demo/knn", temperature: 0.5},
+      "keyed" => %{model: "openai/x", api_key: Secret.new(key)},
+      "private" => %{model: "openai/x", api_base: Secret.new("http://#{key}.example")}
+    }
+
+    {:ok, _, _} =
+      Journal.record(name, {:configure, %{lms: lms, default_lm: "keyed", adapter: "json"}})
+
+    stop(name)
+    refute File.read!(path) =~ "never-in-a-file"
+
+    log =
+      capture_log(fn ->
+        {name, _pid} = start(path)
+        {configuration, _version} = Journal.configuration(name)
+
+        assert configuration == %{
+                 lms: %{"open" => %{model: "demo/knn", temperature: 0.5}},
+                 adapter: "json"
+               }
+
+        stop(name)
+      end)
+
+    assert log =~ "the LMs keyed, private were configured with something secret"
+
+    # What the application gives is used, and goes before what was.
+    given = %{lms: %{"keyed" => %{model: "openai/y", api_key: Secret.new(key)}}}
+    {name, _pid} = start(path, given)
+    {configuration, _version} = Journal.configuration(name)
+    assert configuration.lms["keyed"].model == "openai/y"
+    assert configuration.default_lm == "keyed"
+  end
+
+  test "a change that was cut off is put beside the file, and what came before is there", %{
+    path: path
+  } do
+    {name, _pid} = start(path)
+    put(name, "first")
+    before = File.stat!(path).size
+    put(name, "second")
+    stop(name)
+    whole = File.read!(path)
+
+    for size <- before..(byte_size(whole) - 1) do
+      File.write!(path, binary_part(whole, 0, size))
+
+      log =
+        capture_log(fn ->
+          {name, _pid} = start(path)
+          assert Journal.programs(name) == ["first"]
+          stop(name)
+        end)
+
+      if size > before do
+        assert log =~ "ends in the middle of a change that was not confirmed"
+        assert File.read!("#{path}.torn-#{before}") == binary_part(whole, before, size - before)
+      end
+    end
+  end
+
+  test "damage is told with its place, and the file is left as it is", %{path: path} do
+    {name, _pid} = start(path)
+    put(name, "first")
+    put(name, "second")
+    stop(name)
+    whole = File.read!(path)
+
+    for at <- 0..(byte_size(whole) - 1) do
+      <<head::binary-size(at), byte, rest::binary>> = whole
+      damaged = <<head::binary, Bitwise.bxor(byte, 0x40), rest::binary>>
+      File.write!(path, damaged)
+      assert {:error, {%Error{code: :journal_error} = error, _child}} = start(path)
+      assert error.message =~ ~r/the journal .* is damaged at byte \d+: .*backup/
+      assert File.read!(path) == damaged
+    end
+  end
+
+  test "an instance whose journal is damaged does not start, and says why", %{path: path} do
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, "something else")
+    {_listener, command} = DSPex.Test.Peer.listen()
+    Process.flag(:trap_exit, true)
+    name = Module.concat(__MODULE__, "Damaged")
+
+    assert {:error, %Error{code: :journal_error} = error} =
+             DSPex.start_link(name: name, command: command, journal: {:file, path})
+
+    assert error.message =~ "it does not begin as a journal of this version does"
+  end
+
+  test "a change that cannot be written is an error of who made it", %{path: path} do
+    {name, pid} = start(path)
+    close = fn {_table, file} = state -> {:file.close(file.io), state} |> elem(1) end
+    :sys.replace_state(pid, close)
+    {:ok, body} = Message.body("create", %{})
+
+    assert {:error, %Error{code: :journal_error, message: message}} =
+             Journal.record(name, {:put, "qa", fn -> body end, nil, []})
+
+    assert message =~ "cannot be written"
+  end
+
+  test "the file does not grow with changes that are undone", %{path: path} do
+    {name, _pid} = start(path)
+    put(name, "kept")
+    for _ <- 1..1100, do: put(name, "again")
+    assert File.stat!(path).size < 1100 * 50
+    stop(name)
+    {name, _pid} = start(path)
+    assert Journal.program(name, "again").revision == 1100
+  end
+
+  test "nobody else can read the file", %{path: path} do
+    start(path)
+    assert Bitwise.band(File.stat!(path).mode, 0o777) == 0o600
+  end
+end

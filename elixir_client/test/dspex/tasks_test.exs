@@ -1,0 +1,92 @@
+defmodule DSPex.TasksTest do
+  # The mix tasks, without Python. Not async: they work in the current folder.
+  use ExUnit.Case, async: false
+
+  alias DSPex.Python.Environment
+  alias Mix.Tasks.Dspex.Gen
+
+  setup do
+    folder = Path.join(System.tmp_dir!(), "dspex-tasks-#{System.unique_integer([:positive])}")
+    File.mkdir_p!(folder)
+    on_exit(fn -> File.rm_rf!(folder) end)
+    Mix.shell(Mix.Shell.Process)
+    on_exit(fn -> Mix.shell(Mix.Shell.IO) end)
+    %{folder: folder}
+  end
+
+  describe "mix dspex.gen.signature" do
+    test "writes a module that compiles and is the signature", %{folder: folder} do
+      File.cd!(folder, fn ->
+        Gen.Signature.run(["GenTest.Triage", "subject, body: str -> kind, urgency: probability"])
+        assert_received {:mix_shell, :info, ["wrote lib/gen_test/triage.ex"]}
+        modules = for {module, _code} <- Code.compile_file("lib/gen_test/triage.ex"), do: module
+        signature = Enum.find(modules, &function_exported?(&1, :__signature__, 0)).__signature__()
+
+        assert to_string(signature) ==
+                 "subject: str, body: str -> kind: str, urgency: probability"
+      end)
+    end
+
+    test "touches no file that is there, unless it is forced", %{folder: folder} do
+      File.cd!(folder, fn ->
+        Gen.Signature.run(["GenTest.Twice", "a -> b"])
+        again = ["GenTest.Twice", "a -> c"]
+        assert_raise Mix.Error, ~r/is there already; --force/, fn -> Gen.Signature.run(again) end
+        assert File.read!("lib/gen_test/twice.ex") =~ "a -> b"
+        Gen.Signature.run(["--force" | again])
+        assert File.read!("lib/gen_test/twice.ex") =~ "a -> c"
+      end)
+    end
+
+    test "says what is wrong and writes nothing", %{folder: folder} do
+      File.cd!(folder, fn ->
+        for {arguments, message} <- [
+              {["triage", "a -> b"], ~r/"triage" is no name of a module/},
+              {["Triage", "a -> b: strin"], ~r/strin/},
+              {["Triage"], ~r/MODULE/}
+            ] do
+          assert_raise Mix.Error, message, fn -> Gen.Signature.run(arguments) end
+        end
+
+        assert File.ls!(".") == []
+      end)
+    end
+  end
+
+  describe "mix dspex.install" do
+    defp recorded(status) do
+      test = self()
+
+      fn executable, arguments ->
+        send(test, {:run, Path.basename(executable), arguments})
+        status
+      end
+    end
+
+    test "makes an environment by venv and pip where there is no uv" do
+      options = [source: "dspex", uv: false]
+      assert Environment.install("/an/environment", options, recorded(0)) == :ok
+      assert_received {:run, "python3", ["-m", "venv", "/an/environment"]}
+      assert_received {:run, "python", ["-m", "pip", "install", "--upgrade", "dspex"]}
+    end
+
+    test "says which step failed, and stops there" do
+      options = [source: "dspex", uv: false]
+      assert {:error, message} = Environment.install("/an/environment", options, recorded(3))
+      assert message =~ ~r/python3 -m venv .an.environment ended with status 3/
+      assert_received {:run, _python, _arguments}
+      refute_received {:run, _pip, _arguments}
+    end
+
+    test "says that there is no such interpreter" do
+      options = [source: "dspex", python: "no-such-python"]
+      assert {:error, message} = Environment.install("/an/environment", options, recorded(0))
+      assert message =~ "there is no no-such-python"
+    end
+
+    test "says that the bridge does not run" do
+      assert {:error, message} = Environment.version("/no/such/environment")
+      assert message =~ "/no/such/environment/bin/dspex does not run"
+    end
+  end
+end
