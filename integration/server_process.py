@@ -60,6 +60,7 @@ class ServerProcess:
             start_new_session=True,
         )
         self.output: list[str] = []
+        self.http = httpx.Client()
         self._said = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -68,6 +69,7 @@ class ServerProcess:
             raise RuntimeError(f"the server did not start:\n{''.join(self.output)}")
         said = next(line for line in self.output if line.startswith("dspex: "))
         self.url = "" if command != "serve" else said.split()[3].removesuffix("/graphql,")
+        self.http.close()
         self.http = httpx.Client(base_url=self.url, timeout=_REQUEST_S, trust_env=False)
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
@@ -125,13 +127,13 @@ class ServerProcess:
 
     def close(self) -> int:
         """Asks it to end; its exit status."""
-        self.http.close()
         if self.process.poll() is None:
             self.process.terminate()
         self._end()
         return self.process.returncode
 
     def _end(self) -> None:
+        self.http.close()
         self.process.wait(_START_S)
         self._reader.join(_START_S)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from dspex_bridge.testing.scripted_lm import Prompt, ScriptedLM
 
@@ -13,6 +14,7 @@ from tests.server.background import on_a_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CREATE = """
 mutation ($input: ProgramInput!) {
@@ -297,3 +299,43 @@ def test_the_json_api_does_the_same(server: ServerProcess, lm: ScriptedLM) -> No
     assert any(one["name"] == "plain" for one in http.get("/v1/programs").json()["programs"])
     assert http.delete("/v1/programs/plain").status_code == 204
     assert http.get("/v1/openapi.json").json()["openapi"] == "3.1.0"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_file_becomes_a_dataset_and_the_same_file_no_new_version(
+    server: ServerProcess, ending: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"sums.{ending}"
+    if ending == "jsonl":
+        path.write_text('{"question": "1 + 1?", "answer": "2"}\n{"question": "é", "answer": "3"}\n')
+    elif ending == "csv":
+        path.write_text("question,answer\n1 + 1?,2\né,3\n")
+    else:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table({"question": ["1 + 1?", "é"], "answer": ["2", "3"]}), path)
+    query = {"file": path.name, "inputs": "question", "outputs": "answer"}
+
+    def put(**more: str) -> httpx.Response:
+        data = path.read_bytes()
+        return server.http.put(f"/v1/datasets/{ending}", params={**query, **more}, content=data)
+
+    made = put()
+    assert (made.status_code, made.json()["version"], made.json()["size"]) == (201, 1, 2)
+    assert put().json()["id"] == made.json()["id"]
+    rows = server.graphql(
+        "query ($id: ID!) { dataset(id: $id) { rows { inputs outputs } } }", id=ending
+    )["dataset"]["rows"]
+    assert rows == [
+        {"inputs": {"question": "1 + 1?"}, "outputs": {"answer": "2"}},
+        {"inputs": {"question": "é"}, "outputs": {"answer": "3"}},
+    ]
+    wrong = put(outputs="anser")
+    assert wrong.status_code == 400
+    assert "there is no column 'anser'" in wrong.json()["error"]["message"]
+    assert f"sums.{ending}" in wrong.json()["error"]["message"]
+    assert put(file="sums.xlsx").status_code == 400
+    path.write_bytes(b"\xff{")
+    broken = put()
+    assert (broken.status_code, "dspex-import" in broken.text) == (400, False)

@@ -58,6 +58,7 @@ class Batcher:
                     row.inputs,
                     Call(trace_id=row.trace_id),
                     is_started=row.state == "running",
+                    is_in_batch=True,
                 )
 
         after = -1

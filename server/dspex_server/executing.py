@@ -160,6 +160,7 @@ class Executor:
         call: Call,
         *,
         is_started: bool,
+        is_in_batch: bool = False,
         stream: Mapping[str, Any] | None = None,
         chunk: Callable[[dict[str, Any]], None] | None = None,
     ) -> Execution:
@@ -204,7 +205,7 @@ class Executor:
             outcome = InternalError(f"the server failed ({type(error).__name__}): its log says how")
         finally:
             del self._running[execution_id]
-        execution = await asyncio.shield(self._end(execution_id, program, outcome))
+        execution = await asyncio.shield(self._end(execution_id, program, outcome, is_in_batch))
         if has_gone:
             raise asyncio.CancelledError
         return execution
@@ -258,7 +259,11 @@ class Executor:
             return await self._bridges.run(stored, work)
 
     async def _end(
-        self, execution_id: str, program: Program, outcome: DSPexError | dict[str, Any]
+        self,
+        execution_id: str,
+        program: Program,
+        outcome: DSPexError | dict[str, Any],
+        is_in_batch: bool,
     ) -> Execution:
         async def write(session: AsyncSession) -> Execution:
             try:
@@ -267,7 +272,8 @@ class Executor:
                 else:
                     await complete_execution(session, execution_id, program.id, outcome)
                 await self._judge(session, program, outcome)
-                await count_in_batch(session, execution_id)
+                if is_in_batch:
+                    await count_in_batch(session, execution_id)
             except WrongStateError:
                 pass  # it was cancelled meanwhile, and that stands
             return await find_execution(session, execution_id)

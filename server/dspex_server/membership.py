@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import socket
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from dspex_protocol.errors import DSPexError
@@ -28,6 +28,8 @@ _BEAT_S = 2.0
 
 # Longer than a pause of a machine under load; work of a dead server waits as long.
 DEAD_AFTER_S = 15.0
+
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 _log = logging.getLogger("dspex.server")
 
@@ -61,6 +63,14 @@ class Membership:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.wait({self._beating})
+        # What it leaves open need not wait until it is held for dead.
+        try:
+            async with self._database.write() as session:
+                await session.execute(
+                    update(Server).where(Server.id == self._server_id).values(seen_at=_LONG_AGO)
+                )
+        except DSPexError as error:
+            _log.warning("%s", error)
 
     async def _register(self) -> None:
         async with self._database.write() as session:
@@ -105,7 +115,7 @@ class Membership:
                 )
             )
         if dead:
-            _log.warning("%d servers have ended: their work is taken over", len(dead))
+            _log.info("%d servers have ended: what they left is taken over", len(dead))
             async with self._database.write() as session:
                 ended = await fail_orphans(session, dead)
             for execution_id in ended:

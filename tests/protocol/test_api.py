@@ -103,7 +103,7 @@ SERVER_LAYERS: list[tuple[str, ...]] = [
     ("dspex_server.workflows",),
     ("dspex_server.batching", "dspex_server.optimizing"),
     ("dspex_server.executing",),
-    ("dspex_server.bridges", "dspex_server.events", "dspex_server.relay"),
+    ("dspex_server.bridges", "dspex_server.events", "dspex_server.importing", "dspex_server.relay"),
     ("dspex_server.resources",),
     ("dspex_server.db",),
     ("dspex_server", "dspex_server.errors", "dspex_server.ids"),

@@ -43,6 +43,14 @@ _EXECUTION = {
     "started_at": _NULLABLE_TEXT,
     "finished_at": _NULLABLE_TEXT,
 }
+_DATASET = {
+    "id": {"type": "string"},
+    "name": {"type": "string"},
+    "version": {"type": "integer"},
+    "size": {"type": "integer"},
+    "digest": {"type": "string"},
+    "created_at": {"type": "string", "format": "date-time"},
+}
 _ERROR = {
     "code": {"type": "string"},
     "message": {"type": "string"},
@@ -105,6 +113,25 @@ def document() -> dict[str, Any]:
                     body="Execute",
                 ),
             },
+            "/v1/datasets/{dataset}": {
+                "parameters": [
+                    _parameter("dataset", "The name of the dataset"),
+                    _parameter("file", "Ends in .jsonl, .csv or .parquet", place="query"),
+                    _parameter("inputs", "Columns, commas between", place="query"),
+                    _parameter("outputs", "Columns, commas between", place="query"),
+                ],
+                "put": {
+                    **_operation(
+                        "The newest version of a dataset: a new one where the rows are others",
+                        {"$ref": "#/components/schemas/Dataset"},
+                        status="201",
+                    ),
+                    "requestBody": {
+                        "required": True,
+                        "content": {"application/octet-stream": {"schema": {}}},
+                    },
+                },
+            },
             "/v1/executions/{execution}": {
                 "parameters": [_parameter("execution", "Its id")],
                 "get": _operation("One execution", execution),
@@ -118,6 +145,7 @@ def document() -> dict[str, Any]:
             "schemas": {
                 "Program": _object(_PROGRAM),
                 "Execution": _object(_EXECUTION),
+                "Dataset": _object(_DATASET),
                 "ErrorBody": _object(_ERROR),
                 "Error": _object({"error": {"$ref": "#/components/schemas/ErrorBody"}}),
                 "Create": {"type": "object", "properties": _CREATE, "additionalProperties": False},
@@ -140,11 +168,11 @@ def _list_of(item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": item}
 
 
-def _parameter(name: str, description: str) -> dict[str, Any]:
+def _parameter(name: str, description: str, *, place: str = "path") -> dict[str, Any]:
     return {
         "name": name,
-        "in": "path",
-        "required": True,
+        "in": place,
+        "required": place == "path" or name == "file",
         "description": description,
         "schema": {"type": "string"},
     }

@@ -1,7 +1,8 @@
-"""Programs and executions as plain JSON over HTTP, for those without a GraphQL client."""
+"""Programs, executions and datasets as JSON, for those without a GraphQL client."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dspex_server.db.models import Execution, Program
+from dspex_server.db.models import Dataset, Execution, Program
 from dspex_server.executing import Call
+from dspex_server.importing import read_rows
+from dspex_server.resources.datasets import create_dataset
 from dspex_server.resources.executions import find_execution
 from dspex_server.resources.programs import create_program, delete_program, find_program
 
@@ -50,6 +53,7 @@ def routes() -> list[Route]:
         Route("/v1/programs/{program}", _told(_get_program), methods=["GET"]),
         Route("/v1/programs/{program}", _told(_delete), methods=["DELETE"]),
         Route("/v1/programs/{program}/execute", _told(_execute), methods=["POST"]),
+        Route("/v1/datasets/{dataset}", _told(_import_dataset), methods=["PUT"]),
         Route("/v1/executions/{execution}", _told(_get_execution), methods=["GET"]),
         Route("/v1/executions/{execution}/cancel", _told(_cancel), methods=["POST"]),
     ]
@@ -165,6 +169,38 @@ async def _execute(request: Request) -> Response:
     )
     is_invalid = row.error is not None and row.error["code"] == "input_validation"
     return JSONResponse(_execution(row), 422 if is_invalid else 200)
+
+
+async def _import_dataset(request: Request) -> Response:
+    query = request.query_params
+    unknown = [key for key in query if key not in ("file", "inputs", "outputs")]
+    if unknown or "file" not in query:
+        raise InvalidParamsError(
+            "the query has file (a name whose end tells the format), and maybe inputs and outputs "
+            "(names of columns with commas between)",
+            data={"param": unknown[0] if unknown else "file"},
+        )
+    columns = {
+        side: [name for name in query.get(side, "").split(",") if name]
+        for side in ("inputs", "outputs")
+    }
+    data = await request.body()
+    # Off the loop: a long file takes its time.
+    rows = await asyncio.to_thread(read_rows, query["file"], data, **columns)
+    async with _app(request).database.write() as session:
+        row = await create_dataset(session, request.path_params["dataset"], rows)
+    return JSONResponse(_dataset(row), 201)
+
+
+def _dataset(row: Dataset) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "version": row.version,
+        "size": row.size,
+        "digest": row.digest,
+        "created_at": row.created_at.isoformat(),
+    }
 
 
 async def _get_execution(request: Request) -> Response:

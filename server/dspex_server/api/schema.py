@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import strawberry
 from dspex_protocol.errors import DSPexError
-from strawberry.extensions import MaskErrors, MaxAliasesLimiter, MaxTokensLimiter, QueryDepthLimiter
+from strawberry.extensions import (
+    MaskErrors,
+    MaxAliasesLimiter,
+    MaxTokensLimiter,
+    ParserCache,
+    QueryDepthLimiter,
+    ValidationCache,
+)
 from strawberry.schema.config import StrawberryConfig
 
 from .mutations import Mutation
@@ -25,6 +32,8 @@ __all__ = ["SCHEMA", "sdl"]
 _MAX_TOKENS = 100_000
 _MAX_DEPTH = 16
 _MAX_ALIASES = 50
+
+_MAX_CACHED = 128
 
 _log = logging.getLogger("dspex.server")
 
@@ -58,6 +67,9 @@ SCHEMA = _Schema(
         lambda: QueryDepthLimiter(max_depth=_MAX_DEPTH),
         lambda: MaxAliasesLimiter(max_alias_count=_MAX_ALIASES),
         lambda: MaxTokensLimiter(max_token_count=_MAX_TOKENS),
+        # A client sends the same few documents, with other variables.
+        lambda: ParserCache(maxsize=_MAX_CACHED),
+        lambda: ValidationCache(maxsize=_MAX_CACHED),
     ],
 )
 

@@ -80,9 +80,11 @@ async def create_optimization(
     kind = OPTIMIZERS[asked["optimizer"]["name"]]
     own = asked["optimizer"].get("params") or {}
     kind.params(own, f"optimizeProgram: params of {asked['optimizer']['name']}")
-    if kind.needs_trainset and dataset is None:
+    least, given = kind.least_examples(own), 0 if dataset is None else dataset.size
+    if given < least:
         raise InvalidParamsError(
-            f"optimizeProgram: {asked['optimizer']['name']} needs a dataset",
+            f"optimizeProgram: {asked['optimizer']['name']} needs a dataset of at least {least} "
+            f"examples, and has {given}",
             data={"param": "dataset"},
         )
     metric = asked.get("metric")

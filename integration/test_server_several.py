@@ -1,0 +1,161 @@
+"""Several servers and workers on one PostgreSQL: work of one that dies is taken over by another."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+from dspex_bridge.testing.scripted_lm import ScriptedLM
+
+from integration.postgres import Postgres
+from integration.server_process import ServerProcess, write_lms
+from integration.test_server_jobs import (
+    BATCH,
+    JOB,
+    Gate,
+    execute_batch,
+    optimize,
+    prepare,
+    revisions,
+    solve,
+)
+from tests.server.background import on_a_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+Start: TypeAlias = "Callable[..., ServerProcess]"
+
+WAIT_S = 60
+
+# A server is held for dead after 15 seconds; then its work has to be done.
+TAKE_OVER_S = 90
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def lm() -> Iterator[ScriptedLM]:
+    scripted = ScriptedLM()
+    scripted.always(solve)
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, lm: ScriptedLM, postgres: Postgres) -> Iterator[Start]:
+    url = postgres.new_database()
+    lms = write_lms(tmp_path, {"main": lm.lm})
+    started: list[ServerProcess] = []
+
+    def begin(*arguments: str, command: str = "serve") -> ServerProcess:
+        server = ServerProcess(
+            *("--data-dir", str(tmp_path / "data"), "--lms", str(lms), "--bridges", "1"),
+            *("--database-url", url, *arguments),
+            command=command,
+        )
+        started.append(server)
+        return server
+
+    yield begin
+    for server in started:
+        server.close()
+
+
+def test_a_worker_runs_the_jobs_of_a_server_and_another_takes_over_when_it_is_killed(
+    start: Start, lm: ScriptedLM
+) -> None:
+    server = start("--optimizations", "0", "--batches", "0")
+    worker = start(command="worker")
+    prepare(server)
+    first = optimize(server)
+    assert server.wait(JOB, "COMPLETED", id=first)["resultRevision"] == 2
+    gate = Gate(4)
+    lm.always(gate)
+    second = optimize(server)
+    assert gate.reached.wait(WAIT_S)
+    worker.kill()
+    lm.always(solve)
+    gate.opened.set()
+    start(command="worker")
+    job = server.wait(JOB, "COMPLETED", TAKE_OVER_S, id=second)
+    assert job["resultRevision"] == 3
+    assert [item["jobId"] for item in revisions(server)] == [None, first, second]
+
+
+def test_a_batch_of_a_server_that_is_killed_is_ended_by_another(
+    start: Start, lm: ScriptedLM
+) -> None:
+    first = start()
+    prepare(first)
+    gate = Gate(10)
+    lm.always(gate)
+    batch_id = execute_batch(first, 40)
+    assert gate.reached.wait(WAIT_S)
+    second = start()
+    first.kill()
+    lm.always(solve)
+    gate.opened.set()
+    batch = second.wait(BATCH, "COMPLETED", TAKE_OVER_S, id=batch_id)
+    assert (batch["completed"], batch["failed"]) == (40, 0)
+    counted = second.graphql('{ program(id: "qa") { executions } }')["program"]
+    assert counted == {"executions": 40}
+
+
+@on_a_loop
+async def test_an_execution_is_followed_and_cancelled_on_another_server(
+    start: Start, lm: ScriptedLM
+) -> None:
+    import asyncio
+
+    runs, other = await asyncio.gather(asyncio.to_thread(start), asyncio.to_thread(start))
+    program_id = await asyncio.to_thread(prepare, runs)
+    gate = Gate(0)
+    lm.always(gate)
+    query = 'mutation { executeProgram(input: {program: "qa", inputs: {question: "1 + 1?"}}) {'
+    query += " ... on Execution { state } } }"
+    news = "subscription ($id: ID!) { executionUpdates(programId: $id) { id state } }"
+    async with other.subscribe(news, id=program_id) as events:
+        running = asyncio.create_task(asyncio.to_thread(runs.graphql, query))
+        execution_id = (await anext(events))["executionUpdates"]["id"]
+        assert await asyncio.to_thread(gate.reached.wait, WAIT_S)
+        cancel = "mutation ($id: ID!) { cancelExecution(id: $id) { ... on Execution { state } } }"
+        await asyncio.to_thread(other.graphql, cancel, id=execution_id)
+        # The one that ran it was told, and answers while the LM still does not.
+        assert not gate.opened.is_set()
+        assert (await running)["executeProgram"]["state"] == "CANCELLED"
+    gate.opened.set()
+
+
+def test_a_database_that_is_away_is_told_and_a_result_waits_for_it(
+    start: Start, lm: ScriptedLM, postgres: Postgres
+) -> None:
+    server = start()
+    prepare(server)
+    gate = Gate(0)
+    lm.always(gate)
+    query = 'mutation { executeProgram(input: {program: "qa", inputs: {question: "1 + 1?"}}) {'
+    query += " __typename ... on Execution { state outputs } ... on Problem { code } } }"
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(server.graphql(query)))
+    asking.start()
+    assert gate.reached.wait(WAIT_S)
+    postgres.stop("immediate")
+    problem = server.graphql(query)["executeProgram"]
+    assert problem["code"] == "database_unavailable"
+    assert server.http.get("/healthz").status_code == 503
+    gate.opened.set()
+    postgres.start()
+    asking.join(WAIT_S)
+    assert answers[0]["executeProgram"]["outputs"] == {"answer": "2"}
+    lm.always(solve)
+    assert server.graphql(query)["executeProgram"]["state"] == "COMPLETED"
