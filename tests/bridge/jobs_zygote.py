@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import subprocess
@@ -65,6 +66,14 @@ def ask_tools(request: Request, link: Link) -> Any:
     return [one.result() for one in asked]
 
 
+def log_in_collections(request: Request, link: Link) -> Any:
+    """Python collects garbage wherever something is made, and what is collected may log."""
+    logger = logging.getLogger("library")
+    gc.callbacks.append(lambda phase, _info: logger.warning("collected: %s", phase))
+    gc.set_threshold(1)
+    return [link.request("question", {"value": i}).result() for i in range(request.params["count"])]
+
+
 def hold_memory(request: Request, link: Link) -> None:
     """Here, and as much in a process of this one's, until the question is answered."""
     size = request.params["bytes"]
@@ -78,6 +87,7 @@ def hold_memory(request: Request, link: Link) -> None:
 
 
 KINDS.update(
+    log_in_collections=log_in_collections,
     ask_tool=ask_tool,
     ask_tools=ask_tools,
     hold_memory=hold_memory,

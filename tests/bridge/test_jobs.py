@@ -206,6 +206,18 @@ async def test_what_a_job_prints_and_logs_is_told() -> None:
 
 
 @asynchronous
+async def test_a_job_goes_on_whatever_logs_in_the_middle_of_its_sending() -> None:
+    async def answer(params: dict[str, Any]) -> Any:
+        return params["value"]
+
+    async with caller() as here:
+        asking = {"question": answer}
+        assert await here.run("log_in_collections", asking, count=50) == list(range(50))
+        told = [here.heard.get_nowait().params for _ in range(here.heard.qsize())]
+    assert {"level": "warning", "logger": "library", "message": "collected: start"} in told
+
+
+@asynchronous
 async def test_a_job_beyond_the_limit_waits_and_one_that_waits_can_be_cancelled() -> None:
     async with caller(max_at_work=1) as here:
         running = asyncio.create_task(here.run("spin"))

@@ -59,7 +59,8 @@ class _Stdout(io.TextIOBase):
         self._log = log
         # By request: the beginning of a line.
         self._begun: dict[int | None, str] = {}
-        self._lock = threading.Lock()
+        # A finalizer may print in the middle of another line's writing, on the same thread.
+        self._lock = threading.RLock()
 
     def writable(self) -> bool:
         return True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from dspex_bridge.logs import STDOUT
@@ -28,11 +31,16 @@ _OURS = "dspex"
 class JobLog:
     """What `engine.logs` writes to in a worker. Of a `chatty` kind of job, prints and what its
     libraries log are its own talk, of use to those who look for faults; of others they are the
-    program's."""
+    program's.
+
+    A thread of its own sends what is written: a finalizer may log wherever Python collects garbage,
+    with the link's own locks held, too. The queue is one that such code may put to."""
 
     def __init__(self, link: Link, *, is_chatty: bool) -> None:
         self._link = link
         self._is_chatty = is_chatty
+        self._lines: SimpleQueue[dict[str, str] | threading.Event] = SimpleQueue()
+        threading.Thread(target=self._send, name="dspex-log", daemon=True).start()
 
     def on_level(self, listener: Callable[[str], None]) -> None:
         listener(_LEVEL)
@@ -53,7 +61,25 @@ class JobLog:
         if self._is_chatty and logger != _OURS:
             level = "debug"
         text = message.encode("utf-8", "replace").decode()
-        self._link.notify("log", {"level": level, "logger": logger, "message": text})
+        self._lines.put({"level": level, "logger": logger, "message": text})
+
+    def flush(self) -> None:
+        """Returns when everything written before is sent."""
+        sent = threading.Event()
+        self._lines.put(sent)
+        sent.wait()
+
+    def _send(self) -> None:
+        try:
+            while True:
+                line = self._lines.get()
+                if isinstance(line, threading.Event):
+                    line.set()
+                else:
+                    self._link.notify("log", line)
+        finally:
+            # Else the job would wait for this thread, for ever.
+            os._exit(1)
 
 
 def hear_log(log: Log, told: Notification, request: int) -> None:

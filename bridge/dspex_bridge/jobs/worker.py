@@ -39,9 +39,12 @@ def main(sock: socket.socket) -> None:
     try:
         result = KINDS[request.method](request, link)
         sys.stdout.flush()
+        log.flush()
         link.answer(request, result)
     except BaseException as error:  # noqa: BLE001 - the boundary: whatever it is, the bridge is told
-        link.fail(request, _to_wire_error(error, log))
+        known = _to_wire_error(error, log)
+        log.flush()
+        link.fail(request, known)
     os._exit(0)
 
 
