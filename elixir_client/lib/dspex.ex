@@ -70,6 +70,10 @@ defmodule DSPex do
                     pool_size:
                       {{:integer, 1, 1024},
                        "how many workers there are, each with a Python of its own.", 1},
+                    cluster:
+                      {:boolean,
+                       "whether the instances of this name on connected nodes are one pool (see " <>
+                         "\"Several nodes\").", false},
                     heartbeat_interval:
                       {:timeout,
                        "how long a worker may be silent, in milliseconds, until it is asked for a " <>
@@ -142,6 +146,14 @@ defmodule DSPex do
   are in a file, and there after a restart of the node. No key is in it: an LM that was configured with
   a key, an address or `extra:` has to be given again, and so have tools, which are functions. A file
   that is damaged is an error at the start, which says where; it is left as it is.
+
+  ## Several nodes
+
+  With `cluster: true` the instances of one name on connected nodes are one pool: a call goes to the
+  worker, wherever it is, that has least to do, and a program or configuration that is made on one node
+  is known on all before it is confirmed. Nodes that were apart agree on what was changed last. All run
+  the same release: functions travel between them, keys in such too, and tools and metrics run on the
+  node of the worker.
 
   ## LMs
 

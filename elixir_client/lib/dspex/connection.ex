@@ -97,6 +97,9 @@ defmodule DSPex.Connection do
 
   @impl true
   def handle_cast({:request, %Request{} = request}, state) do
+    # Who is on another node has counted there.
+    if node(request.caller) != node(), do: Pool.count({self(), state.pool, state.worker})
+
     cond do
       # It may mend what was refused.
       state.phase == :down and Lifecycle.refused?(state) and request.method == "configure" ->

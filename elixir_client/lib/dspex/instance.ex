@@ -13,7 +13,7 @@ defmodule DSPex.Instance do
   # A connection without its journal would forget, and without its tasks not know of them; both
   # outlive connections.
 
-  alias DSPex.{Connection, Error, Journal, Pool, Retry}
+  alias DSPex.{Cluster, Connection, Error, Journal, Pool, Retry}
   alias DSPex.Connection.Caller
 
   # A worker that cannot go on is started again; a pool of many may lose many at one time.
@@ -23,6 +23,7 @@ defmodule DSPex.Instance do
   def start_link(name, configuration, options) do
     {size, options} = Keyword.pop!(options, :pool_size)
     {journal, options} = Keyword.pop!(options, :journal)
+    {cluster?, options} = Keyword.pop!(options, :cluster)
     own = [server: name, journal: journal(name), tasks: tasks(name), pool: pool(name)]
 
     workers =
@@ -31,9 +32,13 @@ defmodule DSPex.Instance do
       end
 
     children = [
-      {Journal, name: journal(name), configuration: configuration, journal: journal},
+      {Journal,
+       name: journal(name),
+       configuration: configuration,
+       journal: journal,
+       cluster: if(cluster?, do: name)},
       {Task.Supervisor, name: tasks(name)},
-      {Pool, name: pool(name), size: size},
+      {Pool, name: pool(name), size: size, cluster?: cluster?},
       %{
         id: :workers,
         type: :supervisor,
@@ -43,11 +48,25 @@ defmodule DSPex.Instance do
       }
     ]
 
-    case Supervisor.start_link(children, strategy: :rest_for_one, name: name) do
+    case Supervisor.start_link(children ++ cluster(cluster?, name),
+           strategy: :rest_for_one,
+           name: name
+         ) do
       # The journal's file cannot be used, and the error says why.
       {:error, {:shutdown, {:failed_to_start_child, _child, %Error{} = error}}} -> {:error, error}
       other -> other
     end
+  end
+
+  defp cluster(false, _name), do: []
+
+  defp cluster(true, name) do
+    scope = Cluster.scope(name)
+
+    [
+      %{id: :pg, start: {:pg, :start_link, [scope]}},
+      {Cluster, name: name, pool: pool(name), journal: journal(name)}
+    ]
   end
 
   @typedoc "Those of `DSPex.Connection.Caller`, and `:retry`, how often a call may be made again."

@@ -11,7 +11,7 @@ defmodule DSPex.Journal do
 
   use GenServer
 
-  alias DSPex.{Config, Error, Signature, Tool}
+  alias DSPex.{Cluster, Config, Error, Signature, Tool}
   alias DSPex.Journal.{File, Program}
   alias DSPex.Protocol.Message
 
@@ -43,7 +43,31 @@ defmodule DSPex.Journal do
   """
   @spec record(atom(), entry()) ::
           {:ok, before :: version() | nil, version()} | {:error, Error.t()}
-  def record(journal, entry), do: GenServer.call(pid(journal), {:record, entry}, :infinity)
+  def record(journal, entry) do
+    with {:ok, before, version, spread} <-
+           GenServer.call(pid(journal), {:record, entry}, :infinity) do
+      # Here, and not in the journal's process: two that tell each other would wait for each other.
+      if spread, do: Cluster.spread(spread.cluster, [spread.change])
+      {:ok, before, version}
+    end
+  end
+
+  @typedoc "What a part of the journal is since a moment: those of several nodes are in one order."
+  @type stamped :: {part :: term(), {clock :: pos_integer(), node()}, value :: term()}
+
+  @doc "All that was changed, for a node that is new."
+  @spec everything(atom()) :: [stamped()]
+  def everything(journal) do
+    for {{:stamp, part}, stamp} <- :ets.match_object(journal, {{:stamp, :_}, :_}),
+        do: {part, stamp, value(journal, part)}
+  end
+
+  defp value(journal, :configuration), do: journal |> configuration() |> elem(0)
+  defp value(journal, {:program, id}), do: program(journal, id)
+
+  @doc "Takes what other nodes have changed, but for what has been changed later here."
+  @spec take(atom(), [stamped()]) :: :ok
+  def take(journal, changes), do: GenServer.call(pid(journal), {:take, changes}, :infinity)
 
   @doc "The number of changes so far."
   @spec generation(atom()) :: non_neg_integer()
@@ -89,7 +113,9 @@ defmodule DSPex.Journal do
       # Protected: all changes go through this process.
       :ets.new(table, [:named_table, :protected, read_concurrency: true])
       configuration = Config.merge(past.configuration, configuration)
+      cluster = Keyword.get(options, :cluster)
       :ets.insert(table, [{:owner, self()}, {:generation, 1}, {:configuration, configuration, 1}])
+      :ets.insert(table, [{:cluster, cluster}, {:clock, 0}])
       Enum.each(past.programs, fn {id, program} -> write(table, {:program, id, program}) end)
       {:ok, {table, file}}
     else
@@ -107,14 +133,58 @@ defmodule DSPex.Journal do
         {:reply, {:error, error}, {table, file}}
 
       change ->
-        versions = write(table, change)
+        {before, version} = write(table, change)
+        spread = stamp(table, change, :ets.lookup_element(table, :cluster, 2))
 
         case keep(file, change) do
-          {:ok, file} -> {:reply, versions, {table, file}}
+          {:ok, file} -> {:reply, {:ok, before, version, spread}, {table, file}}
           {:error, error, file} -> {:reply, {:error, error}, {table, file}}
         end
     end
   end
+
+  def handle_call({:take, changes}, _from, {table, file}) do
+    file =
+      for {part, stamp, value} <- changes, later?(table, part, stamp), reduce: file do
+        file ->
+          change = taken(part, value)
+          write(table, change)
+          put_stamp(table, part, stamp)
+          # What cannot be written here is on the disk where it was made.
+          file |> keep(change) |> Tuple.to_list() |> List.last()
+      end
+
+    {:reply, :ok, {table, file}}
+  end
+
+  defp taken(:configuration, configuration), do: {:configure, configuration}
+  defp taken({:program, id}, nil), do: {:delete, id}
+  defp taken({:program, id}, program), do: {:program, id, program}
+
+  defp later?(table, part, stamp) do
+    case :ets.lookup(table, {:stamp, part}) do
+      [{_key, known}] -> stamp > known
+      [] -> true
+    end
+  end
+
+  defp stamp(_table, _change, nil), do: nil
+
+  defp stamp(table, change, cluster) do
+    part = part(change)
+    stamp = {:ets.lookup_element(table, :clock, 2) + 1, node()}
+    put_stamp(table, part, stamp)
+    %{cluster: cluster, change: {part, stamp, value(table, part)}}
+  end
+
+  defp put_stamp(table, part, {clock, _node} = stamp) do
+    now = max(clock, :ets.lookup_element(table, :clock, 2))
+    :ets.insert(table, [{{:stamp, part}, stamp}, {:clock, now}])
+  end
+
+  defp part({:configure, _params}), do: :configuration
+  defp part({:program, id, _program}), do: {:program, id}
+  defp part({:delete, id}), do: {:program, id}
 
   defp keep(nil, _change), do: {:ok, nil}
   defp keep(file, change), do: File.append(file, change)
@@ -144,7 +214,7 @@ defmodule DSPex.Journal do
     before = write(table, change, version)
     # Last: who sees the number sees the change.
     :ets.insert(table, {:generation, version})
-    {:ok, before, version}
+    {before, version}
   end
 
   defp write(table, {:configure, params}, version) do

@@ -13,10 +13,15 @@ defmodule DSPex.Pool do
 
   @statuses {:down, :draining, :starting, :suspect, :ready}
 
-  @enforce_keys [:table, :size, :atomics]
+  @enforce_keys [:table, :size, :atomics, :cluster?]
   defstruct @enforce_keys
 
-  @type t :: %__MODULE__{table: atom(), size: pos_integer(), atomics: :atomics.atomics_ref()}
+  @type t :: %__MODULE__{
+          table: atom(),
+          size: pos_integer(),
+          atomics: :atomics.atomics_ref(),
+          cluster?: boolean()
+        }
 
   @type worker :: %{
           worker: pos_integer(),
@@ -39,16 +44,61 @@ defmodule DSPex.Pool do
   end
 
   @typedoc "A worker that was chosen for a call."
-  @type choice :: {pid(), t(), pos_integer()}
+  @type choice :: {pid(), t(), pos_integer() | :remote}
 
   @doc "The least loaded of the best workers, but for those in `except`; `nil` where there is none."
   @spec choose(t(), [pid()]) :: choice() | nil
   def choose(pool, except \\ []) do
     excluded = for {pid, worker} <- pids(pool, except), pid in except, do: worker
 
-    with worker when is_integer(worker) <- best(pool, pool.size, excluded, nil, nil),
-         pid when is_pid(pid) <- pid(pool, worker),
-         do: {pid, pool, worker}
+    local =
+      with worker when is_integer(worker) <- best(pool, pool.size, excluded, nil, nil),
+           pid when is_pid(pid) <- pid(pool, worker),
+           do: {rank(pool, worker), pid, worker}
+
+    case if(pool.cluster?, do: best_of([local | remote(pool, except)]), else: local) do
+      nil -> nil
+      {_rank, pid, worker} -> {pid, pool, worker}
+    end
+  end
+
+  # The nearer one of equals: it comes first.
+  defp best_of(workers),
+    do: workers |> Enum.reject(&is_nil/1) |> Enum.min_by(&elem(&1, 0), fn -> nil end)
+
+  defp remote(pool, except) do
+    for {{:remote, pid}, _node, status, load} <-
+          :ets.match_object(pool.table, {{:remote, :_}, :_, :_, :_}),
+        pid not in except,
+        do: {{-status, load}, pid, :remote}
+  end
+
+  defp rank(pool, worker), do: {-status_number(pool, worker), :atomics.get(pool.atomics, worker)}
+
+  @doc "What another node tells of its workers."
+  @spec put_remote(t(), node(), [worker()]) :: :ok
+  def put_remote(pool, node, workers) do
+    drop_remote(pool, node, Enum.map(workers, & &1.pid))
+
+    for worker <- workers do
+      :ets.insert(
+        pool.table,
+        {{:remote, worker.pid}, node, number(worker.status), worker.in_flight}
+      )
+    end
+
+    :ok
+  end
+
+  @doc "A node is gone, and its workers but for `kept`."
+  @spec drop_remote(t(), node(), [pid()]) :: :ok
+  def drop_remote(pool, node, kept \\ []) do
+    for {{:remote, pid}, _node, _status, _load} <-
+          :ets.match_object(pool.table, {{:remote, :_}, node, :_, :_}),
+        pid not in kept,
+        do: :ets.delete(pool.table, {:remote, pid})
+
+    :ok
   end
 
   defp pids(_pool, []), do: []
@@ -56,13 +106,19 @@ defmodule DSPex.Pool do
 
   @doc "Counts a call for the worker that it is now handed to; the worker takes it off again."
   @spec count(choice()) :: :ok
+  def count({pid, pool, :remote}) do
+    # Until its node tells.
+    :ets.update_counter(pool.table, {:remote, pid}, {4, 1}, {{:remote, pid}, node(pid), 0, 0})
+    :ok
+  end
+
   def count({_pid, pool, worker}), do: :atomics.add(pool.atomics, worker, 1)
 
   # The best has the highest status, and among those the smallest load.
   defp best(_pool, 0, _excluded, worker, _rank), do: worker
 
   defp best(pool, worker, excluded, found, found_rank) do
-    rank = {-status_number(pool, worker), :atomics.get(pool.atomics, worker)}
+    rank = rank(pool, worker)
 
     if worker not in excluded and (found == nil or rank <= found_rank),
       do: best(pool, worker - 1, excluded, worker, rank),
@@ -110,6 +166,8 @@ defmodule DSPex.Pool do
     @spec put_status(t(), pos_integer(), status()) :: :ok
     def put_status(pool, worker, unquote(status)),
       do: :atomics.put(pool.atomics, pool.size + worker, unquote(number))
+
+    defp number(unquote(status)), do: unquote(number)
   end
 
   @doc "A call of this worker's has ended."
@@ -151,7 +209,18 @@ defmodule DSPex.Pool do
 
     # Public: workers and callers write in it.
     :ets.new(table, [:named_table, :public, read_concurrency: true])
-    :ets.insert(table, {:pool, %__MODULE__{table: table, size: size, atomics: atomics}})
+
+    :ets.insert(
+      table,
+      {:pool,
+       %__MODULE__{
+         table: table,
+         size: size,
+         atomics: atomics,
+         cluster?: Keyword.get(options, :cluster?, false)
+       }}
+    )
+
     {:ok, table}
   end
 end

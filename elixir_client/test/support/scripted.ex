@@ -54,6 +54,13 @@ defmodule DSPex.Test.Scripted do
   @doc "An answer to an execution."
   def outputs(outputs), do: %{outputs: outputs, program: "p"}
 
+  @doc "Starts an instance that outlives the process that starts it: a call from another node."
+  def start_unlinked(options) do
+    {:ok, pid} = DSPex.start_link(options)
+    Process.unlink(pid)
+    :ok
+  end
+
   @doc "The process of the (first) worker."
   def connection(name) do
     {:ok, [%{pid: pid} | _others]} = DSPex.workers(name)
