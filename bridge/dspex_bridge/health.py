@@ -38,6 +38,7 @@ class Health:
         self._host.timers.at(time.monotonic() + _INTERVAL_S, self.watch)
 
     def check(self) -> None:
+        self._host.flush()  # log events that nobody has sent since
         self._host.runner.submit(_nothing)  # so that a loop that stands still is noticed
         lag_s = self._host.runner.lag_s
         if lag_s > _FROZEN_AFTER_S:

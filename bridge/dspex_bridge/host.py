@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
 from dspex_protocol.connection import Connection
 from dspex_protocol.errors import InternalError
@@ -23,6 +24,7 @@ from .writer import Writer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from dspex_protocol.errors import DSPexError, UnavailableError
 
@@ -92,6 +94,7 @@ class Host:
         self.engine: Engine | None = None
         self.programs: Registry | None = None
         self.unavailable: UnavailableError | None = None
+        self._log_events: deque[dict[str, Any]] = deque()
         self._jobs: Jobs | None = None
         self._reader = threading.get_ident()
         # Held by the reader while it handles what one read brought: each request of it is
@@ -103,8 +106,29 @@ class Host:
     def max_in_flight(self) -> int:
         return self.options.max_in_flight
 
+    def tell_log(self, event: dict[str, Any]) -> None:
+        """Sends a `log` event: now, or where that would have to wait, with whatever is sent next.
+        Whoever logs may be a finalizer, in the middle of sending something else."""
+        self._log_events.append(event)
+        if self.send_log_events():
+            self.flush()
+
+    def send_log_events(self) -> bool:
+        """Queues the events that wait; False where that would have to wait."""
+        while self._log_events:
+            try:
+                event = self._log_events.popleft()
+            except IndexError:  # another thread took the last one
+                return True
+            if not self.connection.offer_notification("log", event):
+                self._log_events.appendleft(event)
+                return False
+        return True
+
     def flush(self) -> None:
         """Sends what is queued. The reader's own answers wait for the end of its batch."""
+        if self._log_events:
+            self.send_log_events()
         if threading.get_ident() != self._reader:
             self.writer.flush()
 

@@ -73,6 +73,7 @@ def _serve_once(host: Host, fd: int) -> bool:
     with host.batch:
         for event in host.connection.receive_data(data):
             _handle(host, event)
+        host.send_log_events()
         host.writer.flush()
     if host.is_leaving:
         host.leave()

@@ -297,6 +297,22 @@ class Connection:
             self._queue(data)
         return True
 
+    def offer_notification(self, method: str, params: dict[str, Any]) -> bool:
+        """Queues a notification, or says False where that would have to wait.
+
+        For what may be said at any moment, by a thread that is in the middle of one of these
+        methods, too: a finalizer that a collection runs there, and that logs.
+        """
+        data = self._framed(Notification(method, params).to_wire())
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if not self._closed:
+                self._queue(data)
+        finally:
+            self._lock.release()
+        return True
+
     def give_up(self, request_id: int) -> bool:
         """Gives up a request of our own: its answer is dropped. False where it has ended before."""
         with self._lock:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+from dspex_protocol.errors import BudgetExceededError
 
 from .examples import SOURCES, read_examples
 from .options import (
@@ -34,7 +37,8 @@ examples:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 with the score printed, 1 where it could not be had, 2 for bad usage."""
+    """Exit status 0 with the score printed, 1 where it could not be had, or where a limit
+    cut it off, 2 for bad usage."""
     parser = new_parser("evaluate", "Score a program on labelled examples.", _EXAMPLES)
     add_program_options(parser)
     parser.add_argument("--dataset", required=True, metavar="SOURCE", help=SOURCES)
@@ -66,13 +70,23 @@ async def _evaluate(options: Namespace) -> str:
                 timeout_ms=None if options.timeout is None else options.timeout * 1000,
                 listener=lambda told: show(told.params),
             )
-    return print_json(result) if options.json else _readable(result)
+    text = print_json(result) if options.json else _readable(result)
+    spent_up = [error for error in _errors(result) if error["code"] == "budget_exceeded"]
+    if spent_up:
+        # A score of what a budget cut off is none that a script should take for one.
+        sys.stdout.write(text)
+        raise BudgetExceededError(spent_up[0]["message"])
+    return text
+
+
+def _errors(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item["error"] for item in result["results"] if "error" in item]
 
 
 def _readable(result: dict[str, Any]) -> str:
     count = len(result["results"])
     lines = [f"score: {result['score']:.3f} on {count} examples"]
-    errors = [item["error"] for item in result["results"] if "error" in item]
+    errors = _errors(result)
     if errors:
         first = errors[0]
         lines.append(f"failed: {len(errors)}, the first with {first['code']}: {first['message']}")

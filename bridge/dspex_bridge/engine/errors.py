@@ -36,6 +36,13 @@ _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
 # What installs a package, where its own name does not say it: LiteLLM imports mcp for tools.
 _PACKAGES = {"mcp": "'litellm[mcp]'"}
 
+# DSPy's advice, and what it comes to here.
+_REMEDIES = (
+    ('pass api_key="..." to dspy.LM(...)', "give the LM an api_key or api_key_env in configure"),
+    ("(api_key= on dspy.LM)", "(api_key or api_key_env in configure)"),
+    ("(api_key, or RouterConfig api_keys)", "(api_key or api_key_env in configure)"),
+)
+
 # How much of an answer that could not be read is quoted back.
 _MAX_QUOTED_CHARS = 500
 
@@ -99,7 +106,15 @@ def _lm_error(error: Any) -> LMError:
         data["retry_after_ms"] = round(wait_s * 1000)
     if getattr(error, "tried", None):
         data["tried"] = error.tried
-    return LMError(f"the LM failed ({kind}): {error}", data=data, retryable=retryable)
+    return LMError(f"the LM failed ({kind}): {_for_clients(error)}", data=data, retryable=retryable)
+
+
+def _for_clients(error: Any) -> str:
+    """What DSPy says, with the remedy that a client of the bridge has."""
+    text = str(error)
+    for theirs, ours in _REMEDIES:
+        text = text.replace(theirs, ours)
+    return text
 
 
 def _is_content_filter(error: Any) -> bool:

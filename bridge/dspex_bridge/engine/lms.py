@@ -105,9 +105,11 @@ class LMs:
                 lm.total = known.total
                 own, _ = lm.limits = known.limits
                 own.change(specs[name].get("limits") or {})
+        # An only LM is the default, and stays it when others come.
+        default = default or self._default_name()
         self._lms.update(made)
         self._specs.update({name: dict(spec) for name, spec in specs.items()})
-        self._default = default or self._default
+        self._default = default
         if limits is not None:
             self.limits.change(limits)
 

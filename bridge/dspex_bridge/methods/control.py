@@ -78,8 +78,7 @@ def _emit_log(host: Host, level: str, logger: str, message: str, request: int | 
     }
     if request is not None:
         event["request"] = request
-    host.connection.send_notification("log", event)
-    host.flush()
+    host.tell_log(event)
 
 
 def _sendable(text: str) -> str:
