@@ -364,7 +364,7 @@ def sources() -> str:
 
 
 def test_every_notification_of_the_bridge_is_there() -> None:
-    sent = set(re.findall(r'connection\.send_notification\(\s*"(\w+)"', sources()))
+    sent = set(re.findall(r'connection\.(?:send|offer)_notification\(\s*"(\w+)"', sources()))
     assert set(rows_of("notification", "From the bridge")) == sent
 
 
