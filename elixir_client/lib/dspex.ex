@@ -77,7 +77,7 @@ defmodule DSPex do
                     heartbeat_interval:
                       {:timeout,
                        "how long a worker may be silent, in milliseconds, until it is asked for a " <>
-                         "sign of life; with `:infinity` it never is.", 500},
+                         "sign of life; with `:infinity` it never is.", 300},
                     heartbeat_timeout:
                       {:timeout, "how long a worker that does nothing may take to answer that.",
                        1500},

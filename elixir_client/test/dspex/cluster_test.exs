@@ -27,7 +27,12 @@ defmodule DSPex.ClusterTest do
     name = :"dspex-other-#{System.unique_integer([:positive])}"
 
     {:ok, peer, node} =
-      :peer.start_link(%{name: name, host: '127.0.0.1', longnames: true, connection: :standard_io})
+      :peer.start_link(%{
+        name: name,
+        host: to_charlist("127.0.0.1"),
+        longnames: true,
+        connection: :standard_io
+      })
 
     :ok = :erpc.call(node, :code, :add_paths, [:code.get_path()])
     {:ok, _apps} = :erpc.call(node, Application, :ensure_all_started, [:logger])

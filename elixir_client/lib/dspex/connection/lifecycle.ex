@@ -41,6 +41,9 @@ defmodule DSPex.Connection.Lifecycle do
   # waiting: it may have been killed, and once more.
   @early_ends 3
 
+  # And so long it takes at most until another is started: this one could start, after all.
+  @early_backoff_ms 1000
+
   # --- starting ---
 
   @spec start(State.t()) :: State.t()
@@ -125,11 +128,11 @@ defmodule DSPex.Connection.Lifecycle do
   # One that dies as soon as it is ready would be started for ever.
   def ended(%{phase: :ready, proven?: false, failures: failures} = state, how)
       when failures >= @early_ends,
-      do: start_failed(state, "it ended before it answered anything: #{how}")
+      do: start_failed(state, "it ended before it answered anything: #{how}", @early_backoff_ms)
 
   def ended(%{phase: :ready, proven?: false, failures: failures} = state, how)
       when failures > 0 do
-    delay = backoff_ms(failures)
+    delay = min(backoff_ms(failures), @early_backoff_ms)
     text = "Python ended before it answered anything (#{how})"
     Logger.warning("DSPex: #{text}; starting another in #{delay} ms")
     Process.send_after(self(), :start, delay)
@@ -178,8 +181,8 @@ defmodule DSPex.Connection.Lifecycle do
     start_failed(state, "Python was not ready within #{state.start_timeout} ms")
   end
 
-  defp start_failed(state, why) do
-    delay = backoff_ms(state.failures + 1)
+  defp start_failed(state, why, longest \\ @max_backoff_ms) do
+    delay = min(backoff_ms(state.failures + 1), longest)
     text = "Python could not be made ready: #{why}"
     Logger.error("DSPex: #{text}; trying again in #{delay} ms")
     News.failed(state, why, delay)
