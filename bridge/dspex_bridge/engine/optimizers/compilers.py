@@ -43,6 +43,9 @@ class Setup:
         return {"lm": self.lms["teacher_lm"]} if "teacher_lm" in self.lms else {}
 
 
+# Of the demonstrations that bootstrap_few_shot_optuna chooses among, those that are bootstrapped.
+_POOL_BOOTSTRAPPED = 8
+
 _DEMOS = ("max_bootstrapped_demos", "max_labeled_demos")
 _BOOTSTRAP = (*_DEMOS, "max_rounds", "metric_threshold", "max_errors")
 
@@ -71,17 +74,18 @@ def _bootstrap_few_shot_random_search(setup: Setup) -> dspy.Module:
 
 
 def _bootstrap_few_shot_optuna(setup: Setup) -> dspy.Module:
-    from dspy.teleprompt import BootstrapFewShotWithOptuna
+    from .chosen_demos import ChosenDemos  # which needs a package that may not be there
 
-    return BootstrapFewShotWithOptuna(
+    return ChosenDemos(
         metric=setup.metric,
+        seed=setup.seed,
         teacher_settings=setup.teacher_settings,
         num_threads=setup.threads,
         **setup.given(*_DEMOS, "max_rounds", "num_candidate_programs"),
     ).compile(
         setup.student,
         teacher=setup.teacher,
-        max_demos=setup.params.get("max_demos") or 8,
+        max_demos=setup.params.get("max_demos") or _POOL_BOOTSTRAPPED,
         trainset=setup.trainset,
         valset=setup.valset,
     )
