@@ -65,6 +65,6 @@ def test_every_call_has_one_answer_while_pythons_are_killed_crashed_and_stopped(
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     history = tmp_path / "history"
-    faults.run(history, calls=1200, faults=12, workers=2, seed=seed, bound_s=240)
+    faults.run(history, calls=1200, faults=12, workers=2, seed=seed, bound_s=120)
     wrong, figures = faults.check(history.read_text().splitlines(), 1200, 12)
     assert wrong == [], figures
