@@ -243,7 +243,20 @@ def test_an_optimization_whose_lm_refuses_fails_with_its_error(
     lm.always(Failure(401, "no"))
     job = server.wait(JOB, "FAILED", id=optimize(server))
     assert job["error"]["code"] in ("lm_error", "optimizer_error")
-    assert job["resultRevision"] is None
+    assert (job["resultRevision"], job["attempts"]) == (None, 1)
+
+
+def test_an_optimization_is_tried_again_where_its_lm_is_away_for_a_while(
+    start: Start, lm: ScriptedLM
+) -> None:
+    server = start()
+    prepare(server)
+    lm.answer(*[Failure(503, "come back later")] * 6)
+    job_id = optimize(server)
+    job = server.wait(JOB, "COMPLETED", id=job_id)
+    assert job["attempts"] > 1
+    assert moves(job) == [*["queued", "running"] * job["attempts"], "completed"]
+    assert not any("Traceback" in line for line in server.output)
 
 
 def test_a_batch_runs_every_input_and_counts_what_failed(start: Start, lm: ScriptedLM) -> None:

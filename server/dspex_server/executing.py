@@ -120,12 +120,11 @@ class Executor:
         DatabaseUnavailableError; everything else is in the row. `began` hears its id, and `chunk`
         the pieces of a stream, each with a function `grant` to be called once it was passed on.
         """
-        async with self._database.read() as session:
+        async with self._database.write() as session:
             program = await find_program(session, program_id)
             known = await self._know(session, program, require_runnable(program))
-        problem = self._problem(known, inputs)
-        is_free = problem is None and not self._places.locked()
-        async with self._database.write() as session:
+            problem = self._problem(known, inputs)
+            is_free = problem is None and not self._places.locked()
             execution_id = await begin_execution(
                 session,
                 program.id,

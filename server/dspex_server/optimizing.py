@@ -34,12 +34,18 @@ __all__ = ["Optimizer", "is_retryable"]
 # What a person follows; the bridge tells more often.
 _TELL_EVERY_S = 0.5
 
+# Of an LM's errors.
+_LASTING = frozenset({"auth", "bad_request", "context_window", "content_filter"})
+
 _log = logging.getLogger("dspex.server")
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same again may end otherwise: a bridge that died is no fault of the work's."""
-    return isinstance(error, DSPexError) and (error.retryable or error.code == "connection_lost")
+    """Whether the same again may end otherwise: a bridge that died is no fault of the work's, and
+    a key that is refused stays so, also where the breaker says that the LM may be asked later."""
+    if not isinstance(error, DSPexError) or error.data.get("kind") in _LASTING:
+        return False
+    return error.retryable or error.code == "connection_lost"
 
 
 class Optimizer:
@@ -162,6 +168,7 @@ class Optimizer:
         )
 
     async def _again(self, job: OptimizationJob, error: DSPexError) -> None:
+        _log.warning("optimization job %s is tried again: %s", job.id, error)
         await self._move(job, "queued", reason=error.code)
 
     async def _move(self, job: OptimizationJob, target: str, **values: Any) -> None:

@@ -128,7 +128,8 @@ class Workflows:
             "executor_id": executor_id,
             "application_version": _VERSION,
             "serializer": DBOSPortableJSONSerializer(),
-            "log_level": "WARNING",
+            # Of an attempt that is made again it shows the whole stack; a line of ours is enough.
+            "log_level": "ERROR",
             "notification_listener_polling_interval_sec": _POLL_S,
         }
 
