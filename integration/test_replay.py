@@ -169,6 +169,30 @@ def test_dspex_record_records_what_the_bridges_of_a_command_answer(tmp_path: Pat
     assert f"answer: {answer}\n" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "told"),
+    [
+        (["no-such-command"], 127, "no-such-command: No such file or directory"),
+        (["/"], 126, "/: Permission denied"),
+        ([sys.executable, "-c", "raise SystemExit(3)"], 3, "nothing was recorded"),
+    ],
+)
+def test_a_recording_stays_where_nothing_was_recorded(
+    tmp_path: Path, command: list[str], status: int, told: str
+) -> None:
+    file = tmp_path / "qa.jsonl"
+    file.write_text("what was there before\n")
+    script = "from dspex_bridge.cli import main; main()"
+    dspex = [sys.executable, "-P", "-c", script, "record", "--file", str(file), "--"]
+    done = subprocess.run(
+        [*dspex, *command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == status
+    assert done.stderr == f"dspex record: {told}: {file} is as it was\n"
+    assert file.read_text() == "what was there before\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_file_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
     done = subprocess.run(
         [*BRIDGE, "--record", str(tmp_path / "nowhere" / "qa.jsonl")],

@@ -94,6 +94,87 @@ def test_tests_share_a_bridge_and_find_nothing_of_each_other(pytester: pytest.Py
     result.assert_outcomes(passed=2)
 
 
+def test_limits_spent_budgets_and_embedders_end_with_their_test(
+    pytester: pytest.Pytester,
+) -> None:
+    result = run(
+        pytester,
+        """
+        import pytest
+        from dspex_protocol.errors import BudgetExceededError, NotFoundError
+
+        ONCE = {"max_calls": 1}
+        QA = {"signature": "question -> answer"}
+        pids = []
+
+        def ask(dspex, text, **params):
+            return dspex.execute(QA, {"question": text}, **params)
+
+        def spend(dspex):
+            pids.append(dspex.pid)
+            ask(dspex, "One?")
+            with pytest.raises(BudgetExceededError):
+                ask(dspex, "Two?")
+
+        def look(dspex):
+            assert dspex.pid not in pids
+            state = dspex.configure()
+            assert not any(state.get("limits", {}).values())
+            assert state["lms"] == {"main": {"model": "demo/knn"}}
+            assert not state.get("embedders")
+            ask(dspex, "Three?")
+            ask(dspex, "Four?")
+
+        def test_the_bridges(dspex):
+            dspex.configure(limits=ONCE)
+            spend(dspex)
+
+        def test_nothing_of_the_bridges(dspex):
+            look(dspex)
+
+        def test_mains(dspex):
+            dspex.configure(lms={"main": {"model": "demo/knn", "limits": ONCE}})
+            spend(dspex)
+
+        def test_nothing_of_mains(dspex):
+            look(dspex)
+
+        @pytest.mark.dspex(lm={"model": "demo/knn", "limits": ONCE})
+        def test_the_markers(dspex):
+            spend(dspex)
+
+        @pytest.mark.dspex(lm={"model": "demo/knn", "limits": ONCE})
+        def test_the_markers_again(dspex):
+            spend(dspex)
+
+        @pytest.mark.anyio
+        async def test_embedders(dspex_client, dspex):
+            await dspex_client.configure(embedders={"e": {"model": "openai/e", "api_key": "k"}})
+            assert dspex_client.process.pid == dspex.pid
+            pids.append(dspex.pid)
+
+        def test_nothing_of_embedders(dspex):
+            look(dspex)
+
+        def test_limits_that_come_too_late(dspex):
+            ask(dspex, "Five?")
+            with pytest.raises(RuntimeError, match="fresh=True"):
+                dspex.configure(limits=ONCE)
+
+        @pytest.mark.dspex(fresh=True)
+        def test_limits_at_any_time(dspex):
+            dspex.create("question -> answer", program="qa")
+            dspex.configure(limits=ONCE)
+            spend(dspex)
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+        """,
+    )
+    result.assert_outcomes(passed=10)
+
+
 def test_a_fresh_bridge_ends_with_its_test(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,

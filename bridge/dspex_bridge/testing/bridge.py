@@ -14,6 +14,7 @@ from dspex_protocol.client import Client
 from dspex_protocol.errors import ConnectionLostError, DSPexError, NotFoundError, ToolError
 
 if TYPE_CHECKING:
+    from asyncio.subprocess import Process
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from concurrent.futures import Future
 
@@ -43,6 +44,10 @@ _RESET_S = 5.0
 # How long a failing test's report waits for the last words of its bridge.
 _LISTEN_S = 2.0
 
+# What `configure` can be given that the next test's own replaces; the rest stays until the bridge
+# ends: the protocol knows no way to take it back.
+_PUT_BACK = {"lms", "default_lm", "adapter"}
+
 # The client kills a bridge that does not end when it is left.
 _CLOSE_S = 30.0
 
@@ -71,6 +76,10 @@ class Bridge:
         self._stderr_start = 0
         self._last_words = ""
         self._adapter: str | None = None
+        self._lm: Mapping[str, Any] = {}
+        self._tests = 0
+        self._is_asked = False
+        self._is_changed = False
         try:
             self._client = background.run(self._spawn(), _START_S)
         except (DSPexError, OSError) as error:
@@ -80,7 +89,7 @@ class Bridge:
                 f"the bridge {' '.join(self.command)!r} did not start: {error}"
                 + (f"\n{text}" if text else "")
             ) from None
-        self.client: Client = _ClientElsewhere(self, self._client)
+        self.client: Client = _ClientElsewhere(self)
         """The same bridge for async tests; its methods may be awaited on any asyncio loop."""
 
     async def _spawn(self) -> Client:
@@ -192,6 +201,9 @@ class Bridge:
         listener: Listener | None,
     ) -> Future[Any]:
         """Sends a request; cancelling the future cancels it."""
+        if _changes_for_good(method, params or {}):
+            self._keep_from_other_tests()
+        self._is_asked = True
         future = self.background.submit(
             self._client.request(
                 method, params, timeout_ms=timeout_ms or DEFAULT_TIMEOUT_MS, listener=listener
@@ -200,6 +212,23 @@ class Bridge:
         self._in_flight.add(future)
         future.add_done_callback(self._in_flight.discard)
         return future
+
+    def _keep_from_other_tests(self) -> None:
+        """Before a change that cannot be taken back. A budget counts what was spent before it was
+        set, so a bridge that has served other tests is replaced before that, too."""
+        self._is_changed = True
+        if self._tests <= 1:
+            return
+        if self._is_asked:
+            raise RuntimeError(
+                "limits and embedders come first in a test: this bridge has served other tests, "
+                "whose LM calls a budget would count, and it cannot be replaced any more. Move "
+                "this configure to the top, or mark the test @pytest.mark.dspex(fresh=True)"
+            )
+        self.background.run(self._client.close(), _CLOSE_S)
+        self._client = self.background.run(self._spawn(), _START_S)
+        self._tests = 1
+        self._set_up()
 
     @property
     def is_alive(self) -> bool:
@@ -210,13 +239,24 @@ class Bridge:
         """A test begins: `lm` is its LM, named main, and nothing of another test is left."""
         self.logs.clear()
         self._stderr_start = os.fstat(self._stderr.fileno()).st_size
+        self._lm = lm
+        self._tests += 1
+        self._is_asked = False
+        self._set_up()
+
+    def _set_up(self) -> None:
         if self._adapter is None:
             self._adapter = self.configure()["adapter"]
-        self.configure(lms={"main": dict(lm)}, default_lm="main", adapter=self._adapter)
+        # Where the LM has limits, this asks for a bridge of its own, and so sets that one up.
+        self._is_asked = False
+        self.configure(lms={"main": dict(self._lm)}, default_lm="main", adapter=self._adapter)
+        self._is_asked = False
 
     def end(self) -> bool:
         """A test has ended. False where this bridge is not fit for another one."""
         self._tools.clear()
+        if self._is_changed:
+            return False
         for future in list(self._in_flight):
             future.cancel()
         try:
@@ -284,10 +324,16 @@ class Bridge:
 class _ClientElsewhere(Client):
     """A client whose connection belongs to the loop of another thread."""
 
-    def __init__(self, bridge: Bridge, client: Client) -> None:
-        self.process = client.process
+    def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._client = client
+
+    @property  # the process may be replaced
+    def process(self) -> Process | None:  # type: ignore[override]
+        return self._client.process
+
+    @property
+    def _client(self) -> Client:
+        return self._bridge._client
 
     async def request(
         self,
@@ -311,14 +357,27 @@ class _ClientElsewhere(Client):
     async def initialize(self, *, log_level: str | None = None) -> dict[str, Any]:
         return await self._there(self._client.initialize(log_level=log_level))
 
-    def grant(self, request_id: int, chunks: int) -> None:
-        self._bridge.background.call(self._client.grant, request_id, chunks)
+    def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        self._bridge.background.call(self._client.notify, method, params)
 
     async def close(self) -> None:
         await self._there(self._client.close())
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(self._bridge.background.submit(work))
+
+
+def _changes_for_good(method: str, params: Mapping[str, Any]) -> bool:
+    """Whether a request leaves what no later one undoes: what was spent under limits, an LM's
+    too, stays spent."""
+    if method != "configure":
+        return False
+    lms = params.get("lms")
+    models = lms.values() if isinstance(lms, dict) else ()
+    given = {key for key, value in params.items() if value is not None}
+    return not given <= _PUT_BACK or any(
+        isinstance(model, dict) and model.get("limits") is not None for model in models
+    )
 
 
 def _environment() -> dict[str, str]:
