@@ -10,6 +10,7 @@ import pytest
 from dspex_protocol.codec import encode
 from dspex_protocol.framing import frame
 
+from integration.openai_server import Answer, OpenAIServer
 from integration.pipe import Pipe
 
 MAX_FRAME_BYTES = 65536
@@ -292,3 +293,27 @@ def test_a_name_is_looked_for_among_few_programs_only() -> None:
         assert "Did you mean" not in pipe.refusal("describe", {"program": "program"})["message"]
         pipe.ask("delete", {"program": "program7"})
         assert "Did you mean" in pipe.refusal("describe", {"program": "program7x"})["message"]
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json", "xml", "baml", "two_step"])
+def test_an_answer_that_cannot_be_read_is_told_of_the_adapter_that_was_asked_for(
+    bridge: Pipe, adapter: str
+) -> None:
+    with OpenAIServer(lambda _request: Answer("no fields in here")) as server:
+        lm = {"model": "openai/gpt-4.1-mini", "api_base": server.url, "api_key": server.api_key}
+        program = {"signature": "question -> answer: int"}
+        inputs = {"program": program, "inputs": {"question": "?"}, "lm": lm, "adapter": adapter}
+        error = bridge.refusal("execute", inputs)
+    assert error["code"] == "output_validation"
+    assert f"could not be read by the adapter {adapter} (" in error["message"]
+
+
+def test_a_list_that_is_too_long_is_refused_with_its_length(bridge: Pipe) -> None:
+    steps = [{"name": f"s{index}", "signature": "q -> a"} for index in range(101)]
+    error = bridge.refusal("create", {"inputs": [], "steps": steps, "outputs": ["s0.a"]})
+    assert "steps must be a list of at most 100, got one of 101." in error["message"]
+
+
+def test_a_variable_that_is_set_and_empty_is_one_that_is_not_set() -> None:
+    with Pipe(env={"DSPEX_RECORD": ""}) as pipe:
+        assert pipe.ask("ping") == {"payload": None}

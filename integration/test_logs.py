@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dspex_bridge.logs import MAX_EVENTS_PER_SECOND
 
+from integration.openai_server import OpenAIServer, answering
 from integration.pipe import Pipe
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("talking_bridge.py")))
@@ -76,3 +77,27 @@ def test_a_line_without_an_end_comes_in_pieces_and_a_flood_is_bounded() -> None:
         pipe.notifications.clear()
         pipe.ask("execute", {"program": "p", "inputs": {"word": "flood"}})
         assert len(events(pipe)) <= 2 * MAX_EVENTS_PER_SECOND + 2
+
+
+def test_texts_for_the_provider_that_may_be_secret_are_in_no_log() -> None:
+    secrets = {
+        "organization": "orgsecret12345",
+        "user": {"nested": ["inlist-8765432"]},
+        "auth_token": "short7x",
+    }
+    with (
+        OpenAIServer(answering({"answer": "Paris"})) as server,
+        Pipe("--log-level", "debug") as pipe,
+    ):
+        extra = {**secrets, "service_tier": "priority"}
+        lm = {"model": "openai/gpt-4.1-mini", "api_base": server.url, "api_key": server.api_key}
+        pipe.ask("initialize", {"protocol_version": 1, "log_level": "debug"})
+        pipe.ask("configure", {"lms": {"main": {**lm, "extra": extra, "num_retries": 0}}})
+        pipe.request("execute", {"program": {"signature": "q -> answer"}, "inputs": {"q": "?"}})
+        pipe.send([2, "orgsecret12345 inlist-8765432 short7x priority", {}])  # logged as unknown
+        pipe.request("shutdown", {"drain_ms": 5000})
+        pipe.wait()
+        logged = pipe.stderr_after_exit() + str(pipe.notifications)
+    for secret in ("orgsecret12345", "inlist-8765432", "short7x"):
+        assert secret not in logged
+    assert "*** *** *** priority" in logged

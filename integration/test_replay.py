@@ -150,6 +150,32 @@ def test_a_recording_lies_inside_the_state_dir_and_is_one(
         assert "bad.jsonl, line 2 is no recorded exchange" in error["message"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"cost_usd": float("nan")},
+        {"cost_usd": float("inf")},
+        {"cost_usd": -5.0},
+        {"cost_usd": "1"},
+        {"cost_usd": True},
+        {"model": ""},
+        {"model": " "},
+    ],
+    ids=repr,
+)
+def test_a_line_that_says_what_no_bridge_writes_is_refused_with_its_number(
+    tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    with OpenAIServer(ANSWER) as server:
+        recorded(tmp_path, server, INPUTS)
+    good = (tmp_path / "qa.jsonl").read_text()
+    (tmp_path / "bad.jsonl").write_text(good + json.dumps({**json.loads(good), **damage}))
+    with Pipe("--state-dir", str(tmp_path)) as pipe:
+        error = pipe.refusal("configure", {"lms": {"main": {"model": "replay/bad.jsonl"}}})
+        assert (error["code"], error["data"]["param"]) == ("invalid_params", "model")
+        assert "bad.jsonl, line 2 is no recorded exchange" in error["message"]
+
+
 def test_dspex_record_records_what_the_bridges_of_a_command_answer(tmp_path: Path) -> None:
     dspex = [sys.executable, "-P", "-c", "from dspex_bridge.cli import main; main()"]
     file = tmp_path / "qa.jsonl"

@@ -269,3 +269,17 @@ def test_text_with_the_marks_of_an_image_stays_text() -> None:
         images = [item for item in bridge.parts() if item["type"] == "image_url"]
         assert [item["image_url"]["url"] for item in images] == [PNG_URI]
         assert text in "".join(item.get("text", "") for item in bridge.parts())
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a.pdf", {"file_id": "f", "filename": "a.pdf"}, {"file_data": "JVBERi0="}],
+    ids=["path", "id", "base64"],
+)
+def test_the_embedded_model_takes_files_as_others_do(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
+    with Pipe("--state-dir", str(tmp_path)) as pipe:
+        pipe.ask("configure", {"lms": {"main": {"model": "demo/knn"}}})
+        pipe.ask("create", {"program": "p", "signature": "document: file -> answer"})
+        outputs = pipe.ask("execute", {"program": "p", "inputs": {"document": value}})["outputs"]
+        assert set(outputs) == {"answer"}

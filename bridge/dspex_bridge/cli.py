@@ -124,7 +124,7 @@ def bridge(arguments: Sequence[str]) -> NoReturn:
         sys.exit(2)
     from . import guard
 
-    options = _options(arguments) if arguments or RECORD_VARIABLE in os.environ else None
+    options = _options(arguments) if arguments or os.environ.get(RECORD_VARIABLE) else None
     guard.start(wire.read_fd, wire.write_fd)
     from .host import Options
     from .loop import serve
@@ -177,7 +177,7 @@ def _options(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--record",
         type=_recording,
-        default=os.environ.get(RECORD_VARIABLE),
+        default=os.environ.get(RECORD_VARIABLE) or None,
         metavar="FILE",
         help="append every LM exchange to this file, for the LM replay/FILE "
         f"(default: what {RECORD_VARIABLE} says, which `dspex record` sets)",

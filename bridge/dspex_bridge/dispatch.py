@@ -17,6 +17,7 @@ from dspex_protocol.errors import (
     RequestTimeoutError,
     ShuttingDownError,
 )
+from dspex_protocol.spelling import suggestion
 
 from . import params
 from .exceptions import describe
@@ -179,7 +180,7 @@ class Dispatcher:
         if method is None:
             raise MethodNotFoundError(
                 f"there is no method {params.quoted(request.method)}."
-                f"{params.suggest(request.method, METHODS)} Valid: {', '.join(METHODS)}."
+                f"{suggestion(request.method, METHODS)} Valid: {', '.join(METHODS)}."
             )
         if self._draining is not None:
             raise ShuttingDownError("the bridge is shutting down: send this to another one")

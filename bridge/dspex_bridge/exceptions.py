@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dspex_protocol.codec import sendable
+
 __all__ = ["describe"]
 
 
@@ -11,4 +13,4 @@ def describe(error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - its own __str__ failed
         text = type(error).__name__
-    return text.encode("utf-8", "replace").decode()
+    return sendable(text)

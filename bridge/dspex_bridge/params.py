@@ -7,10 +7,11 @@ parameter that is optional may also be nil, which means that it is absent.
 from __future__ import annotations
 
 from dspex_protocol.errors import InvalidParamsError
+from dspex_protocol.spelling import suggestion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "one_of",
     "quoted",
     "record",
-    "suggest",
     "text",
 ]
 
@@ -39,9 +39,6 @@ _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
 # Names of programs and LMs stand in logs and errors.
 MAX_NAME_CHARS = 256
-
-# Looking for a close one among these takes milliseconds.
-_MAX_SUGGESTIONS = 200
 
 # Each one stands in every prompt of its program.
 MAX_TOOLS = 128
@@ -120,7 +117,7 @@ def one_of(*names: str, later: tuple[str, ...] = ()) -> Check:
             if value in later:
                 not_yet(value, f"{where}: {value}")
             raise InvalidParamsError(
-                f"{where} is unknown: {quoted(value)}.{suggest(value, names)} "
+                f"{where} is unknown: {quoted(value)}.{suggestion(value, names)} "
                 f"Valid: {', '.join(names) or 'none'}.",
                 data={"param": where.rpartition(": ")[2]},
             )
@@ -133,7 +130,10 @@ def array(item: Check, maximum: int | None = None) -> Check:
         if type(value) is not list:
             raise _wrong(where, "a list", value)
         if maximum is not None and len(value) > maximum:
-            raise _wrong(where, f"a list of at most {maximum}", value)
+            raise InvalidParamsError(
+                f"{where} must be a list of at most {maximum}, got one of {len(value)}.",
+                data={"param": where.rpartition(": ")[2]},
+            )
         for index, element in enumerate(value):
             item(element, f"{where}[{index}]")
 
@@ -183,7 +183,7 @@ def record(
         for key in value:
             if key not in required and key not in optional:
                 raise InvalidParamsError(
-                    f"{where}: unknown parameter {quoted(key)}.{suggest(key, known)} "
+                    f"{where}: unknown parameter {quoted(key)}.{suggestion(key, known)} "
                     f"Valid: {', '.join(known) or 'none'}.",
                     data={"param": key[:MAX_NAME_CHARS]},
                 )
@@ -203,17 +203,6 @@ def record(
 def quoted(word: str) -> str:
     """A name in an error: a client's frame may be one long name, the answer must not be."""
     return repr(word) if len(word) <= MAX_NAME_CHARS else f"{word[:MAX_NAME_CHARS]!r}…"
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for the closest known name, or nothing where none is close."""
-    from difflib import get_close_matches
-
-    words = list(known)
-    if len(word) > MAX_NAME_CHARS or len(words) > _MAX_SUGGESTIONS:
-        return ""  # comparing them would take seconds
-    close = get_close_matches(word, words, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _inside(where: str, key: str) -> str:

@@ -19,9 +19,10 @@ values `in`.
 from __future__ import annotations
 
 from dspex_protocol.errors import InvalidParamsError
+from dspex_protocol.spelling import suggestion
 
 from .catalog import ADAPTERS, MODULES
-from .params import integer, name, one_of, suggest, text
+from .params import integer, name, one_of, text
 from .shapes import CONFIG
 
 TYPE_CHECKING = False
@@ -227,7 +228,7 @@ def _check_condition(variables: Mapping[str, Any], key: str, place: str) -> None
     while (parent := variables[seen[-1]].get("depends_on")) is not None:
         other = parent["variable"]
         if other not in variables:
-            raise _invalid(place, f"there is no variable {other!r}.{suggest(other, variables)}")
+            raise _invalid(place, f"there is no variable {other!r}.{suggestion(other, variables)}")
         if other in seen:
             raise _invalid(place, f"{' -> '.join([*seen, other])} is a circle")
         if not parent["in"] or not all(_may_be(variables[other], item) for item in parent["in"]):

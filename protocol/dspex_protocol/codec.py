@@ -33,6 +33,7 @@ __all__ = [
     "decode",
     "encode",
     "recover_id",
+    "sendable",
 ]
 
 TYPE_CHECKING = False
@@ -103,6 +104,11 @@ def decode(data: bytes) -> Any:
         )
     except Exception as error:  # msgpack's errors share no other base
         raise ParseError(f"not one whole MessagePack value: {_reason(error)}") from error
+
+
+def sendable(text: str) -> str:
+    """The text with '?' for halves of surrogate pairs, which UTF-8 has not and `encode` refuses."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def recover_id(head: bytes, kind: int = 0) -> int | None:

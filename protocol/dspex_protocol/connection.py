@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from .codec import EncodeError, decode, encode, recover_id
+from .codec import EncodeError, decode, encode, recover_id, sendable
 from .errors import (
     ConnectionLostError,
     DSPexError,
@@ -278,7 +278,7 @@ class Connection:
             data = self._framed(Response(request.id, error, None).to_wire())
         except (EncodeError, FrameTooLargeError):
             # An error's data may quote anything; its code and a cut message always fit.
-            message = error.message[:_CUT_MESSAGE_CHARS].encode("utf-8", "replace").decode()
+            message = sendable(error.message[:_CUT_MESSAGE_CHARS])
             cut = {**error.to_wire(), "message": message, "data": {}}
             data = self._framed([RESPONSE, request.id, cut, None])
         return self._send_answer(request, data)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from dspex_bridge.programs import checks, converters, scalars, wire_values
 from dspex_bridge.programs.converters import InputConverter, OutputConverter
-from dspex_bridge.programs.dspy_types import DSPyType, no_dspy_types
+from dspex_bridge.programs.offered_types import DSPyType, no_dspy_types
 from dspex_bridge.programs.scalars import RefusedError
 from dspex_bridge.programs.value_errors import ERROR_TYPES, MAX_ERRORS
 from dspex_bridge.programs.wire_values import MAX_GOT_LENGTH, NoWireFormError, render, to_wire

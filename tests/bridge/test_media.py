@@ -70,7 +70,6 @@ def test_the_format_of_audio_is_told_from_its_bytes(content: bytes, name: str) -
         ("Grüße".encode(), "text/plain"),
         (b"\0\1\2", "application/octet-stream"),
         (b"\xff\xfe\xfd", "application/octet-stream"),
-        (b"", "application/octet-stream"),
     ],
 )
 def test_any_bytes_are_a_file(content: bytes, kind: str) -> None:
@@ -122,12 +121,21 @@ def test_the_forms_of_an_image(value: Any, made: str) -> None:
         (file, {"file_data": 5}, "a map of a file has"),
         (file, {"file_id": "f", "path": "/etc/passwd"}, "a map of a file has"),
         (file, {"file_data": "@@"}, "its Base64 is not valid"),
+        (file, {"file_data": "YQ==", "file_id": "f"}, "a map of a file has"),
+        (file, {"file_id": ""}, "a map of a file has"),
+        (file, b"", "the file is empty"),
+        (file, "data:;base64,", "the file is empty"),
+        (file, {"file_data": ""}, "the file is empty"),
     ],
 )
 def test_what_is_no_media_is_refused_and_says_why(read: Any, value: Any, reason: str) -> None:
     with pytest.raises(RefusedError) as refusal:
         read(value, files)
     assert reason in str(refusal.value)
+
+
+def test_base64_alone_is_sent_as_the_data_uri_that_providers_take() -> None:
+    assert file({"file_data": "JVBERi0="}, files) == {"file_data": uri("application/pdf", b"%PDF-")}
 
 
 def test_media_have_a_bound() -> None:

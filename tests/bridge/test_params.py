@@ -86,7 +86,7 @@ def test_what_fits_passes(value: dict[str, Any]) -> None:
         ),
         (
             {"program": "p", "tags": ["x"] * 3},
-            "execute: tags must be a list of at most 2, got a list.",
+            "execute: tags must be a list of at most 2, got one of 3.",
             "tags",
         ),
         (

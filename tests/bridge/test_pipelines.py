@@ -117,7 +117,7 @@ def test_a_link_of_another_type_is_refused_with_both_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["a.texd", "b.answer", "c.text", "a", "questoin", "a.text.more", ".text", "a."]
+    "source", ["a.texd", "b.answer", "c.text", "a", "questoin", "a.text.more", ".text", "a.", ""]
 )
 def test_a_link_to_what_is_not_there_is_refused(source: str) -> None:
     """Also to the step itself and to a later one: there are no circles."""
@@ -130,6 +130,22 @@ def test_a_link_to_what_is_not_there_is_refused(source: str) -> None:
     assert f"'given' of step 'b' is to come from '{source}'" in str(error)
     assert "there are question, a.text" in str(error)
     assert error.data["source"] == source
+
+
+def test_the_signatures_of_all_steps_and_tools_are_bounded_together() -> None:
+    wide = {"name": "q", "type": f"tuple[{', '.join(['int'] * 200)}]"}
+    signature = f"q: {wide['type']} -> a"
+    tool = {"name": "look", "description": "d", "parameters": [wide]}
+    steps = [step(f"s{index}", signature, tools=[tool]) for index in range(4)]
+    assert len(links(steps, wide)) == 4
+    steps.append(step("one_more", signature))
+    assert "at most 2000 types" in str(refusal(steps, wide))
+
+
+def test_a_pipeline_has_at_most_as_many_outputs_as_a_signature() -> None:
+    params = {"inputs": [{"name": "q", "type": "str"}], "steps": [step("a", "q -> b")]}
+    with pytest.raises(SignatureError, match="at most 256 outputs, this one has 300"):
+        program_spec({**params, "outputs": ["a.b"] * 300})
 
 
 def test_from_names_inputs_of_the_step() -> None:

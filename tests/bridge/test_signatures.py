@@ -13,7 +13,7 @@ import pydantic
 import pytest
 from dspex_bridge.programs import signatures
 from dspex_bridge.programs.annotations import annotation
-from dspex_bridge.programs.dspy_types import DSPyType, no_dspy_types
+from dspex_bridge.programs.offered_types import DSPyType, no_dspy_types
 from dspex_bridge.programs.signatures import input_schema, output_schema, prompt_constraints
 from dspex_protocol.errors import SignatureError
 from dspex_protocol.grammar import parse_type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from .memos import SystemMessages
 from .streaming import NATIVE_SETTING, PARSER_SETTING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from .field_parsers import FieldParser
@@ -27,6 +28,7 @@ __all__ = ["ADAPTERS", "Adapter", "adapter_name"]
 class _AsJSON:
     """Answers that are one JSON object."""
 
+    wire_name: ClassVar[str]
     use_native_function_calling: bool
 
     async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> Any:
@@ -38,22 +40,25 @@ class _AsJSON:
         ):
             # DSPy would refuse to call the LM: there are no tools that it could call natively.
             adapter = type(self)(use_native_function_calling=False)  # type: ignore[call-arg]
-        with _cut_by(JsonParser, signature):
+        with _named(self.wire_name), _cut_by(JsonParser, signature):
             return await dspy.JSONAdapter.acall(adapter, lm, lm_kwargs, signature, demos, inputs)
 
 
 class _JSON(_AsJSON, SystemMessages, dspy.JSONAdapter):  # type: ignore[misc]  # dspy ships no types
-    pass
+    wire_name = "json"
 
 
 class _BAML(_AsJSON, SystemMessages, BAMLAdapter):  # type: ignore[misc]
     """Answers as those of JSON; it describes nested types in fewer words."""
+
+    wire_name = "baml"
 
 
 class _WithFallback:
     """One more call, in JSON, where an answer cannot be read: as DSPy's Chat and XML adapters do.
     Theirs, however, never does once a chunk was sent, and the protocol has attempts for that."""
 
+    wire_name: ClassVar[str]
     parser: ClassVar[type[FieldParser]]
 
     async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, *rest: Any, **more: Any) -> Any:
@@ -61,14 +66,17 @@ class _WithFallback:
             with _cut_by(self.parser, signature):
                 return await Adapter.acall(self, lm, lm_kwargs, signature, *rest, **more)
         except AdapterParseError:
-            return await _JSON().acall(lm, lm_kwargs, signature, *rest, **more)
+            with _named(self.wire_name):
+                return await _JSON().acall(lm, lm_kwargs, signature, *rest, **more)
 
 
 class _Chat(_WithFallback, SystemMessages, dspy.ChatAdapter):  # type: ignore[misc]
+    wire_name = "chat"
     parser = ChatParser
 
 
 class _XML(_WithFallback, SystemMessages, XMLAdapter):  # type: ignore[misc]
+    wire_name = "xml"
     parser = XmlParser
 
 
@@ -79,6 +87,8 @@ class _TwoStep(TwoStepAdapter):  # type: ignore[misc]
     streamed. DSPy's own adapter of that name gives no thought to histories and media, nor to an
     output that is named as the text between the two calls.
     """
+
+    wire_name = "two_step"
 
     def __init__(self) -> None:
         Adapter.__init__(self)
@@ -94,10 +104,10 @@ class _TwoStep(TwoStepAdapter):  # type: ignore[misc]
         with _cut_by(None, signature), adapter_message_call(lm, messages):
             answers = await lm.acall(messages=messages, **lm_kwargs)
         name, extraction = _extraction(signature)
-        return [
-            (await _Chat().acall(lm, {}, extraction, [], {name: self._text(answer, signature)}))[0]
-            for answer in answers
-        ]
+        with _named(self.wire_name):
+            texts = [self._text(answer, signature) for answer in answers]
+            read = [await _Chat().acall(lm, {}, extraction, [], {name: text}) for text in texts]
+        return [first for first, *_ in read]
 
     def _text(self, answer: Any, signature: Any) -> str:
         text: str | None = answer.get("text") if isinstance(answer, dict) else answer
@@ -109,6 +119,16 @@ class _TwoStep(TwoStepAdapter):  # type: ignore[misc]
                 message="The LM returned an empty or null response.",
             )
         return text
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """An answer that cannot be read is told of the adapter that was asked for."""
+    try:
+        yield
+    except AdapterParseError as error:
+        error.adapter_name = name
+        raise
 
 
 def _extraction(signature: Any) -> tuple[str, Any]:
@@ -139,14 +159,11 @@ def _cut_by(
 
 
 ADAPTERS: dict[str, Callable[[], Adapter]] = {
-    "chat": _Chat,
-    "json": _JSON,
-    "xml": _XML,
-    "baml": _BAML,
-    "two_step": _TwoStep,
+    made.wire_name: made for made in (_Chat, _JSON, _XML, _BAML, _TwoStep)
 }
 
 
 def adapter_name(adapter: Adapter) -> str:
     """The name of one that was made here."""
-    return next(name for name, made in ADAPTERS.items() if type(adapter) is made)
+    name: str = adapter.wire_name
+    return name

@@ -17,6 +17,10 @@ __all__ = ["DEFAULT_TIMEOUT_MS", "connection", "masked", "passed_on", "secrets_o
 # DSPy's own read timeout is ten minutes; nobody who asked a question waits for that.
 DEFAULT_TIMEOUT_MS = 120_000
 
+# Of `extra` nobody knows here what is secret. Shorter texts than this are settings, as `priority`,
+# `2024-10-21` and `us-east-1` are, and words of prompts too: those stay readable in logs.
+_MIN_UNNAMED_CHARS = 12
+
 
 def connection(spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The timeout, the key and the address, as DSPy takes them. `where` is the place in the
@@ -65,14 +69,15 @@ def masked(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def secrets_of(spec: Mapping[str, Any]) -> Iterator[str]:
-    """What must not be told: the key, what an address hides, what `extra` calls a secret."""
+    """What must not be told: the key, what an address hides, and of `extra` what is called a secret
+    or may be one."""
     if spec.get("api_key"):
         yield spec["api_key"]
     if spec.get("api_key_env") and os.environ.get(spec["api_key_env"]):
         yield os.environ[spec["api_key_env"]]
     if spec.get("api_base"):
         yield from secrets_of_url(spec["api_base"])
-    yield from _named_secrets(spec.get("extra") or {})
+    yield from _secret_texts(spec.get("extra") or {})
 
 
 def _without_texts(value: Any) -> Any:
@@ -83,9 +88,12 @@ def _without_texts(value: Any) -> Any:
     return MASK if isinstance(value, (str, bytes)) else value
 
 
-def _named_secrets(values: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _named_secrets(value)
-        elif isinstance(value, str) and is_secret_name(name):
-            yield value
+def _secret_texts(value: Any, name: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner, item in value.items():
+            yield from _secret_texts(item, inner)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secret_texts(item, name)
+    elif isinstance(value, str) and (len(value) >= _MIN_UNNAMED_CHARS or is_secret_name(name)):
+        yield value

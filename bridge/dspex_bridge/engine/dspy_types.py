@@ -12,7 +12,7 @@ from dspy.adapters.types.file import File
 from dspy.adapters.types.tool import ToolCalls
 
 from dspex_bridge.programs import media, turns
-from dspex_bridge.programs.dspy_types import DSPyType, offer_dspy_types
+from dspex_bridge.programs.offered_types import DSPyType, offer_dspy_types
 from dspex_bridge.programs.wire_values import add_wire_form
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dspex_protocol.signatures import SignatureSpec
 
-    from dspex_bridge.programs.dspy_types import DSPyTypes
+    from dspex_bridge.programs.offered_types import DSPyTypes
 
 __all__ = ["check_history", "dspy_types"]
 

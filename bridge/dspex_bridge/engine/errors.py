@@ -165,7 +165,7 @@ def _unreadable(error: Any) -> OutputValidationError:
     found = error.parsed_result if isinstance(error.parsed_result, dict) else {}
     expected = [name for name in error.signature.output_fields if name not in found]
     return OutputValidationError(
-        f"the LM's answer could not be read by {error.adapter_name} "
+        f"the LM's answer could not be read by the adapter {error.adapter_name} "
         f"(missing or unreadable: {', '.join(expected)})",
         data={
             "errors": [

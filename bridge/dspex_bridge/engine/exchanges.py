@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from dspy.lm15 import (
     request_from_openai_chat,
     response_from_openai_chat,
 )
+
+from .file_names import without_file_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,7 +173,9 @@ def _request(messages: Any, prompt: Any, kwargs: Mapping[str, Any]) -> Request:
     known = {key: value for key, value in kwargs.items() if key not in _NOT_ASKED}
     body = {key: value for key, value in known.items() if value is not None}
     messages = messages or [{"role": "user", "content": prompt}]
-    return request_from_openai_chat({**body, "model": "any", "messages": messages})
+    return request_from_openai_chat(
+        {**body, "model": "any", "messages": without_file_names(messages)}
+    )
 
 
 def _responses(told: Any, model: str) -> Sequence[Response]:
@@ -197,16 +202,25 @@ def _read(line: bytes, where: str) -> tuple[str, Exchange]:
     try:
         item = json.loads(line)
         response = response_from_dict(item["response"])
-        cost, model = item["cost_usd"], item["model"]
-        if not isinstance(item["key"], str) or not isinstance(model, str):
+        key, cost, model = item["key"], item["cost_usd"], item["model"]
+        if not isinstance(key, str) or not isinstance(model, str) or not model.strip():
             raise TypeError("key and model are texts")
-        return item["key"], Exchange(response, None if cost is None else float(cost), model)
+        if cost is not None and not _is_amount(cost):
+            raise ValueError(f"cost_usd is {cost!r:.80}, not null or dollars of 0 or more")
+        usage = (response.usage.input_tokens, response.usage.output_tokens)
+        if not all(count is None or _is_amount(count) for count in usage):
+            raise ValueError("its usage has numbers that are none of tokens")
+        return key, Exchange(response, None if cost is None else float(cost), model)
     except Exception as error:
         raise InvalidParamsError(
             f"{where} is no recorded exchange ({type(error).__name__}: {error}): "
             "record the file again with dspex record",
             data={"param": "model"},
         ) from error
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
 
 
 def _texts(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from dspex_bridge.limits import Admission, Breaker, Limits
 
 from .embedded import MODEL as EMBEDDED_MODEL
 from .errors import failure_of, retry_after_of
+from .file_names import without_file_names
 from .metering import METER_SETTING, CallRecord, Meter
 from .openai_engine import cost_of
 from .prices import is_listed
@@ -154,6 +155,8 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
 
     async def _attempt(self, *args: Any, **kwargs: Any) -> Any:
         scopes = self._scopes()
+        if self.model == EMBEDDED_MODEL or self.model.startswith(REPLAY_PREFIX):
+            kwargs["messages"] = without_file_names(kwargs.get("messages"))
         if kwargs.get("cache", self.cache):
             record, answer = await self._cached(scopes, *args, **kwargs)
             if record is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dspex_protocol.codec import sendable
+
 from dspex_bridge.programs.wire_values import NoWireFormError, to_wire
 
 if TYPE_CHECKING:
@@ -70,9 +72,9 @@ def _sendable(value: Any) -> Any:
 
 
 def _unicode(value: Any) -> Any:
-    """Half a surrogate pair cannot be sent, and an LM's JSON may escape one."""
+    """An LM's JSON may escape half a surrogate pair."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return sendable(value)
     if isinstance(value, list):
         return [_unicode(item) for item in value]
     if isinstance(value, dict):

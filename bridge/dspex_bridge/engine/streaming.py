@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dspy
+from dspex_protocol.codec import sendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -107,9 +108,5 @@ class FieldStream:
 
     def _send(self, field: str, text: str, *, is_last: bool) -> None:
         for name in self._fields[field]:
-            self._chunks.put(name, _sendable(text), done=is_last)
-
-
-def _sendable(text: str) -> str:
-    """Half a surrogate pair cannot be sent; that the value has one, its validation says."""
-    return text.encode("utf-8", "replace").decode()
+            # That the value has half a surrogate pair, its validation says.
+            self._chunks.put(name, sendable(text), done=is_last)

@@ -7,6 +7,8 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from dspex_protocol.codec import sendable
+
 from dspex_bridge.logs import STDOUT
 
 if TYPE_CHECKING:
@@ -60,8 +62,7 @@ class JobLog:
     ) -> None:
         if self._is_chatty and logger != _OURS:
             level = "debug"
-        text = message.encode("utf-8", "replace").decode()
-        self._lines.put({"level": level, "logger": logger, "message": text})
+        self._lines.put({"level": level, "logger": logger, "message": sendable(message)})
 
     def flush(self) -> None:
         """Returns when everything written before is sent."""

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from dspex_protocol.codec import sendable
 from dspex_protocol.errors import RequestTimeoutError, UnsupportedVersionError
 from dspex_protocol.framing import SMALLEST_MAX_FRAME_BYTES
 
@@ -73,16 +74,12 @@ def _emit_log(host: Host, level: str, logger: str, message: str, request: int | 
     room = host.connection.peer_max_frame_bytes // 10
     event: dict[str, Any] = {
         "level": level,
-        "logger": _sendable(logger[:room]),
-        "message": _sendable(message[:room]),
+        "logger": sendable(logger[:room]),
+        "message": sendable(message[:room]),
     }
     if request is not None:
         event["request"] = request
     host.tell_log(event)
-
-
-def _sendable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 def _ping(_host: Host, call: Call) -> dict[str, Any]:

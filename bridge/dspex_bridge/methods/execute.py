@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from dspex_protocol.errors import InvalidParamsError
+from dspex_protocol.spelling import suggestion
 
-from dspex_bridge.params import array, integer, mapping, one_of, record, suggest, text
+from dspex_bridge.params import array, integer, mapping, one_of, record, text
 from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, LM_OR_NAME, PROGRAM_OR_CREATE
 from dspex_bridge.streams import DEFAULT_MAX_CHARS, DEFAULT_WINDOW, MAX_WINDOW, ChunkStream
 
@@ -64,7 +65,7 @@ def _streamed_fields(program: Program, stream: dict[str, Any]) -> list[str]:
         if field not in known:
             raise InvalidParamsError(
                 f"execute: stream.fields: {field!r} is no output of {program.id!r}."
-                f"{suggest(field, known)} Valid: {', '.join(known)}.",
+                f"{suggestion(field, known)} Valid: {', '.join(known)}.",
                 data={"param": "stream.fields"},
             )
     return fields

@@ -26,11 +26,11 @@ from dspex_protocol.types import (
 )
 from pydantic import WithJsonSchema
 
-from .dspy_types import offered_dspy_types
 from .object_models import object_model
+from .offered_types import offered_dspy_types
 
 if TYPE_CHECKING:
-    from .dspy_types import DSPyTypes
+    from .offered_types import DSPyTypes
 
 __all__ = ["annotation"]
 

@@ -51,7 +51,7 @@ from pydantic import ValidationError as PydanticError
 from pydantic_core import SchemaValidator, core_schema
 
 from .checks import checks_of
-from .dspy_types import offered_dspy_types
+from .offered_types import offered_dspy_types
 from .type_nodes import node_of
 from .value_errors import MAX_ERRORS, Errors, TooManyErrors, summary
 from .wire_values import NoWireFormError, to_wire
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from dspex_protocol.signatures import Field, SignatureSpec
     from pydantic_core import CoreSchema
 
-    from .dspy_types import DSPyTypes
     from .nodes import Node
+    from .offered_types import DSPyTypes
 
 __all__ = ["InputConverter", "OutputConverter"]
 

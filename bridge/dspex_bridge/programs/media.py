@@ -116,6 +116,7 @@ def file(value: Any, read_file: Callable[[str], bytes]) -> dict[str, str]:
     if isinstance(value, str) and _is_address(value):
         raise RefusedError("a file is not fetched from an address: send its bytes")
     kind, content = _content(value, read_file, "a file is a data URI, bytes or a path")
+    _check_not_empty(content)
     made = {"file_data": _data_uri(kind, content)}
     if isinstance(value, str) and not value.startswith("data:"):
         made["filename"] = value.rpartition("/")[2]
@@ -129,14 +130,18 @@ def _file_map(value: Mapping[str, Any]) -> dict[str, str]:
         not given
         or not set(given) <= set(known)
         or not all(isinstance(item, str) for item in given.values())
-        or set(given) == {"filename"}
+        or ("file_data" in given) is ("file_id" in given)
+        or given.get("file_id") == ""
     ):
         raise RefusedError("a map of a file has file_data or file_id, and may have filename")
-    if "file_data" in given and given["file_data"].startswith("data:"):
-        kind, content = _from_data_uri(given["file_data"])
+    if "file_data" in given:
+        if given["file_data"].startswith("data:"):
+            kind, content = _from_data_uri(given["file_data"])
+        else:
+            content = _decoded(given["file_data"])
+            kind = _kind_of(content)
+        _check_not_empty(content)
         given["file_data"] = _data_uri(kind, content)
-    elif "file_data" in given:
-        _decoded(given["file_data"])
     return given
 
 
@@ -193,6 +198,12 @@ def _is_address(text: str) -> bool:
 def _check_size(size: int) -> None:
     if size > MAX_MEDIA_BYTES:
         raise RefusedError(f"it has more than {MAX_MEDIA_BYTES} bytes")
+
+
+def _check_not_empty(content: bytes) -> None:
+    """No provider takes one, and DSPy cannot write it down."""
+    if not content:
+        raise RefusedError("the file is empty")
 
 
 def _kind_of(content: bytes) -> str:

@@ -10,9 +10,10 @@ from dspex_protocol.errors import (
     AlreadyExistsError,
     NotFoundError,
 )
+from dspex_protocol.spelling import suggestion
 
 from dspex_bridge.limits import Limits, limits_of
-from dspex_bridge.params import one_of, suggest
+from dspex_bridge.params import one_of
 
 from . import bundles
 from .converters import InputConverter
@@ -106,7 +107,7 @@ class Registry:
         program = self._programs.get(program_id)
         if program is None:
             raise NotFoundError(
-                f"there is no program {program_id!r}.{suggest(program_id, self._programs)}",
+                f"there is no program {program_id!r}.{suggestion(program_id, self._programs)}",
                 data={"kind": "program", "name": program_id},
             )
         return program

@@ -27,13 +27,13 @@ from pydantic_core import core_schema
 from . import scalars
 from .checks import checks_of
 from .container_nodes import DictNode, EmbeddingNode, ListNode, ObjectNode, SetNode, TupleNode
-from .dspy_types import offered_dspy_types
 from .nodes import LiteralNode, Node, PythonNode, ScalarNode, UnionNode
+from .offered_types import offered_dspy_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .dspy_types import DSPyType, DSPyTypes
+    from .offered_types import DSPyType, DSPyTypes
 
 __all__ = ["node_of"]
 
