@@ -50,7 +50,7 @@ def with_deno(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def build(module: str, signature: str = "question -> answer", **more: Any) -> Any:
+def build(module: str, signature: Any = "question -> answer", **more: Any) -> Any:
     return build_module(program_spec({"signature": signature, "module": module, **more}))
 
 
