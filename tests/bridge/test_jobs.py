@@ -19,7 +19,7 @@ from dspex_bridge.jobs.pool import Jobs
 from dspex_protocol.errors import InternalError, LMError, OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
     from dspex_protocol.client import Handler
     from dspex_protocol.messages import Notification
@@ -48,7 +48,7 @@ class Caller:
         self.heard: asyncio.Queue[Notification] = asyncio.Queue()
 
     async def run(
-        self, kind: str, handlers: dict[str, Handler] | None = None, **params: Any
+        self, kind: str, handlers: Mapping[str, Handler] | None = None, **params: Any
     ) -> Any:
         return await self.jobs.run(
             kind, params, handlers=handlers or {}, listener=self.heard.put_nowait
