@@ -166,10 +166,10 @@ def test_a_large_frame_in_small_chunks_is_read_in_linear_time() -> None:
         best = float("inf")
         for _ in range(3):
             reader = FrameReader()
-            started = time.perf_counter()
+            started = time.thread_time()
             reader.feed(size.to_bytes(4, "big"))
             got = fed(reader, chunks)
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.thread_time() - started)
             assert [len(item) for item in got if isinstance(item, bytes)] == [size]
         return best
 
