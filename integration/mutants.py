@@ -88,7 +88,7 @@ def is_elixir(test: tuple[str, ...]) -> bool:
 
 def run_test(copy: Path, test: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     # The copy's own packages, before those that .venv points at.
-    paths = os.pathsep.join(str(copy / name) for name in ("protocol", "bridge"))
+    paths = os.pathsep.join(str(copy / name) for name in ("protocol", "bridge", "server"))
     command: tuple[str, ...] = (
         sys.executable,
         "-m",

@@ -153,6 +153,19 @@ async def test_a_name_is_one_programs_only(url: str) -> None:
 
 
 @on_a_loop
+async def test_a_name_that_no_database_can_hold_is_nobodys(url: str) -> None:
+    async with opened(url) as database:
+
+        async def find() -> None:
+            async with database.read() as session:
+                await programs.find_program(session, "a\x00")
+
+        # PostgreSQL does not even look for it.
+        with pytest.raises((NotFoundError, InvalidParamsError)):
+            await find()
+
+
+@on_a_loop
 async def test_a_program_runs_its_deployed_revision_and_goes_back_to_an_earlier_one(
     url: str,
 ) -> None:

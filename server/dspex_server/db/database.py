@@ -13,8 +13,9 @@ import asyncio
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from dspex_protocol.errors import InvalidParamsError
 from sqlalchemy import event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -97,6 +98,9 @@ async def _told(url: URL) -> AsyncIterator[None]:
         yield
     except IntegrityError:
         raise  # a rule of the schema: for whoever wrote the statement
+    except DataError as error:
+        text = str(error.orig).strip().partition("\n")[0]
+        raise InvalidParamsError(f"a value cannot be kept by the database: {text}") from error
     except (DBAPIError, PoolTimeoutError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         text = str(cause).strip().partition("\n")[0]
