@@ -7,12 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
 from dspex_bridge.conformance.player import play
 from dspex_bridge.conformance.sessions import Session, load_sessions
+from dspex_protocol.client import Client
+from dspex_protocol.errors import InvalidParamsError
 
 from integration.conformance_driver import Driver
 from integration.pipe import BRIDGE, Pipe
@@ -327,3 +331,41 @@ def test_a_client_that_reports_nonsense_fails_and_the_report_says_so(tmp_path: P
     lines = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
     assert {line["case"] for line in lines if not line["ok"]} == {"twice", "dies"}
     assert status == 0, "the last bridge saw nothing wrong"
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "problem"),
+    [
+        (
+            "values",
+            lambda inputs: {**inputs, "floats": [0.1, 1, *inputs["floats"][2:]]},
+            "inputs.floats[1]: expected 1.0, got 1",
+        ),
+        ("values", lambda inputs: {**inputs, "new": 1}, "keys that are not the case's"),
+        ("out_of_order", lambda _inputs: {}, "not what the case asks for (KeyError: 'n')"),
+    ],
+    ids=["altered", "added", "missing"],
+)
+def test_a_client_that_alters_inputs_is_answered_at_once_with_what_differs(
+    case: str, change: Callable[[dict[str, Any]], dict[str, Any]], problem: str
+) -> None:
+    async def play() -> tuple[list[Any], dict[str, Any]]:
+        client = await Client.spawn(SERVE)
+        try:
+            cases = (await client.execute("conformance/cases", {}))["outputs"]["cases"]
+            (calls,) = [told["calls"] for told in cases if told["case"] == case]
+            answers = await asyncio.gather(
+                *(client.execute(f"conformance/{case}", change(call["inputs"])) for call in calls),
+                return_exceptions=True,
+            )
+            saw = await client.execute("conformance/saw", {"case": case, "outcomes": []})
+            return answers, saw["outputs"]
+        finally:
+            await client.close()
+
+    answers, verdict = asyncio.run(asyncio.wait_for(play(), TIMEOUT_S))
+    for answer in answers:
+        assert isinstance(answer, InvalidParamsError)
+        assert problem in str(answer)
+    assert not verdict["ok"]
+    assert problem in verdict["problems"][0]

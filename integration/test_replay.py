@@ -95,7 +95,8 @@ def test_what_was_not_recorded_is_an_error_that_says_so_and_no_other_lm_is_asked
         assert len(server.requests) == 1
     assert (error["code"], error["retryable"]) == ("lm_error", False)
     assert "replay/qa.jsonl has no answer to this request" in error["message"]
-    assert "dspex record --file" in error["message"]
+    assert "whose last inputs are '[[ ## question ## ]] Who?' (key" in error["message"]
+    assert "Record it: dspex record --file" in error["message"]
 
 
 def test_a_recording_has_prompts_to_read_and_no_secret(tmp_path: Path) -> None:
@@ -146,6 +147,10 @@ def test_a_recording_lies_inside_the_state_dir_and_is_one(
     with Pipe(*where) as pipe:
         error = pipe.refusal("configure", {"lms": {"main": {"model": model}}})
     assert error["code"] == code
+    if "nowhere" in model:
+        assert error["data"] == {"kind": "file", "name": "nowhere.jsonl"}
+        assert "there is no file 'nowhere.jsonl'" in error["message"]
+        assert "Record it: dspex record --file" in error["message"]
     if "bad" in model:
         assert "bad.jsonl, line 2 is no recorded exchange" in error["message"]
 

@@ -45,9 +45,6 @@ _STUCK_AFTER_S = 1.0
 # What a job that is asked to end with what it has may take for that.
 _STOP_WITHIN_S = 1.5
 
-# What every request may carry beside its method's own parameters.
-_COMMON = {"timeout_ms": params.integer(minimum=1), "meta": params.mapping}
-
 
 class Call:
     """One request from its arrival to its answer."""
@@ -184,11 +181,17 @@ class Dispatcher:
             )
         if self._draining is not None:
             raise ShuttingDownError("the bridge is shutting down: send this to another one")
-        own = {key: value for key, value in request.params.items() if key not in _COMMON}
-        for key, check in _COMMON.items():
+        own = {key: value for key, value in request.params.items() if key not in params.COMMON}
+        for key, check in params.COMMON.items():
             if request.params.get(key) is not None:
                 check(request.params[key], f"{method.name}: {key}")
-        method.check(own, method.name)
+        try:
+            method.check(own, method.name)
+        except params.UnknownParameterError as error:
+            if error.where != method.name:  # inside one of its parameters
+                raise
+            known = (*error.known, *params.COMMON)
+            raise params.UnknownParameterError.of(error.where, error.key, known) from None
         limit = self._host.max_in_flight
         if not method.is_inline and len(self._calls) >= limit:
             raise OverloadedError(

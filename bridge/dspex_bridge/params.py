@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
 __all__ = [
+    "COMMON",
     "MAX_NAME_CHARS",
     "TOOLS",
     "Check",
+    "UnknownParameterError",
     "anything",
     "array",
     "boolean",
@@ -44,6 +46,24 @@ MAX_NAME_CHARS = 256
 MAX_TOOLS = 128
 
 Check: TypeAlias = "Callable[[Any, str], None]"
+
+
+class UnknownParameterError(InvalidParamsError):
+    """A key of the map at `where` that is none of the `known` ones."""
+
+    where: str
+    key: str
+    known: tuple[str, ...]
+
+    @classmethod
+    def of(cls, where: str, key: str, known: tuple[str, ...]) -> UnknownParameterError:
+        error = cls(
+            f"{where}: unknown parameter {quoted(key)}.{suggestion(key, known)} "
+            f"Valid: {', '.join(known) or 'none'}.",
+            data={"param": key[:MAX_NAME_CHARS]},
+        )
+        error.where, error.key, error.known = where, key, known
+        return error
 
 
 def anything(value: Any, where: str) -> None:
@@ -176,17 +196,13 @@ def record(
 ) -> Check:
     """A map with exactly these keys. The outermost place is the method's name."""
     required, optional = required or {}, optional or {}
-    known = (*required, *(key for key, item in optional.items() if item is not not_yet))
+    own = (*required, *(key for key, item in optional.items() if item is not not_yet))
 
     def check(value: Any, where: str) -> None:
         mapping(value, where)
         for key in value:
             if key not in required and key not in optional:
-                raise InvalidParamsError(
-                    f"{where}: unknown parameter {quoted(key)}.{suggestion(key, known)} "
-                    f"Valid: {', '.join(known) or 'none'}.",
-                    data={"param": key[:MAX_NAME_CHARS]},
-                )
+                raise UnknownParameterError.of(where, key, own)
         for key, item in required.items():
             if key not in value:
                 raise InvalidParamsError(
@@ -243,6 +259,9 @@ def _wrong(where: str, expected: str, value: Any) -> InvalidParamsError:
         f"{where} must be {expected}, got {got}.", data={"param": where.rpartition(": ")[2]}
     )
 
+
+# What every request may carry beside its method's own parameters.
+COMMON: dict[str, Check] = {"timeout_ms": integer(minimum=1), "meta": mapping}
 
 # Shared by requests and by saved states.
 TOOLS: Check = array(

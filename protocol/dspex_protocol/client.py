@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 from .connection import Answered, Connection, Event, Refused
@@ -276,7 +276,7 @@ class Client:
         """Parameters as in the protocol: lm, adapter, config…"""
         answer: dict[str, Any] = await self.request(
             "execute",
-            {"program": program, "inputs": dict(inputs), **params},
+            {"program": program, "inputs": _map(inputs), **params},
             timeout_ms=timeout_ms,
             listener=listener,
         )
@@ -297,7 +297,7 @@ class Client:
         """
         answer: dict[str, Any] = await self.request(
             "batch",
-            {"program": program, "inputs": [dict(item) for item in inputs], **params},
+            {"program": program, "inputs": _maps(inputs), **params},
             timeout_ms=timeout_ms,
             listener=listener,
         )
@@ -319,8 +319,7 @@ class Client:
         """
         answer: dict[str, Any] = await self.request(
             "evaluate",
-            {"program": program, "devset": [dict(item) for item in devset], "metric": metric}
-            | params,
+            {"program": program, "devset": _maps(devset), "metric": metric} | params,
             timeout_ms=timeout_ms,
             listener=listener,
         )
@@ -343,7 +342,7 @@ class Client:
         `listener` hears `progress`, whose `id` is what a `cancel` names.
         """
         named = {"name": optimizer} if isinstance(optimizer, str) else dict(optimizer)
-        rows = None if trainset is None else [dict(item) for item in trainset]
+        rows = None if trainset is None else _maps(trainset)
         answer: dict[str, Any] = await self.request(
             "optimize",
             {"program": program, "optimizer": named, "trainset": rows, **params},
@@ -505,3 +504,14 @@ class Client:
             _log.exception("the handler of %s failed", request.method)
             self._connection.send_error(request, InternalError(f"{type(error).__name__}: {error}"))
         self._flush()
+
+
+def _map(value: Any) -> Any:
+    """A dict for the wire. What is no map goes as it is: the bridge says best what is wrong."""
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _maps(values: Any) -> Any:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        return values
+    return [_map(item) for item in values]

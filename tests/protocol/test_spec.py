@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from dspex_bridge import catalog, health, limits, shapes, state_dir, variables
 from dspex_bridge.conformance.literals import from_json, is_same
-from dspex_bridge.dispatch import _COMMON
 from dspex_bridge.engine import connections, lms
 from dspex_bridge.engine import errors as engine_errors
 from dspex_bridge.engine.metrics import METRICS
@@ -21,7 +20,7 @@ from dspex_bridge.jobs.comparison import comparison
 from dspex_bridge.logs import MAX_EVENTS_PER_SECOND
 from dspex_bridge.methods import METHODS, control, many
 from dspex_bridge.optimizers import OPTIMIZERS
-from dspex_bridge.params import MAX_NAME_CHARS, MAX_TOOLS, Check
+from dspex_bridge.params import COMMON, MAX_NAME_CHARS, MAX_TOOLS, Check
 from dspex_bridge.programs import (
     bundles,
     converters,
@@ -168,7 +167,7 @@ def test_every_method_has_an_example_of_its_request_and_its_result() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_example_of_a_method_is_what_it_takes_and_has_the_keys_of_its_result(name: str) -> None:
     params, result = calls()[name]
-    own = {key: value for key, value in params.items() if key not in _COMMON}
+    own = {key: value for key, value in params.items() if key not in COMMON}
     METHODS[name].check(own, name)
     rows = table("result", name).rows
     always = [r for r in rows if "where `include`" not in r[2] and "of a pipeline" not in r[2]]
@@ -253,7 +252,7 @@ def test_the_parameters_of_a_method_are_those_that_it_takes(name: str) -> None:
 
 
 def test_what_every_request_may_carry_is_there() -> None:
-    assert rows_of("common parameter") == list(_COMMON)
+    assert rows_of("common parameter") == list(COMMON)
 
 
 def test_the_methods_that_are_answered_as_they_are_read_are_named() -> None:

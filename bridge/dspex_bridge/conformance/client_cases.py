@@ -18,6 +18,7 @@ from dspex_protocol.messages import MAX_ID
 from dspex_protocol.tensor import Tensor
 
 from .literals import is_same, to_json
+from .patterns import match
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +95,8 @@ def _outputs(**outputs: Any) -> dict[str, Any]:
 
 def _values(script: Script) -> None:
     call = script.call()
-    script.require(is_same(call.inputs, _VALUES), "the inputs are not those of the case")
+    match(to_json(_VALUES), call.inputs, {}, "inputs")  # which says where they differ
+    script.require(is_same(call.inputs, _VALUES), "inputs: there are keys that are not the case's")
     script.answer(call, _VALUES)
 
 

@@ -29,6 +29,7 @@ from dspex_protocol.signatures import signature_from_wire
 
 from dspex_bridge.catalog import ADAPTERS, METRICS, MODULES, OPTIMIZERS, PROTOCOL_VERSION, VERSION
 from dspex_bridge.methods import METHODS
+from dspex_bridge.params import COMMON
 from dspex_bridge.stdio import claim
 
 from .client_cases import CASES, Case
@@ -49,8 +50,6 @@ _READY_AFTER_S = 0.2
 
 _READ_BYTES = 64 * 1024
 
-# Every request may carry these beside its method's own.
-_COMMON = ("timeout_ms", "meta")
 
 _NOTIFICATIONS = {"cancel": {"id": int}, "grant": {"id": int, "n": int}}
 
@@ -90,6 +89,7 @@ class _Run:
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     calls: queue.SimpleQueue[Call] = field(default_factory=queue.SimpleQueue)
     done: threading.Event = field(default_factory=threading.Event)
+    failure: str | None = None
     problems: list[str] = field(default_factory=list)
     is_reported: bool = False
 
@@ -206,6 +206,19 @@ class _Bridge:
         """From here on the client may use the id again."""
         self._open.pop(call.id, None)
 
+    def fail(self, run: _Run, problem: str) -> None:
+        """Its script is at an end before its time: nobody is left waiting for it."""
+        run.problems.append(problem)
+        run.failure = problem
+        for call in list(self._open.values()):
+            if call is not None and call.params["program"] == _PREFIX + run.case.name:
+                self.refuse(call, problem)
+
+    def refuse(self, call: Call, problem: str) -> None:
+        """Answers a call that is open still: the reader and a script may both come to it."""
+        if self._open.pop(call.id, None) is call:
+            self._answer(Response(call.id, InvalidParamsError(problem), None))
+
     def ask(self, request_id: int) -> None:
         self._asked[request_id] = queue.SimpleQueue()
 
@@ -252,7 +265,7 @@ class _Bridge:
     def _check(self, request: Request) -> None:
         if request.method not in _HANDLERS:
             raise NotFoundError(f"there is no method {request.method!r}", data={"kind": "method"})
-        own = {key: value for key, value in request.params.items() if key not in _COMMON}
+        own = {key: value for key, value in request.params.items() if key not in COMMON}
         METHODS[request.method].check(own, request.method)
         timeout_ms = request.params.get("timeout_ms")
         if timeout_ms is not None and (type(timeout_ms) is not int or timeout_ms < 1):
@@ -407,6 +420,8 @@ class _Bridge:
             run.is_begun = True
             _start(lambda: _play(self, run))
         run.calls.put(call)
+        if run.failure is not None:  # it may have failed while this one came
+            self.refuse(call, run.failure)
         run.arrived.release()
         return None
 
@@ -423,7 +438,9 @@ class _Bridge:
     def saw(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """What came of a case's calls at the client. The case may have ended an earlier process."""
         run = self._run(inputs)
-        if not (run.case.is_last or run.done.wait(_BOUND_S)) or not run.calls.empty():
+        if not (run.case.is_last or run.done.wait(_BOUND_S)) or not (
+            run.failure or run.calls.empty()
+        ):
             run.problems.append("its script is not over")
         try:
             match(list(run.case.expected), inputs.get("outcomes"), {}, "the outcomes")
@@ -494,8 +511,12 @@ def _start(work: Callable[[], None]) -> None:
 def _play(bridge: _Bridge, run: _Run) -> None:
     try:
         run.case.script(Script(bridge, run))
-    except FailedError as error:
-        run.problems.append(str(error))
+    except (FailedError, MismatchError) as error:
+        bridge.fail(run, str(error))
+    except (LookupError, TypeError, ValueError) as error:
+        bridge.fail(
+            run, f"what came is not what the case asks for ({type(error).__name__}: {error})"
+        )
     run.done.set()
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from dspex_bridge.redaction import Redactor
 
-__all__ = ["Exchange", "Exchanges", "Writer", "canonical"]
+__all__ = ["RECORD_HINT", "Exchange", "Exchanges", "Writer", "canonical"]
 
 # Of DSPy's parameters of a call: what is no part of the question, or is asked of each LM in a way
 # of its own.
@@ -48,6 +49,13 @@ _NOT_ASKED = CLIENT_KEYS | {"n", "rollout_id", "num_generations", "prompt_cache"
 _NOT_ASKED |= {"response_format"}
 
 _HINT_CHARS = 120
+
+_ADAPTERS_END = re.compile(
+    r"\s*Respond with (?:the corresponding output fields|a JSON object)[^\n]*\Z"
+)
+
+
+RECORD_HINT = "Record it: dspex record --file FILE -- COMMAND"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +95,15 @@ class Exchanges:
     def missing(self, request: Request) -> str:
         """That there is no answer, in words: to what, and what to do about it."""
         asked = canonical(request)
-        text = " ".join(_texts(asked["messages"][-1:]).split())
+        users = [message for message in asked["messages"] if message.get("role") == "user"]
+        text = _texts((users or asked["messages"])[-1:])
+        # The inputs come before what an adapter says at the end, which is the same in every prompt.
+        text = " ".join(_ADAPTERS_END.split(text)[0].split()) or text
         shown = f"…{text[-_HINT_CHARS:]}" if len(text) > _HINT_CHARS else text
         count = sum(map(len, self._by_key.values()))
         return (
-            f"{self._where} has no answer to this request, which ends with {shown!r} "
-            f"(key {_key(asked)[:12]}; exchanges in the file: {count}). Record it: "
-            "dspex record --file FILE -- COMMAND"
+            f"{self._where} has no answer to this request, whose last inputs are {shown!r} "
+            f"(key {_key(asked)[:12]}; exchanges in the file: {count}). {RECORD_HINT}"
         )
 
 

@@ -16,7 +16,7 @@ from dspex_bridge.params import number
 from . import connections
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
-from .exchanges import Exchanges
+from .exchanges import RECORD_HINT, Exchanges
 from .lm import LM
 from .metering import Meter
 from .openai_engine import AsyncOpenAIEngine, OpenAIEngine, is_served
@@ -241,7 +241,10 @@ class LMs:
 
     def _replay(self, name: str, model: str, options: dict[str, Any]) -> LM:
         param = f"lms.{name}.model"
-        data = self._read_file(model.removeprefix(REPLAY_PREFIX), param)
+        try:
+            data = self._read_file(model.removeprefix(REPLAY_PREFIX), param)
+        except NotFoundError as error:
+            raise NotFoundError(f"{param}: {error}. {RECORD_HINT}", data=error.data) from None
         engine = ReplayEngine(Exchanges(data, f"{param}: {model}"))
         options |= {"engine": engine, "async_engine": AsyncReplayEngine(engine)}
         # An LM's own parameters are no part of what was asked, and what is given again is neither

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import os
 import tempfile
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex_protocol.client import Client
@@ -15,7 +17,7 @@ from dspex_protocol.errors import ConnectionLostError, DSPexError, NotFoundError
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from concurrent.futures import Future
 
     from dspex_protocol.client import Listener
@@ -70,6 +72,7 @@ class Bridge:
         self.background = background
         self.command = tuple(command)
         self._tools: dict[str, Callable[..., Any]] = {}
+        self._metrics: dict[str, Callable[..., Any]] = {}
         self._in_flight: set[Future[Any]] = set()
         # A file and not a pipe: what the bridge wrote is there even where nobody was reading.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the bridge
@@ -97,7 +100,7 @@ class Bridge:
             self.command,
             env=_environment(),
             stderr=self._stderr.fileno(),
-            handlers={"call_tool": self._call_tool},
+            handlers={"call_tool": self._call_tool, "call_metric": self._call_metric},
             listener=self._hear,
             log_level="debug",
         )
@@ -136,12 +139,13 @@ class Bridge:
 
     def create(
         self,
-        signature: str | Mapping[str, Any],
+        signature: str | Mapping[str, Any] | None = None,
         *,
         timeout_ms: int = DEFAULT_TIMEOUT_MS,
         **params: Any,
     ) -> dict[str, Any]:
-        """Parameters as in the protocol: program, module, demos, tools…"""
+        """Parameters as in the protocol: program, module, demos, tools…; without a signature a
+        pipeline's: inputs, steps, outputs."""
         __tracebackhide__ = True
         answer: dict[str, Any] = self.request(
             "create", {"signature": signature, **params}, timeout_ms=timeout_ms
@@ -161,7 +165,11 @@ class Bridge:
         __tracebackhide__ = True
         answer: dict[str, Any] = self.request(
             "execute",
-            {"program": program, "inputs": dict(inputs), **params},
+            {
+                "program": program,
+                "inputs": dict(inputs) if isinstance(inputs, Mapping) else inputs,
+                **params,
+            },
             timeout_ms=timeout_ms,
             listener=listener,
         )
@@ -174,6 +182,15 @@ class Bridge:
         that it may block; an async one runs on the loop of the bridge.
         """
         self._tools[function.__name__] = function
+        return function
+
+    def metric(self, name: str, function: Function) -> Function:
+        """Evaluations of this test whose metric is `{"callback": name}` call the function.
+
+        It gets the example, `{"inputs", "outputs"}`, the prediction, and the trace or None, and
+        returns a number, a boolean or `{"score", "feedback"}`. It runs as a tool does.
+        """
+        self._metrics[name] = function
         return function
 
     @property
@@ -255,6 +272,7 @@ class Bridge:
     def end(self) -> bool:
         """A test has ended. False where this bridge is not fit for another one."""
         self._tools.clear()
+        self._metrics.clear()
         if self._is_changed:
             return False
         for future in list(self._in_flight):
@@ -313,12 +331,18 @@ class Bridge:
                 f"this test has no tool {name!r}: give it one with dspex.tool",
                 data={"kind": "tool", "name": name},
             )
-        try:
-            if inspect.iscoroutinefunction(function):
-                return await function(**params["args"])
-            return await _in_thread(function, params["args"])
-        except Exception as error:
-            raise ToolError(f"{type(error).__name__}: {error}") from error
+        return await _called(name, functools.partial(function, **params["args"]))
+
+    async def _call_metric(self, params: dict[str, Any]) -> Any:
+        name = params["metric"]
+        function = self._metrics.get(name)
+        if function is None:
+            raise NotFoundError(
+                f"this test has no metric {name!r}: give it one with dspex.metric",
+                data={"kind": "metric", "name": name},
+            )
+        about = (params["example"], params["prediction"], params.get("trace"))
+        return await _called(name, functools.partial(function, *about))
 
 
 class _ClientElsewhere(Client):
@@ -392,7 +416,17 @@ def _line(event: Mapping[str, Any]) -> str:
     return f"{event['logger']}: {event['level']}{about}: {event['message']}"
 
 
-def _in_thread(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Awaitable[Any]:
+async def _called(name: str, function: functools.partial[Any]) -> Any:
+    """What a function of the test's returns. What it raises is told to the bridge."""
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function()
+        return await _in_thread(function, name)
+    except Exception as error:
+        raise ToolError(f"{type(error).__name__}: {error}") from error
+
+
+def _in_thread(function: Callable[[], Any], name: str) -> Awaitable[Any]:
     """Its result. A daemon thread and no pool, whose end would wait for a tool that hangs."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[Any] = loop.create_future()
@@ -407,10 +441,10 @@ def _in_thread(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Aw
 
     def work() -> None:
         try:
-            value, error = function(**arguments), None
+            value, error = function(), None
         except Exception as raised:  # noqa: BLE001 - told to the bridge
             value, error = None, raised
         loop.call_soon_threadsafe(settle, value, error)
 
-    threading.Thread(target=work, name=f"tool {function.__name__}", daemon=True).start()
+    threading.Thread(target=work, name=f"callback {name}", daemon=True).start()
     return result

@@ -57,7 +57,7 @@ class Prompt:
     """What the LM was asked."""
 
     messages: list[tuple[str, str]]
-    """(role, text) in order; images and other media are left out."""
+    """(role, text) in order; images and other media are in `body` alone."""
     fields: list[str]
     """The output fields asked for; none where no adapter of DSPy's wrote the prompt."""
     body: Mapping[str, Any]
