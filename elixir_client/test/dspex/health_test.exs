@@ -84,6 +84,8 @@ defmodule DSPex.HealthTest do
 
   test "a stopped Python is killed, its calls are answered, and another is started" do
     {name, peer, listener} = ready([heartbeat_interval: 50], %{})
+    # Where nobody else does it, it would stand still for ever.
+    on_exit(fn -> System.cmd("kill", ["-KILL", "#{peer.os_pid}"], stderr_to_stdout: true) end)
     call = async(fn -> DSPex.execute(name, "p", %{}) end)
     {_id, _params, peer} = Peer.request(peer, "execute")
 
