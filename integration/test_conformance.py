@@ -204,15 +204,35 @@ def test_what_is_no_bridge_fails_and_the_account_says_why(
 # The specification
 
 
-def test_every_result_has_the_keys_that_the_specification_lists() -> None:
-    with Pipe() as pipe:
+def test_every_result_has_the_keys_that_the_specification_lists(tmp_path: Path) -> None:
+    example = {"inputs": {"q": "?"}, "outputs": {"a": "!"}}
+    labelled = {"program": "p", "trainset": [example], "optimizer": {"name": "labeled_few_shot"}}
+    include = ["trace", "prompt", "completions"]
+    line = {
+        "inputs": [{"name": "q", "type": "str"}],
+        "steps": [{"name": "one", "signature": "q -> a"}],
+        "outputs": ["one.a"],
+    }
+    with Pipe("--state-dir", str(tmp_path)) as pipe:
+        pipe.ask("create", {"program": "line", **line})
         results = {
             "initialize": pipe.ask("initialize", {"protocol_version": 1}),
             "ping": pipe.ask("ping"),
             "configure": pipe.ask("configure", {"lms": {"main": {"model": "demo/knn"}}}),
             "create": pipe.ask("create", {"signature": "q -> a", "program": "p"}),
-            "execute": pipe.ask("execute", {"program": "p", "inputs": {"q": "?"}}),
-            "describe": pipe.ask("describe", {"program": "p"}),
+            "execute": pipe.ask(
+                "execute", {"program": "p", "inputs": {"q": "?"}, "include": include}
+            ),
+            "batch": pipe.ask("batch", {"program": "p", "inputs": [{"q": "?"}]}),
+            "evaluate": pipe.ask(
+                "evaluate", {"program": "p", "devset": [example], "metric": {"name": "f1"}}
+            ),
+            "optimize": pipe.ask("optimize", labelled),
+            "save": pipe.ask("save", {"program": "p", "path": "p.json"}),
+            "describe": {
+                **pipe.ask("describe", {"program": "p", "include": ["function_schemas"]}),
+                **pipe.ask("describe", {"program": "line"}),
+            },
             "list": pipe.ask("list"),
             "dump": pipe.ask("dump", {"program": "p"}),
             "stats": pipe.ask("stats"),
@@ -223,7 +243,7 @@ def test_every_result_has_the_keys_that_the_specification_lists() -> None:
     for method in headings("7. Methods"):
         told = [code(row[0]) for row in table("result", method).rows]
         assert sorted(told) == sorted(results[method]), method
-    (listed,) = results["list"]["programs"]
+    listed = results["list"]["programs"][0]
     inner = {
         ("initialize", "server"): results["initialize"]["server"],
         ("initialize", "limits"): results["initialize"]["limits"],
