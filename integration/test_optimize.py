@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -363,17 +362,22 @@ def test_a_judge_scores_and_is_paid_for_with_the_rest() -> None:
 # Progress
 
 
-def test_progress_comes_at_least_once_a_second_with_what_was_spent_so_far() -> None:
-    times: list[float] = []
+def test_progress_goes_on_while_nothing_happens_and_says_what_was_spent_so_far() -> None:
     heard: list[dict[str, Any]] = []
+    told_again = asyncio.Event()
 
     async def call_metric(_params: dict[str, Any]) -> Any:
-        await asyncio.sleep(1.5)  # a metric that takes its time, while nothing else happens
+        # No score comes from it before the client has been told twice more: where only scores
+        # were told, everything would wait here.
+        known = len(heard)
+        while len(heard) < known + 2:
+            told_again.clear()
+            await told_again.wait()
         return 0.5
 
     def listen(told: Notification) -> None:
-        times.append(asyncio.get_running_loop().time())
         heard.append(told.params)
+        told_again.set()
 
     async def test(client: Client) -> None:
         own = {"num_threads": 12, "num_candidate_programs": 1, "max_bootstrapped_demos": 1}
@@ -381,8 +385,6 @@ def test_progress_comes_at_least_once_a_second_with_what_was_spent_so_far() -> N
         result = await client.optimize(
             "p", optimizer, TRAIN[:3], valset=VAL, metric={"callback": "slow"}, listener=listen
         )
-        gaps = [after - before for before, after in pairwise(times)]
-        assert max(gaps) < 2.0, "a second, and what a busy machine adds"
         calls = [told["lm_calls"] for told in heard]
         assert calls == sorted(calls)
         assert heard[-1]["total_tokens"] == result["usage"]["total_tokens"]

@@ -28,7 +28,6 @@ __all__ = [
     "map_of",
     "mapping",
     "name",
-    "not_yet",
     "number",
     "one_of",
     "quoted",
@@ -80,14 +79,6 @@ def name(value: Any, where: str) -> None:
         raise _wrong(where, f"a string of 1 to {MAX_NAME_CHARS} characters", value)
 
 
-def not_yet(_value: Any, where: str) -> None:
-    """A parameter that the protocol has and this bridge has not."""
-    raise InvalidParamsError(
-        f"{where} is not supported by this version of the bridge: leave it out.",
-        data={"param": where.rpartition(": ")[2]},
-    )
-
-
 def boolean(value: Any, where: str) -> None:
     if type(value) is not bool:
         raise _wrong(where, "true or false", value)
@@ -128,14 +119,12 @@ def number(minimum: float | None = None, maximum: float | None = None) -> Check:
     return check
 
 
-def one_of(*names: str, later: tuple[str, ...] = ()) -> Check:
-    """One of `names`; those of `later` are refused as not supported yet."""
+def one_of(*names: str) -> Check:
+    """One of `names`."""
 
     def check(value: Any, where: str) -> None:
         if value not in names:
             text(value, where)
-            if value in later:
-                not_yet(value, f"{where}: {value}")
             raise InvalidParamsError(
                 f"{where} is unknown: {quoted(value)}.{suggestion(value, names)} "
                 f"Valid: {', '.join(names) or 'none'}.",
@@ -196,7 +185,7 @@ def record(
 ) -> Check:
     """A map with exactly these keys. The outermost place is the method's name."""
     required, optional = required or {}, optional or {}
-    own = (*required, *(key for key, item in optional.items() if item is not not_yet))
+    own = (*required, *optional)
 
     def check(value: Any, where: str) -> None:
         mapping(value, where)

@@ -108,7 +108,8 @@ class _Reader:
 
     def type(self, schema: Any, path: Path) -> Type:
         """The type of a schema at a place."""
-        self._size.check(path, types=1)
+        has_pattern = isinstance(schema, Mapping) and "pattern" in schema
+        self._size.check(path, types=1, patterns=int(has_pattern))
         if schema is True:
             return Scalar("any")
         if schema is False:

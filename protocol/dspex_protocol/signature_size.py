@@ -12,7 +12,15 @@ from typing import Any
 from dspex_protocol.refusals import Path, refused_at
 from dspex_protocol.types import Literal, Type, walk
 
-__all__ = ["MAX_CHARS", "MAX_TYPES", "MAX_VALUES", "SignatureSize", "chars_of", "counts_of"]
+__all__ = [
+    "MAX_CHARS",
+    "MAX_PATTERNS",
+    "MAX_TYPES",
+    "MAX_VALUES",
+    "SignatureSize",
+    "chars_of",
+    "counts_of",
+]
 
 # A form of a hundred fields has a few hundred. Each is a fraction of a millisecond to an engine.
 MAX_TYPES = 2_000
@@ -23,12 +31,16 @@ MAX_VALUES = 5_000
 # Of names, descriptions, defaults and values within types: far more than an LM reads.
 MAX_CHARS = 1_000_000
 
+# A few characters of a regular expression (`\w{1,100}`) are tens of milliseconds to compile.
+MAX_PATTERNS = 50
+
 # What an item of a list or a map counts beside its text: to go through it takes as long.
 _ITEM_CHARS = 10
 
 _WORDS = {
     "types": (MAX_TYPES, "types (every $ref resolved)"),
     "values": (MAX_VALUES, "values in its enums and Literals (every $ref resolved)"),
+    "patterns": (MAX_PATTERNS, "patterns (every $ref resolved)"),
     "chars": (MAX_CHARS, "characters in its types (every $ref resolved)"),
 }
 
@@ -42,7 +54,7 @@ class SignatureSize:
         self._counted = dict.fromkeys(_WORDS, 0)
 
     def add(self, **counts: int) -> str | None:
-        """Counts more `types`, `values` and `chars`: why that is too much, None where it is not."""
+        """Counts more `types`, `values`, `patterns` and `chars`: why that is too much, or None."""
         for what, count in counts.items():
             self._counted[what] += count
             most, words = _WORDS[what]

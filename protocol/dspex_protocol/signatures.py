@@ -282,6 +282,8 @@ def _field_from_map(
         size.check([*path, "type"], **counts_of(type_))
     if isinstance(choices := constraints.get("one_of"), list):
         size.check([*path, "constraints"], values=len(choices))
+    if "pattern" in (value.get("constraints") or {}):
+        size.check([*path, "constraints"], patterns=1)
     try:
         check_constraints(type_, constraints)
     except SignatureError as error:

@@ -128,19 +128,5 @@ def test_a_name_as_long_as_a_frame_is_cut_and_compared_with_nothing() -> None:
         assert "Did you mean" not in str(error)
 
 
-def test_what_comes_with_a_later_version_is_refused_by_name_and_not_listed() -> None:
-    shape = params.record(
-        optional={"limits": params.not_yet, "module": params.one_of("a", later=("b",))}
-    )
-    with pytest.raises(
-        InvalidParamsError, match=r"^create: limits is not supported by this version"
-    ):
-        shape({"limits": {}}, "create")
-    with pytest.raises(InvalidParamsError, match=r"module: b is not supported by this version"):
-        shape({"module": "b"}, "create")
-    with pytest.raises(InvalidParamsError, match=r"Valid: module\.$"):
-        shape({"other": 1}, "create")
-
-
 def test_the_value_of_a_string_is_not_quoted_since_it_may_be_a_secret() -> None:
     assert "sk-12345" not in str(refusal({"program": "p", "timeout": "sk-12345"}))

@@ -14,7 +14,7 @@ from dspex_protocol.grammar import MAX_TYPE_DEPTH, parse_type
 from dspex_protocol.schema_keywords import KEYWORDS, UNSUPPORTED
 from dspex_protocol.schema_reader import MAX_ALTERNATIVES, field_of_schema
 from dspex_protocol.schema_writer import schema_of
-from dspex_protocol.signature_size import MAX_CHARS, MAX_TYPES, MAX_VALUES
+from dspex_protocol.signature_size import MAX_CHARS, MAX_PATTERNS, MAX_TYPES, MAX_VALUES
 from dspex_protocol.signatures import (
     Field,
     SignatureSpec,
@@ -137,6 +137,20 @@ TAGGED = [
         ),
         (of_fields(200, {"enum": [str(i) for i in range(1000)]}), f"{MAX_VALUES} values"),
         (of_fields(9, f"Literal[{', '.join(map(str, range(1500)))}]"), f"{MAX_VALUES} values"),
+        (
+            of_fields(1, referred(250, {"type": "string", "pattern": r"\w{1,100}"})),
+            f"{MAX_PATTERNS} patterns",
+        ),
+        (
+            {
+                "inputs": [
+                    {"name": f"f{i}", "type": "str", "constraints": {"pattern": r"\w{1,100}"}}
+                    for i in range(200)
+                ],
+                "outputs": [{"name": "y", "type": "str"}],
+            },
+            f"{MAX_PATTERNS} patterns",
+        ),
         (of_fields(1, referred(250, {"description": "x" * 10_000})), f"{MAX_CHARS} characters"),
         (of_fields(1, referred(250, {"default": [["x"] * 10] * 1000})), f"{MAX_CHARS} characters"),
         (of_fields(1, {"enum": ["x" * 1_000_000, "y"]}), f"{MAX_CHARS} characters"),
