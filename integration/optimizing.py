@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 from dspex_protocol.client import Client, Handler
 
 from integration import lifetime
-from integration.openai_server import Answer, OpenAIServer, Request, well_formed
+from integration.openai_server import Answer, OpenAIServer, Request, Script, well_formed
 from integration.pipe import BRIDGE
 
 __all__ = [
@@ -103,11 +105,22 @@ def answer(request: Request) -> Answer:
     return well_formed(request, _Proposals(prompt))
 
 
-def fickle(request: Request) -> Answer:
-    """The LM of one that answers now this and now that."""
-    if not is_of_program(request):
-        return answer(request)
-    return well_formed(request, {"label": sorted(KINDS)[request.number % 2]})
+def fickle() -> Script:
+    """An LM that answers a prompt now rightly and now wrongly, in turn: in whatever order requests
+    of several threads come, of two answers to a prompt one is right."""
+    asked: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def answer_in_turn(request: Request) -> Answer:
+        if not is_of_program(request):
+            return answer(request)
+        prompt = str(request.turns)
+        with lock:
+            asked[prompt] += 1
+            turn = asked[prompt]
+        return well_formed(request, {"label": sorted(KINDS)[turn % 2]})
+
+    return answer_in_turn
 
 
 def answered(server: OpenAIServer) -> list[Request]:

@@ -80,7 +80,9 @@ def test_each_cause_is_told_once() -> None:
     assert sent == ["memory", "stuck"]
 
 
-@pytest.mark.parametrize("memory_mb", [None, memory_bytes() // 2**20 + 1000])
+@pytest.mark.parametrize(
+    "memory_mb", [None, memory_bytes() // 2**20 + 1000], ids=["no limit", "more than it has"]
+)
 def test_nothing_is_told_within_the_limits(memory_mb: int | None) -> None:
     watcher, sent = health(Options(max_memory_mb=memory_mb, max_stuck=2), stuck=2)
     watcher.check()

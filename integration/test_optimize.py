@@ -122,7 +122,7 @@ def test_an_optimizer_of_instructions_runs_to_its_end(name: str) -> None:
             assert again["score"] == pytest.approx(result["score"])
 
     # SIMBA learns from answers that differ to one prompt.
-    script = fickle if name == "simba" else answer
+    script = fickle() if name == "simba" else answer
     assert scripted(test, script) == "", "optimizers print, and nothing of it reaches anybody"
 
 
