@@ -143,9 +143,9 @@ defmodule DSPex do
   ## The journal
 
   With `journal: {:file, path}` programs, optimized ones included, and configurations that were made
-  are in a file, and there after a restart of the node. No key is in it: an LM that was configured with
-  a key, an address or `extra:` has to be given again, and so have tools, which are functions. A file
-  that is damaged is an error at the start, which says where; it is left as it is.
+  are in a file, and there after a restart of the node. No key is in it: an LM or embedder that was
+  configured with a key, an address or `extra:` has to be given again, and so have tools, which are
+  functions. A file that is damaged is an error at the start, which says where; it is left as it is.
 
   ## Several nodes
 
@@ -160,6 +160,12 @@ defmodule DSPex do
   An LM is the name of a model, or a keyword list (or map) of:
 
   #{Config.lm_docs()}
+
+  ## Embedders
+
+  An embedder makes vectors of texts. It is given as an LM is, with fewer options:
+
+  #{Config.embedder_docs()}
   """
 
   @typedoc "The name of an instance."
@@ -493,9 +499,9 @@ defmodule DSPex do
   def load!(server, state, options \\ []), do: bang!(load(server, state, options))
 
   @doc """
-  Changes the configuration: LMs are added or replaced by name. Gives the configuration that is now
-  in force, with its keys masked; a Python that is started later gets it too. Where the bridge has
-  refused the configuration before, Python is started again with the changed one. Options:
+  Changes the configuration: LMs and embedders are added or replaced by name. Gives the configuration
+  that is now in force, with its keys masked; a Python that is started later gets it too. Where the
+  bridge has refused the configuration before, Python is started again with the changed one. Options:
 
   #{Options.docs(@configure_schema)}
   """

@@ -393,12 +393,16 @@ defmodule DSPexTest do
     assert DSPex.Instance.signature(name, "qa") == nil
   end
 
-  test "configure sends LMs with their keys", %{name: name, peer: peer} do
+  test "configure sends LMs and embedders with their keys", %{name: name, peer: peer} do
     {params, result} =
       answer(peer, "configure", %{"adapter" => "chat"}, fn ->
         DSPex.configure(name,
           lms: %{"a" => "demo/knn", b: [model: "m", api_key: "sk-1"]},
-          default_lm: :a
+          default_lm: :a,
+          embedders: [
+            words: "demo/tfidf",
+            e: [model: "m", api_key: "sk-2", extra: [dimensions: 8]]
+          ]
         )
       end)
 
@@ -407,7 +411,11 @@ defmodule DSPexTest do
                "a" => %{"model" => "demo/knn"},
                "b" => %{"model" => "m", "api_key" => "sk-1"}
              },
-             "default_lm" => "a"
+             "default_lm" => "a",
+             "embedders" => %{
+               "words" => %{"model" => "demo/tfidf"},
+               "e" => %{"model" => "m", "api_key" => "sk-2", "extra" => %{"dimensions" => 8}}
+             }
            }
 
     assert result == {:ok, %{"adapter" => "chat"}}
@@ -447,6 +455,16 @@ defmodule DSPexTest do
             {[lms: [main: 5]],
              "DSPex: option :lms: main: an LM is a model's name or a keyword list with :model"},
             {[lms: %{5 => "m"}], "DSPex: option :lms: ?: an LM's name is an atom or a string"},
+            {[embedders: ["demo/tfidf"]],
+             "DSPex: option :embedders: expected a map or keyword list of embedders by name"},
+            {[embedders: [words: []]],
+             "DSPex: option :embedders: words: an embedder needs a :model, such as \"openai/text-"},
+            {[embedders: [words: 5]],
+             "DSPex: option :embedders: words: an embedder is a model's name or a keyword list"},
+            {[embedders: %{5 => "m"}],
+             "DSPex: option :embedders: ?: an embedder's name is an atom or a string"},
+            {[embedders: [words: [model: "m", temperature: 1]]],
+             "DSPex: option :embedders: words: unknown option :temperature; the options are"},
             {[default_lm: :main], "DSPex: option :default_lm: \"main\" is none of the LMs []"},
             {[max_frame_bytes: 4095],
              "DSPex: option :max_frame_bytes: expected an integer from 4096, got 4095"},
@@ -478,8 +496,11 @@ defmodule DSPexTest do
       spec =
         DSPex.child_spec(
           lms: [main: [model: "m", api_key: "sk-1", extra: [a: 1]]],
-          default_lm: :main
+          default_lm: :main,
+          embedders: [words: [model: "m", api_key: "sk-2"]]
         )
+
+      refute inspect(spec, limit: :infinity) =~ "sk-"
 
       {DSPex, :start_link, [options]} = spec.start
       assert {DSPex, :start_link, [^options]} = DSPex.child_spec(options).start

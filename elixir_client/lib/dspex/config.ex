@@ -1,17 +1,23 @@
 defmodule DSPex.Config do
   @moduledoc false
-  # The configuration of LMs: checked where the application writes it, its keys hidden from then on.
+  # The configuration of LMs and embedders: checked where the application writes it, its keys hidden
+  # from then on.
 
   alias DSPex.{Options, Secret}
 
   @typedoc "Parameters of `configure`, what is secret in them in `DSPex.Secret`s."
-  @type t :: %{optional(:lms) => map(), optional(:default_lm | :adapter) => String.t()}
+  @type t :: %{
+          optional(:lms | :embedders) => %{optional(String.t()) => %{atom() => term()}},
+          optional(:default_lm | :adapter) => String.t()
+        }
+
+  # What is given by name, and added to what there is rather than put in its place.
+  @by_name [:lms, :embedders]
 
   # The bridge's own limit.
   @max_retries 20
 
-  @lm_schema [
-    model: {:string, "a LiteLLM name such as `\"openai/gpt-5-mini\"`, or `\"demo/knn\"`."},
+  @connection [
     api_key:
       {{:is, &__MODULE__.secret/1}, "the provider's key. It is held in memory and never shown."},
     api_key_env:
@@ -19,9 +25,6 @@ defmodule DSPex.Config do
     api_base:
       {{:is, &__MODULE__.secret/1},
        "the address of an OpenAI-compatible server. It is never shown: a password may be in it."},
-    temperature: {{:is, &__MODULE__.number/1}, "from 0."},
-    max_tokens: {{:integer, 1, :infinity}, "the most tokens of one answer."},
-    cache: {:boolean, "whether equal calls are answered from DSPy's cache."},
     num_retries:
       {{:integer, 0, @max_retries},
        "how often a failed call is made again, at most #{@max_retries} times."},
@@ -31,13 +34,50 @@ defmodule DSPex.Config do
        "more parameters of the provider, a map; headers, keys and addresses are refused in it."}
   ]
 
+  @lm_schema [
+               model:
+                 {:string, "a LiteLLM name such as `\"openai/gpt-5-mini\"`, or `\"demo/knn\"`."}
+             ] ++
+               @connection ++
+               [
+                 temperature: {{:is, &__MODULE__.number/1}, "from 0."},
+                 max_tokens: {{:integer, 1, :infinity}, "the most tokens of one answer."},
+                 cache: {:boolean, "whether equal calls are answered from DSPy's cache."}
+               ]
+
+  @embedder_schema [
+                     model:
+                       {:string,
+                        "a LiteLLM name such as `\"openai/text-embedding-3-small\"`, or " <>
+                          "`\"demo/tfidf\"`."}
+                   ] ++ @connection
+
+  @lm %{
+    one: "an LM",
+    many: "LMs",
+    model: "openai/gpt-5-mini",
+    schema: @lm_schema
+  }
+  @embedder %{
+    one: "an embedder",
+    many: "embedders",
+    model: "openai/text-embedding-3-small",
+    schema: @embedder_schema
+  }
+
   @schema [
     lms:
       {{:is, &__MODULE__.lms/1},
        "LMs by name: a map or keyword list whose values are a model's name or a keyword list of " <>
          "`model:` with options (see \"LMs\")."},
     default_lm: {:name, "the name of the LM that is used where a program or call names none."},
-    adapter: {:name, "`:chat`, `:json` or `:xml`: how prompts are written and answers read."}
+    adapter:
+      {:name,
+       "`:chat`, `:json`, `:xml`, `:baml` or `:two_step`: how prompts are written and answers read."},
+    embedders:
+      {{:is, &__MODULE__.embedders/1},
+       "embedders by name, as LMs are given (see \"Embedders\"): what the module `:knn` and the " <>
+         "optimizer `:knn_few_shot` compare texts with."}
   ]
 
   @doc "The options that the configuration has."
@@ -47,24 +87,37 @@ defmodule DSPex.Config do
   @spec lm_docs() :: String.t()
   def lm_docs, do: Options.docs(@lm_schema)
 
+  @spec embedder_docs() :: String.t()
+  def embedder_docs, do: Options.docs(@embedder_schema)
+
   @doc """
   Checks an LM: a model's name, or a keyword list or map of options. What may be secret in the
   result is a `DSPex.Secret`.
   """
   @spec lm(term()) :: {:ok, %{atom() => term()}} | {:error, String.t()}
-  def lm(model) when is_binary(model), do: {:ok, %{model: model}}
+  def lm(value), do: model(value, @lm)
 
-  def lm(options) when (is_map(options) and not is_struct(options)) or is_list(options) do
-    with {:ok, options} <- atom_keys(options),
-         {:ok, options} <- Options.validate(options, @lm_schema) do
+  @doc "Checks an embedder, as `lm/1` does an LM."
+  @spec embedder(term()) :: {:ok, %{atom() => term()}} | {:error, String.t()}
+  def embedder(value), do: model(value, @embedder)
+
+  defp model(name, _kind) when is_binary(name), do: {:ok, %{model: name}}
+
+  defp model(options, kind)
+       when (is_map(options) and not is_struct(options)) or is_list(options) do
+    with {:ok, options} <- atom_keys(options, kind),
+         {:ok, options} <- Options.validate(options, kind.schema) do
       if Keyword.has_key?(options, :model),
         do: {:ok, Map.new(options)},
-        else: {:error, "an LM needs a :model, such as \"openai/gpt-5-mini\""}
+        else: {:error, "#{kind.one} needs a :model, such as #{inspect(kind.model)}"}
     end
   end
 
   # The value itself is not shown: it may be a key.
-  def lm(_other), do: {:error, "an LM is a model's name or a keyword list with :model"}
+  defp model(_other, kind), do: no_model(kind)
+
+  defp no_model(kind),
+    do: {:error, "#{kind.one} is a model's name or a keyword list with :model"}
 
   @doc "Parameters with what is secret in the open: made last, and only to be encoded."
   @spec reveal(term()) :: term()
@@ -74,11 +127,11 @@ defmodule DSPex.Config do
 
   defp reveal_pair({key, value}), do: {key, reveal(value)}
 
-  @doc "One configuration after another: LMs are added or replaced by name, the rest replaced."
+  @doc "One configuration after another: what is given by name is added or replaced, the rest replaced."
   @spec merge(map(), map()) :: map()
   def merge(earlier, later) do
     Map.merge(earlier, later, fn
-      :lms, earlier, later -> Map.merge(earlier, later)
+      key, earlier, later when key in @by_name -> Map.merge(earlier, later)
       _key, _earlier, later -> later
     end)
   end
@@ -86,22 +139,25 @@ defmodule DSPex.Config do
   # Checks of the schemas.
 
   @doc false
-  def lms(value) when (is_map(value) and not is_struct(value)) or is_list(value) do
-    if is_map(value) or Keyword.keyword?(value) do
-      Enum.reduce_while(value, {:ok, %{}}, fn {name, lm}, {:ok, lms} ->
-        with {:ok, name} <- lm_name(name),
-             {:ok, lm} <- lm(lm) do
-          {:cont, {:ok, Map.put(lms, name, lm)}}
+  def lms(value), do: by_name(value, @lm)
+
+  @doc false
+  def embedders(value), do: by_name(value, @embedder)
+
+  defp by_name(value, kind) do
+    if (is_map(value) and not is_struct(value)) or Keyword.keyword?(value) do
+      Enum.reduce_while(value, {:ok, %{}}, fn {name, options}, {:ok, models} ->
+        with {:ok, name} <- name(name, kind),
+             {:ok, model} <- model(options, kind) do
+          {:cont, {:ok, Map.put(models, name, model)}}
         else
           {:error, message} -> {:halt, {:error, "#{printable(name)}: #{message}"}}
         end
       end)
     else
-      lms(nil)
+      {:error, "expected a map or keyword list of #{kind.many} by name"}
     end
   end
-
-  def lms(_other), do: {:error, "expected a map or keyword list of LMs by name"}
 
   @doc false
   def secret(value) when is_binary(value) and value != "", do: {:ok, Secret.new(value)}
@@ -123,18 +179,18 @@ defmodule DSPex.Config do
   def number(value) when is_number(value) and value >= 0, do: {:ok, value}
   def number(_other), do: {:error, "expected a number from 0"}
 
-  defp lm_name(name) when is_atom(name) and name not in [nil, true, false],
+  defp name(name, _kind) when is_atom(name) and name not in [nil, true, false],
     do: {:ok, Atom.to_string(name)}
 
-  defp lm_name(name) when is_binary(name) and name != "", do: {:ok, name}
-  defp lm_name(_other), do: {:error, "an LM's name is an atom or a string"}
+  defp name(name, _kind) when is_binary(name) and name != "", do: {:ok, name}
+  defp name(_other, kind), do: {:error, "#{kind.one}'s name is an atom or a string"}
 
   defp printable(name) when is_atom(name) or is_binary(name), do: to_string(name)
   defp printable(_name), do: "?"
 
   # A configuration that was read from a file has string keys.
-  defp atom_keys(options) do
-    valid = Map.new(@lm_schema, fn {name, _spec} -> {Atom.to_string(name), name} end)
+  defp atom_keys(options, kind) do
+    valid = Map.new(kind.schema, fn {name, _spec} -> {Atom.to_string(name), name} end)
 
     if is_map(options) or Keyword.keyword?(options) do
       Enum.reduce_while(options, {:ok, []}, fn
@@ -151,7 +207,7 @@ defmodule DSPex.Config do
           {:halt, {:error, "unknown option #{shown}#{hint}; the options are " <> list(names)}}
       end)
     else
-      {:error, "an LM is a model's name or a keyword list with :model"}
+      no_model(kind)
     end
   end
 

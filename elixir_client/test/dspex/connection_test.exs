@@ -362,7 +362,8 @@ defmodule DSPex.ConnectionTest do
       more =
         async(fn ->
           lms = [other: [model: "m2", api_key: "sk-two"]]
-          DSPex.configure(name, lms: lms, default_lm: :other)
+          words = [words: [model: "e", api_key: "sk-three"]]
+          DSPex.configure(name, lms: lms, default_lm: :other, embedders: words)
         end)
 
       {id, _params, peer} = Peer.request(peer, "configure")
@@ -383,7 +384,8 @@ defmodule DSPex.ConnectionTest do
                  "main" => %{"model" => "openai/x", "api_key" => "sk-one"},
                  "other" => %{"model" => "m2", "api_key" => "sk-two"}
                },
-               "default_lm" => "other"
+               "default_lm" => "other",
+               "embedders" => %{"words" => %{"model" => "e", "api_key" => "sk-three"}}
              }
 
       {id, _params, peer} = Peer.request(peer, "ping")

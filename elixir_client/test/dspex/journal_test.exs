@@ -79,8 +79,19 @@ defmodule DSPex.JournalTest do
       "private" => %{model: "openai/x", api_base: Secret.new("http://#{key}.example")}
     }
 
+    embedders = %{
+      "words" => %{model: "demo/tfidf"},
+      "team" => %{model: "openai/e", api_key: Secret.new(key)}
+    }
+
     {:ok, _, _} =
-      Journal.record(name, {:configure, %{lms: lms, default_lm: "keyed", adapter: "json"}})
+      Journal.record(
+        name,
+        {:configure, %{lms: lms, default_lm: "keyed", adapter: "json", embedders: embedders}}
+      )
+
+    # Of those by name, another configuration says nothing.
+    {:ok, _, _} = Journal.record(name, {:configure, %{embedders: %{"more" => %{model: "m"}}}})
 
     stop(name)
     refute File.read!(path) =~ "never-in-a-file"
@@ -92,18 +103,34 @@ defmodule DSPex.JournalTest do
 
         assert configuration == %{
                  lms: %{"open" => %{model: "demo/knn", temperature: 0.5}},
-                 adapter: "json"
+                 adapter: "json",
+                 embedders: %{"words" => %{model: "demo/tfidf"}, "more" => %{model: "m"}}
                }
 
         stop(name)
       end)
 
     assert log =~ "the LMs keyed, private were configured with something secret"
+    assert log =~ "the embedders team were configured with something secret"
+    assert log =~ "give them as embedders:"
 
     # What the application gives is used, and goes before what was.
-    given = %{lms: %{"keyed" => %{model: "openai/y", api_key: Secret.new(key)}}}
-    {name, _pid} = start(path, given)
-    {configuration, _version} = Journal.configuration(name)
+    given = %{
+      lms: %{"keyed" => %{model: "openai/y", api_key: Secret.new(key)}},
+      embedders: %{"team" => %{model: "openai/f", api_key: Secret.new(key)}}
+    }
+
+    log =
+      capture_log(fn ->
+        {name, _pid} = start(path, given)
+        send(self(), {:configuration, Journal.configuration(name)})
+      end)
+
+    assert log =~ "the LMs private were"
+    refute log =~ "embedders"
+    assert_received {:configuration, {configuration, _version}}
+    assert configuration.embedders["team"].model == "openai/f"
+    assert configuration.embedders["words"].model == "demo/tfidf"
     assert configuration.lms["keyed"].model == "openai/y"
     assert configuration.default_lm == "keyed"
   end

@@ -8,8 +8,8 @@ defmodule DSPex.Journal.File do
   # is put beside the file and cut away, with a warning. Whatever else is not as it was written is
   # damage: the file is left alone, and the instance does not start.
   #
-  # There is no key in it. An LM that was configured with anything secret (a key, an address, extra
-  # parameters) is kept by its name alone: it could only be restored as another one.
+  # There is no key in it. An LM or embedder that was configured with anything secret (a key, an
+  # address, extra parameters) is kept by its name alone: it could only be restored as another one.
 
   require Logger
 
@@ -27,6 +27,10 @@ defmodule DSPex.Journal.File do
 
   # Programs, with their demonstrations, are nobody else's.
   @mode 0o600
+
+  # What a configuration has by name: how it is read, and what a person calls it.
+  @by_name [{:lms, &Config.lm/1, "LMs"}, {:embedders, &Config.embedder/1, "embedders"}]
+  @names for {key, _read, _called} <- @by_name, do: Atom.to_string(key)
 
   @enforce_keys [:path, :io, :configuration, :programs, :records]
   defstruct @enforce_keys
@@ -152,7 +156,7 @@ defmodule DSPex.Journal.File do
   defp keep(file, %{"configure" => params}) do
     configuration =
       Map.merge(file.configuration, params, fn
-        "lms", before, now -> Map.merge(before, now)
+        key, before, now when key in @names -> Map.merge(before, now)
         _key, _before, now -> now
       end)
 
@@ -176,15 +180,18 @@ defmodule DSPex.Journal.File do
   end
 
   defp to_record({:configure, params}) do
-    lms = for {name, lm} <- Map.get(params, :lms, %{}), into: %{}, do: {name, lm_record(lm)}
-    rest = for {key, value} <- Map.delete(params, :lms), into: %{}, do: {"#{key}", value}
-    %{"configure" => if(lms == %{}, do: rest, else: Map.put(rest, "lms", lms))}
+    %{"configure" => Map.new(params, fn {key, value} -> {"#{key}", configured(value)} end)}
   end
 
-  defp lm_record(lm) do
-    if Enum.any?(lm, &match?({_key, %Secret{}}, &1)),
+  defp configured(models) when is_map(models),
+    do: Map.new(models, fn {name, model} -> {name, open_model(model)} end)
+
+  defp configured(value), do: value
+
+  defp open_model(model) do
+    if Enum.any?(model, &match?({_key, %Secret{}}, &1)),
       do: nil,
-      else: Map.new(lm, fn {key, value} -> {"#{key}", value} end)
+      else: Map.new(model, fn {key, value} -> {"#{key}", value} end)
   end
 
   # --- what comes of it ---
@@ -237,37 +244,38 @@ defmodule DSPex.Journal.File do
     ArgumentError -> nil
   end
 
-  defp configuration(file, given) do
-    {lms, rest} = Map.pop(file.configuration, "lms", %{})
-    known = Map.get(given, :lms, %{})
-    {lost, kept} = Enum.split_with(lms, fn {_name, lm} -> lm == nil end)
-    lost = for {name, nil} <- lost, not is_map_key(known, name), do: name
+  defp configuration(%{configuration: before}, given) do
+    models =
+      for {key, read, called} <- @by_name,
+          models = models(before["#{key}"] || %{}, Map.get(given, key, %{}), {key, read, called}),
+          models != %{},
+          into: %{},
+          do: {key, models}
+
+    lms = Map.merge(Map.get(models, :lms, %{}), Map.get(given, :lms, %{}))
+
+    models
+    |> put(:adapter, before["adapter"], is_binary(before["adapter"]))
+    # Of an LM that is lost, nothing could be the default.
+    |> put(:default_lm, before["default_lm"], is_map_key(lms, before["default_lm"]))
+  end
+
+  defp models(before, given, {key, read, called}) do
+    {lost, kept} = Enum.split_with(before, fn {_name, model} -> model == nil end)
+    lost = for {name, nil} <- lost, not is_map_key(given, name), do: name
 
     if lost != [] do
       Logger.warning(
-        "DSPex: the LMs #{Enum.join(lost, ", ")} were configured with something secret, which no " <>
-          "journal holds: give them as lms: or with DSPex.configure/2"
+        "DSPex: the #{called} #{Enum.join(lost, ", ")} were configured with something secret, which " <>
+          "no journal holds: give them as #{key}: or with DSPex.configure/2"
       )
     end
 
-    lms = for {name, lm} <- kept, {:ok, lm} <- [Config.lm(lm)], into: %{}, do: {name, lm}
-
-    %{}
-    |> put("lms", lms, :lms, lms != %{})
-    |> put("adapter", rest["adapter"], :adapter, is_binary(rest["adapter"]))
-    |> put(
-      "default_lm",
-      rest["default_lm"],
-      :default_lm,
-      default?(rest["default_lm"], lms, known)
-    )
+    for {name, model} <- kept, {:ok, model} <- [read.(model)], into: %{}, do: {name, model}
   end
 
-  defp put(params, _name, value, key, true), do: Map.put(params, key, value)
-  defp put(params, _name, _value, _key, false), do: params
-
-  defp default?(name, lms, known),
-    do: is_binary(name) and (is_map_key(lms, name) or is_map_key(known, name))
+  defp put(params, key, value, true), do: Map.put(params, key, value)
+  defp put(params, _key, _value, false), do: params
 
   # --- writing ---
 

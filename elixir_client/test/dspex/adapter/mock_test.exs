@@ -24,7 +24,11 @@ defmodule DSPex.Adapter.MockTest do
     name = __MODULE__.Instance
 
     start_supervised!(
-      {DSPex, name: name, backend: Mock, lms: [main: [model: "m", api_key: "sk-1"]]}
+      {DSPex,
+       name: name,
+       backend: Mock,
+       lms: [main: [model: "m", api_key: "sk-1"]],
+       embedders: [words: "demo/tfidf", team: [model: "e", api_key: "sk-1"]]}
     )
 
     {:ok, _program} = DSPex.create(name, "q -> a", program: "everybody's")
@@ -180,11 +184,31 @@ defmodule DSPex.Adapter.MockTest do
     refute inspect(:ets.tab2list(Module.concat(name, "Mock")), limit: :infinity) =~ "sk-1"
     server = Process.whereis(Module.concat(name, "MockServer"))
     refute inspect(:sys.get_state(server), limit: :infinity) =~ "sk-1"
-    DSPex.configure(name, lms: [other: [model: "m", api_key: "sk-2"]])
-    lm = [model: "m", api_key: "sk-2"]
-    assert {:ok, _prediction} = DSPex.execute(name, "everybody's", %{q: "?"}, lm: lm)
-    assert [_configure, %{params: %{"lm" => %{"model" => "m"}}}] = Mock.calls(name)
+    keyed = [model: "m", api_key: "sk-2", extra: %{token: "sk-2"}]
+    DSPex.configure(name, lms: [other: keyed], embedders: [another: keyed])
+    assert {:ok, _prediction} = DSPex.execute(name, "everybody's", %{q: "?"}, lm: keyed)
+
+    assert [%{params: configured}, %{params: %{"lm" => %{"model" => "m"}}}] = Mock.calls(name)
+    assert configured["embedders"] == %{"another" => %{"model" => "m"}}
     refute inspect(Mock.calls(name)) =~ "sk-2"
+  end
+
+  test "LMs and embedders are added to those there are, or replaced by name", %{name: name} do
+    {:ok, configuration} =
+      DSPex.configure(name, lms: [main: "n"], embedders: [words: "demo/tfidf", more: "f"])
+
+    assert configuration["lms"] == %{"main" => %{"model" => "n"}}
+
+    assert configuration["embedders"] == %{
+             "words" => %{"model" => "demo/tfidf"},
+             "team" => %{"model" => "e"},
+             "more" => %{"model" => "f"}
+           }
+
+    # Another owner sees nothing of it.
+    Mock.checkout(name)
+    {:ok, configuration} = DSPex.configure(name, adapter: :json)
+    assert Map.keys(configuration["embedders"]) == ["team", "words"]
   end
 
   test "who ends takes what it asked for along", %{name: name} do

@@ -33,12 +33,11 @@ defmodule DSPex.Adapter.Mock.Bridge do
 
   defp method("configure", params, request) do
     known = Store.configuration(request.instance, request.owner)
-    lms = Map.new(params["lms"] || %{}, fn {name, lm} -> {name, Map.take(lm, ["model"])} end)
-    lms = Map.merge(known["lms"], lms)
-    configuration = known |> Map.merge(Map.drop(params, ["timeout_ms"])) |> Map.put("lms", lms)
+    changes = params |> Map.delete("timeout_ms") |> Store.without_keys()
+    configuration = Store.merge(known, changes)
     default = configuration["default_lm"]
 
-    if default == nil or is_map_key(lms, default) do
+    if default == nil or is_map_key(configuration["lms"], default) do
       Store.put_configuration(request.instance, request.owner, configuration)
       {:ok, configuration}
     else

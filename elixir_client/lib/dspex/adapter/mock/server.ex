@@ -8,15 +8,15 @@ defmodule DSPex.Adapter.Mock.Server do
   require Logger
 
   alias DSPex.Adapter.Mock.{Bridge, Exchange, Store}
-  alias DSPex.Error
+  alias DSPex.{Config, Error}
 
   defstruct [:instance, :tasks, owners: %{}, scripts: %{}, stubs: %{}, calls: %{}, by_ref: %{}]
 
   @spec start_link(atom(), map()) :: Supervisor.on_start()
   def start_link(instance, configuration) do
-    # Without keys: nothing here needs one.
-    lms = Map.new(configuration[:lms] || %{}, fn {name, lm} -> {name, Map.take(lm, [:model])} end)
-    {:ok, configuration} = Exchange.through_wire(Map.put(configuration, :lms, lms))
+    {:ok, configuration} = Exchange.through_wire(Config.reveal(configuration))
+    # A supervisor's reports show what it starts a child with.
+    configuration = Store.without_keys(configuration)
 
     children = [
       {Task.Supervisor, name: tasks(instance)},
@@ -218,13 +218,20 @@ defmodule DSPex.Adapter.Mock.Server do
   end
 
   # What a test prints is read by many.
-  defp without_keys(%{"lms" => %{} = lms} = params),
-    do: %{params | "lms" => Map.new(lms, fn {name, lm} -> {name, without_key(lm)} end)}
+  defp without_keys(params) do
+    Map.new(params, fn
+      {key, models} when key in ["lms", "embedders"] and is_map(models) ->
+        {key, Map.new(models, fn {name, model} -> {name, without_key(model)} end)}
 
-  defp without_keys(%{"lm" => lm} = params), do: %{params | "lm" => without_key(lm)}
-  defp without_keys(params), do: params
+      {"lm", lm} ->
+        {"lm", without_key(lm)}
 
-  defp without_key(%{} = lm), do: Map.drop(lm, ["api_key", "api_base"])
+      other ->
+        other
+    end)
+  end
+
+  defp without_key(%{} = model), do: Map.drop(model, ["api_key", "api_base", "extra"])
   defp without_key(name), do: name
 
   defp program_id(%{"program" => id}) when is_binary(id), do: id

@@ -12,6 +12,9 @@ defmodule DSPex.Adapter.Mock.Store do
 
   @shared :shared
 
+  # What a configuration has by name, and adds to what there is.
+  @by_name ["lms", "embedders"]
+
   @spec new(atom()) :: :ok
   def new(instance) do
     _name = :ets.new(table(instance), [:named_table, :public, read_concurrency: true])
@@ -88,12 +91,30 @@ defmodule DSPex.Adapter.Mock.Store do
   def configuration(instance, owner) do
     for owner <- [@shared, owner],
         {_key, configuration} <- :ets.lookup(table(instance), {:configuration, owner}),
-        reduce: %{"lms" => %{}} do
-      merged ->
-        lms = Map.merge(merged["lms"], Map.get(configuration, "lms", %{}))
-        merged |> Map.merge(configuration) |> Map.put("lms", lms)
+        reduce: Map.new(@by_name, &{&1, %{}}) do
+      merged -> merge(merged, configuration)
     end
   end
+
+  @doc "A configuration, and what is changed in it."
+  @spec merge(map(), map()) :: map()
+  def merge(configuration, changes) do
+    Map.merge(configuration, changes, fn
+      key, before, now when key in @by_name -> Map.merge(before, now)
+      _key, _before, now -> now
+    end)
+  end
+
+  @doc "A configuration without keys: nothing here needs one."
+  @spec without_keys(map()) :: map()
+  def without_keys(configuration) do
+    Map.new(configuration, fn
+      {key, models} when key in @by_name -> {key, Map.new(models, &only_model/1)}
+      other -> other
+    end)
+  end
+
+  defp only_model({name, model}), do: {name, Map.take(model, ["model"])}
 
   @spec put_configuration(atom(), pid() | :shared, map()) :: :ok
   def put_configuration(instance, owner, configuration) do
