@@ -1,0 +1,20 @@
+"""All measurements: one entry in this table, and its file, each."""
+
+from __future__ import annotations
+
+from integration.bench.measurement import Measurement
+
+from . import payloads, round_trips
+
+__all__ = ["MEASUREMENTS"]
+
+MEASUREMENTS: dict[str, Measurement] = {
+    measurement.name: measurement
+    for measurement in (
+        round_trips.PING,
+        round_trips.PIPELINED,
+        round_trips.NO_OP,
+        payloads.PAYLOAD_1,
+        payloads.PAYLOAD_16,
+    )
+}

@@ -1,0 +1,55 @@
+"""Large binaries there and back, on a bridge and on the floor, with pipes of the same size."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+
+from integration.bench.measurement import Comparison, Contestant, Measurement
+from integration.bench.server import Bridge, Server, requests
+from integration.bench.workshop import Workshop
+
+__all__ = ["PAYLOAD_1", "PAYLOAD_16"]
+
+_MB = 1_000_000
+
+
+def _there_and_back(
+    megabytes: int, number: int, workshop: Workshop, stack: ExitStack
+) -> Mapping[str, Contestant]:
+    number = workshop.count(number)
+    payload = random.Random(1).randbytes(megabytes * _MB)
+    (asked,) = requests("ping", [{"payload": payload}])
+    messages = workshop.messages([asked])
+    floor = stack.enter_context(Server(workshop, [str(workshop.floor)]))
+    bridge = stack.enter_context(Bridge(workshop))
+    # What is in front of the payload in an answer, and where it begins there.
+    start = payload[:64]
+
+    def contestant(server: Server) -> Contestant:
+        def cost() -> float:
+            sample = server.run(messages, number, 1, lambda last: start in last[:128])
+            return sample.p50_ns / 1000
+
+        return cost
+
+    return {"floor": contestant(floor), "bridge": contestant(bridge)}
+
+
+def _measurement(megabytes: int, number: int) -> Measurement:
+    return Measurement(
+        f"payload-{megabytes}",
+        f"{megabytes} MB of bytes, both ways, one at a time, on one processor",
+        "µs a round trip (median of a round)",
+        partial(_there_and_back, megabytes, number),
+        (Comparison("rate to the floor's", "bridge", "floor", is_rate=True, bound=0.5),),
+        "A ping with a binary payload. The pipes of both have 1 MiB. The floor waits for a whole"
+        " frame, as everybody has to who decodes it, and copies nothing; the bridge decodes and"
+        " encodes.",
+    )
+
+
+PAYLOAD_1 = _measurement(1, 100)
+PAYLOAD_16 = _measurement(16, 20)
