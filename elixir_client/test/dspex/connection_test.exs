@@ -235,7 +235,7 @@ defmodule DSPex.ConnectionTest do
 
       caller =
         spawn_link(fn ->
-          send(test, {:answer, DSPex.execute(name, "qa", %{}, timeout: 20)})
+          send(test, {:answer, DSPex.execute(name, "qa", %{}, timeout: 200)})
 
           receive do
             :report -> send(test, {:mailbox, Process.info(self(), :messages)})
@@ -244,7 +244,7 @@ defmodule DSPex.ConnectionTest do
 
       {id, _params, peer} = Peer.request(peer, "execute")
       assert_receive {:answer, {:error, %Error{code: :timeout} = error}}, @patience_ms
-      assert Exception.message(error) =~ "no answer within 20 ms"
+      assert Exception.message(error) =~ "no answer within 200 ms"
       assert {{:notification, "cancel", %{"id" => ^id}}, peer} = Peer.next(peer)
 
       Peer.respond(peer, id, %{outputs: %{late: true}})

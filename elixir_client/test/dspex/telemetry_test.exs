@@ -39,9 +39,9 @@ defmodule DSPex.TelemetryTest do
       assert documented == Enum.map(measurements ++ metadata, &Atom.to_string/1)
     end
 
-    # What is not as it is listed cannot be emitted.
-    assert_raise FunctionClauseError, fn -> Telemetry.emit(:call_starts, %{}, %{}) end
-    assert_raise FunctionClauseError, fn -> Telemetry.emit(:queue_full, %{bytes: 1}, %{}) end
+    # What is not as it is listed cannot be emitted: newer compilers say so of a plain call already.
+    for wrong <- [[:call_starts, %{}, %{}], [:queue_full, %{bytes: 1}, %{}]],
+        do: assert_raise(FunctionClauseError, fn -> apply(Telemetry, :emit, wrong) end)
   end
 
   test "a call is told from its start to its end, with what it took" do
@@ -99,6 +99,7 @@ defmodule DSPex.TelemetryTest do
                     %{server: ^name, program: nil, lm: nil}}
   end
 
+  @tag :protocol
   test "Python's start, its end and its next start are told" do
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
@@ -143,6 +144,7 @@ defmodule DSPex.TelemetryTest do
     assert failed.retry_in_ms > 0
   end
 
+  @tag :protocol
   test "the queue is told: what was written after which wait, and what was refused" do
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
@@ -167,6 +169,7 @@ defmodule DSPex.TelemetryTest do
     assert {:answer, {:ok, _result}} = DSPex.Adapter.next(exchange)
   end
 
+  @tag :protocol
   test "tools and metrics are told, over Python and over the mock" do
     tool =
       Tool.new(:add, "Adds.", [a: :integer], fn %{a: a} -> if a > 0, do: a, else: raise("no") end)
@@ -259,6 +262,7 @@ defmodule DSPex.TelemetryTest do
     :code.delete(:telemetry)
   end
 
+  @tag :protocol
   test "what Python logs comes to Logger with its request and the metadata of its caller" do
     {name, peer, _listener} = ready()
 
@@ -293,6 +297,7 @@ defmodule DSPex.TelemetryTest do
     assert log =~ ~r/info dspex_logger=x Python \(pid \d+\): of nobody/
   end
 
+  @tag :protocol
   test "what a tool logs has the request and the metadata of the call" do
     {name, peer, _listener} = ready()
     tool = Tool.new(:note, "Notes.", [], fn _args -> Logger.warning("noted") end)
@@ -324,6 +329,7 @@ defmodule DSPex.TelemetryTest do
     assert log =~ ~r/request_id=phoenix-2 dspex_request=\d+ dspex_server=#{inspect(name)} noted/
   end
 
+  @tag :protocol
   test "the level from which Python's logs come is asked for" do
     for {level, told} <- [{nil, "warning"}, {:debug, "debug"}, {:none, nil}] do
       {listener, command} = Peer.listen()

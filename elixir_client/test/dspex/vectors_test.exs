@@ -107,7 +107,6 @@ defmodule DSPex.VectorsTest do
 
   defp message([2, method, params]), do: {:notification, method, params}
 
-  defp kind({kind, _id}), do: kind
   defp kind({kind, _id, _outcome}), do: kind
   defp kind(other), do: other
 

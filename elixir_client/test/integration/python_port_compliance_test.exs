@@ -1,11 +1,8 @@
 defmodule DSPex.Integration.PythonPortComplianceTest do
-  use DSPex.Test.AdapterCompliance
+  use DSPex.Test.AdapterCompliance,
+    tags: [integration: true, capture_log: true, timeout: 120_000]
 
   alias DSPex.Test.Bridge
-
-  @moduletag :integration
-  @moduletag :capture_log
-  @moduletag timeout: 120_000
 
   setup_all do
     folder = Path.join(System.tmp_dir!(), "dspex-#{System.unique_integer([:positive])}")

@@ -1,6 +1,7 @@
 defmodule DSPex.Test.AdapterCompliance do
   @moduledoc false
-  # What every `DSPex.Adapter` has to do, as tests: `use` it in a case whose `setup` gives
+  # What every `DSPex.Adapter` has to do, as tests: `use` it, with the `tags:` that they are to have (a
+  # `@moduletag` behind it comes too late for them), in a case whose `setup` gives
   #
   #   * `:name` - an instance over the adapter, whose programs are the test's own or gone before it;
   #     its LM answers equal inputs equally, and configured is no more than it.
@@ -29,9 +30,10 @@ defmodule DSPex.Test.AdapterCompliance do
         do: %{inputs: %{word: word}, outputs: %{kind: kind, certainty: 1.0, about: about}}
   end
 
-  using do
+  using options do
     quote do
       use ExUnit.Case, async: true
+      @moduletag unquote(Keyword.get(options, :tags, []))
       alias DSPex.{Batch, Chunk, Error, Evaluation, Optimization, Prediction, Program, Progress}
       alias DSPex.Test.AdapterCompliance
       alias DSPex.Test.AdapterCompliance.Sort

@@ -16,6 +16,9 @@ defmodule DSPex.Test.Bridge do
 
   @doc "The command of the bridge."
   def command do
+    refute :integration in ExUnit.configuration()[:exclude],
+           "a test that starts the bridge is in test/integration, and tagged :integration"
+
     cond do
       System.get_env("DSPEX_BRIDGE", "") != "" ->
         {:ok, {executable, args}} = DSPex.Command.find(nil)

@@ -15,6 +15,9 @@ defmodule DSPex.Test.Peer do
 
   @doc "A place for peers to connect to, and the command that starts one."
   def listen(args \\ []) do
+    refute :protocol in ExUnit.configuration()[:exclude],
+           "`mix test.fast` runs without Python: a test that plays a bridge is tagged :protocol"
+
     {:ok, listener} =
       :gen_tcp.listen(0, [:binary, active: false, ip: {127, 0, 0, 1}, recbuf: 65_536])
 
