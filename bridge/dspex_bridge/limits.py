@@ -196,7 +196,8 @@ class Breaker:
                 "retry_after_ms": round(wait_s * 1000),
                 "breaker": self.state,
             },
-            retryable=True,
+            # A key that is refused stays refused until somebody changes it.
+            retryable=self._last_kind != "auth",
         )
 
     def begin(self, call: object) -> None:

@@ -381,7 +381,7 @@ def test_a_breaker_opens_after_failures_in_a_row(kind: str) -> None:
     clock.now += 1
     with pytest.raises(LMError) as refusal:
         breaker.check()
-    assert refusal.value.retryable
+    assert refusal.value.retryable == (kind != "auth")
     assert refusal.value.data["kind"] == kind
     assert refusal.value.data["retry_after_ms"] == (BREAKER_OPEN_S - 1) * 1000
 
