@@ -33,6 +33,8 @@ class Comparison:
     is_rate: bool = False
     bound: float | None = None
     unit: str = ""
+    #: From the measurement's unit to that of a figure by itself.
+    scale: float = 1.0
 
     def value(self, rounds: Mapping[str, list[float]]) -> float | None:
         """The median over the rounds; None where a contestant did not take part."""
@@ -41,7 +43,7 @@ class Comparison:
         costs = rounds[self.of]
         if self.over is not None:
             costs = [own / other for own, other in zip(costs, rounds[self.over], strict=True)]
-        return statistics.median(1 / cost if self.is_rate else cost for cost in costs)
+        return self.scale * statistics.median(1 / cost if self.is_rate else cost for cost in costs)
 
     def is_met(self, value: float) -> bool:
         if self.bound is None:

@@ -40,6 +40,7 @@ class Workshop:
         self.cpu = max(os.sched_getaffinity(0))
         self.floor = _compiled("floor")
         self.driver = _compiled("driver")
+        self.answerer = _compiled("answerer")
         self._folder = tempfile.TemporaryDirectory(prefix="dspex-bench-")
         self._files = 0
 

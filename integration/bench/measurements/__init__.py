@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from integration.bench.measurement import Measurement
 
-from . import payloads, round_trips
+from . import from_elixir, payloads, round_trips
 
 __all__ = ["MEASUREMENTS"]
 
@@ -14,6 +14,11 @@ MEASUREMENTS: dict[str, Measurement] = {
         round_trips.PING,
         round_trips.PIPELINED,
         round_trips.NO_OP,
+        from_elixir.ELIXIR_PING,
+        from_elixir.ELIXIR_PIPELINED,
+        from_elixir.ELIXIR_NO_OP,
+        from_elixir.CALLS,
+        from_elixir.CLIENT_CALLS,
         payloads.PAYLOAD_1,
         payloads.PAYLOAD_16,
     )

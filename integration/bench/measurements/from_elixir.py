@@ -1,0 +1,127 @@
+"""Calls from Elixir: by a bare port, by the public client, and by a plain GenServer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from integration.bench.beam import Beam, server_commands
+from integration.bench.measurement import Comparison, Contestant, Measurement
+from integration.bench.workshop import Workshop
+
+__all__ = ["CALLS", "CLIENT_CALLS", "ELIXIR_NO_OP", "ELIXIR_PING", "ELIXIR_PIPELINED"]
+
+
+def _contestant(beam: Beam, how: str, server: str, number: int) -> Contestant:
+    return lambda: float(beam.ask(f"{how} {server} {number}"))
+
+
+def _one_at_a_time(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
+    beam = stack.enter_context(
+        Beam(workshop, "calls.exs", env=server_commands(workshop), cpu=workshop.cpu)
+    )
+    number = workshop.count(3000)
+    return {
+        "floor": _contestant(beam, "raw_one", "floor", number),
+        "bridge": _contestant(beam, "raw_one", "bridge", number),
+        "client": _contestant(beam, "client_one", "bridge", number),
+        "client, on the answerer": _contestant(beam, "client_one", "answerer", number),
+    }
+
+
+def _beside(workshop: Workshop, stack: ExitStack) -> Beam:
+    """The BEAM on one processor and its servers on another."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return stack.enter_context(
+        Beam(workshop, "calls.exs", env=server_commands(workshop, cpus[0]), cpu=cpus[-1])
+    )
+
+
+def _pipelined(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
+    beam, number = _beside(workshop, stack), workshop.count(40_000)
+    return {
+        "floor": _contestant(beam, "raw_many", "floor", number),
+        "bridge": _contestant(beam, "raw_many", "bridge", number),
+    }
+
+
+def _no_op(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
+    beam, number = _beside(workshop, stack), workshop.count(20_000)
+    return {
+        "floor": _contestant(beam, "raw_no_op", "floor", number),
+        "bridge": _contestant(beam, "raw_no_op", "bridge", number),
+    }
+
+
+def _calls(server: str, workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
+    beam = stack.enter_context(Beam(workshop, "calls.exs", env=server_commands(workshop)))
+    number = workshop.count(50_000)
+    return {
+        "router": _contestant(beam, "router_many", server, number),
+        "client": _contestant(beam, "client_many", server, number),
+    }
+
+
+_TWO = (
+    "The BEAM has one scheduler, bound to one processor, and the server is on another. Frames are"
+    " encoded beforehand; each is a port command of its own, and half a window follows when half of"
+    " one has been answered."
+)
+
+ELIXIR_PING = Measurement(
+    "elixir-ping",
+    "ping from Elixir, one at a time, all on one processor",
+    "µs a round trip (median of a round)",
+    _one_at_a_time,
+    (
+        Comparison("bridge / floor", "bridge", "floor", bound=1.6),
+        Comparison("client / floor", "client", "floor", bound=2.2),
+        Comparison("client alone / floor", "client, on the answerer", "floor"),
+    ),
+    "A bare port to floor.c and to a bridge: one process sends a frame that was encoded before, and"
+    " does not decode the answer. The public client (`DSPex.ping/2`) encodes, routes, decodes and"
+    " holds a deadline; beside a bridge, and beside answerer.c, which answers as one does.",
+)
+ELIXIR_PIPELINED = Measurement(
+    "elixir-pipelined",
+    "ping from Elixir by a bare port, 256 at once, on two processors",
+    "µs a request",
+    _pipelined,
+    (Comparison("rate to the floor's", "bridge", "floor", is_rate=True, bound=0.7),),
+    _TWO,
+)
+ELIXIR_NO_OP = Measurement(
+    "elixir-no-op",
+    "a dispatched request from Elixir by a bare port, 256 at once, on two processors",
+    "µs a request",
+    _no_op,
+    (Comparison("rate to the floor's", "bridge", "floor", is_rate=True, bound=0.35),),
+    f"{_TWO} The request is `list`, of no program.",
+)
+
+_PLAIN = (
+    "256 processes, each with one call under way. The plain GenServer (router.ex) gives ids and"
+    " routes answers, its callers encode and decode with a codec written the usual way; it restarts"
+    " nothing, bounds nothing, and has no deadlines, cancelling, streams, callbacks or journal."
+)
+
+CALLS = Measurement(
+    "calls",
+    "whole calls (ping) from 256 Elixir processes to one bridge",
+    "µs a call",
+    lambda workshop, stack: _calls("bridge", workshop, stack),
+    (
+        Comparison("rate to the plain GenServer's", "client", "router", is_rate=True, bound=1.5),
+        Comparison("the client's rate", "client", is_rate=True, unit="calls/s", scale=1e6),
+    ),
+    _PLAIN,
+)
+CLIENT_CALLS = Measurement(
+    "client-calls",
+    "whole calls (ping) from 256 Elixir processes to the answerer, which is no bridge",
+    "µs a call",
+    lambda workshop, stack: _calls("answerer", workshop, stack),
+    (Comparison("rate to the plain GenServer's", "client", "router", is_rate=True, bound=1.5),),
+    f"{_PLAIN} The answerer (answerer.c) costs next to nothing, so this is the client alone.",
+)
