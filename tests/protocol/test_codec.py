@@ -649,9 +649,34 @@ WORST = {
 }
 
 
-@pytest.mark.parametrize("data", WORST.values(), ids=WORST.keys())
-def test_a_frame_grows_to_less_than_100_times_its_size(data: bytes) -> None:
-    assert peak_bytes(lambda: decode(data)) < 100 * len(data)
+# Decodes the frames on stdin, each after its size, and prints what each took at its most.
+PEAKS = """
+import sys, tracemalloc
+from dspex_protocol.codec import decode
+while size := sys.stdin.buffer.read(4):
+    frame = sys.stdin.buffer.read(int.from_bytes(size, "big"))
+    decode(frame)  # imports what is imported when it is first needed
+    tracemalloc.start()
+    decode(frame)
+    print(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def peaks() -> dict[str, int]:
+    """By name of `WORST`, in bytes. Taken in a process of its own: keys are interned, and the table
+    of a process that has seen many grows by megabytes at a time."""
+    frames = b"".join(len(frame).to_bytes(4, "big") + frame for frame in WORST.values())
+    done = subprocess.run(
+        [sys.executable, "-c", PEAKS], input=frames, capture_output=True, check=True
+    )
+    return dict(zip(WORST, map(int, done.stdout.split()), strict=True))
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_a_frame_grows_to_less_than_100_times_its_size(name: str, peaks: dict[str, int]) -> None:
+    assert peaks[name] < 100 * len(WORST[name])
 
 
 CLAIMS = {
@@ -670,9 +695,9 @@ CLAIMS = {
 
 @pytest.mark.parametrize("data", CLAIMS.values(), ids=CLAIMS.keys())
 def test_a_claimed_length_reserves_no_memory_and_is_refused_within_50_ms(data: bytes) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     refusal(data)
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
     # Half of it is the copy that is stepped over; 128 KiB are the stack of the step.
     assert peak_bytes(lambda: refusal(data)) < 2 * len(data) + 256 * 1024
 
@@ -681,9 +706,9 @@ def test_a_shape_of_many_dimensions_is_refused_before_it_is_multiplied() -> None
     sizes = (b"\xcf\x7f" + b"\xff" * 7) * 100_000
     parts = b"\x93\xa3f32\xdd" + (100_000).to_bytes(4, "big") + sizes + b"\xc4\0"
     data = b"\xc9" + len(parts).to_bytes(4, "big") + b"\x02" + parts
-    started = time.perf_counter()
+    started = time.thread_time()
     assert "at most 64 dimensions, got 100000" in refusal(data)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
