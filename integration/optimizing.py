@@ -17,7 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from dspex_protocol.client import Client, Handler
+from dspex_protocol.client import Client
+from dspex_protocol.peer import Handler
 
 from integration import lifetime
 from integration.openai_server import Answer, OpenAIServer, Request, Script, well_formed

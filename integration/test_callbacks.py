@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from dspex_protocol.client import Client, Handler
+from dspex_protocol.client import Client
 from dspex_protocol.errors import InvalidParamsError, RequestCancelledError, ToolError
+from dspex_protocol.peer import Handler
 
 from integration.openai_server import Answer, OpenAIServer, Request, well_formed
 

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from dspex_protocol.client import Client, Handler
+from dspex_protocol.client import Client
 from dspex_protocol.errors import DSPexError, InvalidParamsError, MetricError
 from dspex_protocol.messages import Notification
+from dspex_protocol.peer import Handler
 
 from integration.openai_server import Answer, OpenAIServer, Request, failure, well_formed
 

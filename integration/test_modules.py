@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from dspex_protocol.client import Client, Handler
+from dspex_protocol.client import Client
 from dspex_protocol.errors import (
     InvalidParamsError,
     LMError,
@@ -19,6 +19,7 @@ from dspex_protocol.errors import (
     RequestCancelledError,
     SignatureError,
 )
+from dspex_protocol.peer import Handler
 
 from integration.openai_server import (
     Answer,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspex_protocol.client import Client, Handler
+from dspex_protocol.client import Client
 from dspex_protocol.errors import (
     AlreadyExistsError,
     DSPexError,
@@ -21,6 +21,7 @@ from dspex_protocol.errors import (
     UnavailableError,
 )
 from dspex_protocol.messages import Notification
+from dspex_protocol.peer import Handler
 
 from integration.openai_server import OpenAIServer, Script
 from integration.optimizing import BOUND_S, EXACT, ROWS, answer, fickle, is_of_program, with_bridge

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspex_protocol.client import Client, Handler
+from dspex_protocol.client import Client
 from dspex_protocol.errors import (
     LMError,
     RequestCancelledError,
     RequestTimeoutError,
     UnavailableError,
 )
+from dspex_protocol.peer import Handler
 
 from integration.deno_stand_in import stand_in
 from integration.lifetime import seconds_until_gone

@@ -21,8 +21,8 @@ from dspex_protocol.errors import InternalError, LMError, OverloadedError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
-    from dspex_protocol.client import Handler
     from dspex_protocol.messages import Notification
+    from dspex_protocol.peer import Handler
 
 P = ParamSpec("P")
 

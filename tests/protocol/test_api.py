@@ -74,6 +74,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
 ]
 PROTOCOL_LAYERS: list[tuple[str, ...]] = [
     ("dspex_protocol.client",),
+    ("dspex_protocol.peer",),
     ("dspex_protocol.connection", "dspex_protocol.signatures"),
     ("dspex_protocol.schema_reader",),
     ("dspex_protocol.schema_kinds",),
@@ -281,7 +282,7 @@ def loaded_by(module: str) -> set[str]:
     return set(json.loads(run.stdout))
 
 
-CORE = ["client", "codec", "connection", "errors", "framing", "messages", "tensor"]
+CORE = ["client", "codec", "connection", "errors", "framing", "messages", "peer", "tensor"]
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import pytest
-from dspex_protocol import client as client_module
+from dspex_protocol import peer as peer_module
 from dspex_protocol.client import Client
 from dspex_protocol.codec import EncodeError, encode
 from dspex_protocol.connection import Answered, Connection, Event, Ignored
@@ -915,7 +915,7 @@ async def test_a_handler_may_close_the_client() -> None:
 
 @pytest.fixture
 def short_exit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_EXIT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(peer_module, "_EXIT_TIMEOUT_S", 0.2)
 
 
 @pytest.mark.usefixtures("short_exit")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeAlias
 
-    from dspex_protocol.client import Handler, Listener
+    from dspex_protocol.peer import Handler, Listener
 
     #: Asks a job, for a reason, to end with what it has.
     Stop: TypeAlias = Callable[[str], None]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from concurrent.futures import Future
 
-    from dspex_protocol.client import Listener
     from dspex_protocol.messages import Notification
+    from dspex_protocol.peer import Listener
 
     from .background import Background
 
