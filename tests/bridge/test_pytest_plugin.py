@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from dspex_bridge.testing.bridge import _ClientElsewhere
+from dspex_bridge.testing.client_elsewhere import ClientElsewhere
 from dspex_protocol.client import Client
 
 from integration.lifetime import group, seconds_until_gone
@@ -88,7 +88,7 @@ def test_tests_share_a_bridge_and_find_nothing_of_each_other(pytester: pytest.Py
             state = dspex.configure()
             assert state["lms"]["main"] == {"model": "demo/knn"}
             assert (state["default_lm"], state["adapter"]) == ("main", "chat")
-            assert dspex._tools == {}
+            assert dspex._callbacks.tools == {}
         """,
     )
     result.assert_outcomes(passed=2)
@@ -568,7 +568,7 @@ def test_the_client_of_the_fixtures_has_all_that_a_client_has() -> None:
             continue
         names = set(method.__code__.co_names) - method.__globals__.keys()
         own = [used for used in names if used.startswith("_")]
-        assert not own or name in vars(_ClientElsewhere), f"{name} uses {own}, which it has not"
+        assert not own or name in vars(ClientElsewhere), f"{name} uses {own}, which it has not"
 
 
 def test_a_tool_that_fails_or_is_missing_is_told_to_the_program(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
-import inspect
 import os
 import tempfile
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex_protocol.client import Client
-from dspex_protocol.errors import ConnectionLostError, DSPexError, NotFoundError, ToolError
+from dspex_protocol.errors import ConnectionLostError, DSPexError
+
+from .callbacks import Callbacks
+from .client_elsewhere import ClientElsewhere
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from dspex_protocol.messages import Notification
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Bridge"]
 
-T = TypeVar("T")
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 # The deadline of every request that names none. A test that takes longer is a test that hangs.
@@ -71,8 +68,7 @@ class Bridge:
         """The `log` events of this test: {level, logger, message, request?}."""
         self.background = background
         self.command = tuple(command)
-        self._tools: dict[str, Callable[..., Any]] = {}
-        self._metrics: dict[str, Callable[..., Any]] = {}
+        self._callbacks = Callbacks()
         self._in_flight: set[Future[Any]] = set()
         # A file and not a pipe: what the bridge wrote is there even where nobody was reading.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the bridge
@@ -92,7 +88,7 @@ class Bridge:
                 f"the bridge {' '.join(self.command)!r} did not start: {error}"
                 + (f"\n{text}" if text else "")
             ) from None
-        self.client: Client = _ClientElsewhere(self)
+        self.client: Client = ClientElsewhere(self.submit, background, lambda: self._client)
         """The same bridge for async tests; its methods may be awaited on any asyncio loop."""
 
     async def _spawn(self) -> Client:
@@ -100,7 +96,7 @@ class Bridge:
             self.command,
             env=_environment(),
             stderr=self._stderr.fileno(),
-            handlers={"call_tool": self._call_tool, "call_metric": self._call_metric},
+            handlers=self._callbacks.handlers,
             listener=self._hear,
             log_level="debug",
         )
@@ -181,7 +177,7 @@ class Bridge:
         It gets the tool's arguments by name. A plain function runs on a thread of its own, so
         that it may block; an async one runs on the loop of the bridge.
         """
-        self._tools[function.__name__] = function
+        self._callbacks.tools[function.__name__] = function
         return function
 
     def metric(self, name: str, function: Function) -> Function:
@@ -190,7 +186,7 @@ class Bridge:
         It gets the example, `{"inputs", "outputs"}`, the prediction, and the trace or None, and
         returns a number, a boolean or `{"score", "feedback"}`. It runs as a tool does.
         """
-        self._metrics[name] = function
+        self._callbacks.metrics[name] = function
         return function
 
     @property
@@ -271,8 +267,7 @@ class Bridge:
 
     def end(self) -> bool:
         """A test has ended. False where this bridge is not fit for another one."""
-        self._tools.clear()
-        self._metrics.clear()
+        self._callbacks.clear()
         if self._is_changed:
             return False
         for future in list(self._in_flight):
@@ -323,73 +318,6 @@ class Bridge:
         if notification.method == "log":
             self.logs.append(notification.params)
 
-    async def _call_tool(self, params: dict[str, Any]) -> Any:
-        name = params["tool"]
-        function = self._tools.get(name)
-        if function is None:
-            raise NotFoundError(
-                f"this test has no tool {name!r}: give it one with dspex.tool",
-                data={"kind": "tool", "name": name},
-            )
-        return await _called(name, functools.partial(function, **params["args"]))
-
-    async def _call_metric(self, params: dict[str, Any]) -> Any:
-        name = params["metric"]
-        function = self._metrics.get(name)
-        if function is None:
-            raise NotFoundError(
-                f"this test has no metric {name!r}: give it one with dspex.metric",
-                data={"kind": "metric", "name": name},
-            )
-        about = (params["example"], params["prediction"], params.get("trace"))
-        return await _called(name, functools.partial(function, *about))
-
-
-class _ClientElsewhere(Client):
-    """A client whose connection belongs to the loop of another thread."""
-
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
-
-    @property  # the process may be replaced
-    def process(self) -> Process | None:  # type: ignore[override]
-        return self._client.process
-
-    @property
-    def _client(self) -> Client:
-        return self._bridge._client
-
-    async def request(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        timeout_ms: int | None = None,
-        listener: Listener | None = None,
-    ) -> Any:
-        loop = asyncio.get_running_loop()
-
-        def hear(notification: Notification) -> None:
-            assert listener is not None  # noqa: S101 - else it is not passed on
-            loop.call_soon_threadsafe(listener, notification)
-
-        future = self._bridge.submit(
-            method, params, timeout_ms=timeout_ms, listener=None if listener is None else hear
-        )
-        return await asyncio.wrap_future(future)
-
-    async def initialize(self, *, log_level: str | None = None) -> dict[str, Any]:
-        return await self._there(self._client.initialize(log_level=log_level))
-
-    def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        self._bridge.background.call(self._client.notify, method, params)
-
-    async def close(self) -> None:
-        await self._there(self._client.close())
-
-    async def _there(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(self._bridge.background.submit(work))
-
 
 def _changes_for_good(method: str, params: Mapping[str, Any]) -> bool:
     """Whether a request leaves what no later one undoes: what was spent under limits, an LM's
@@ -414,37 +342,3 @@ def _environment() -> dict[str, str]:
 def _line(event: Mapping[str, Any]) -> str:
     about = f" [request {event['request']}]" if "request" in event else ""
     return f"{event['logger']}: {event['level']}{about}: {event['message']}"
-
-
-async def _called(name: str, function: functools.partial[Any]) -> Any:
-    """What a function of the test's returns. What it raises is told to the bridge."""
-    try:
-        if inspect.iscoroutinefunction(function):
-            return await function()
-        return await _in_thread(function, name)
-    except Exception as error:
-        raise ToolError(f"{type(error).__name__}: {error}") from error
-
-
-def _in_thread(function: Callable[[], Any], name: str) -> Awaitable[Any]:
-    """Its result. A daemon thread and no pool, whose end would wait for a tool that hangs."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[Any] = loop.create_future()
-
-    def settle(value: Any, error: Exception | None) -> None:
-        if result.done():  # it was cancelled
-            return
-        if error is None:
-            result.set_result(value)
-        else:
-            result.set_exception(error)
-
-    def work() -> None:
-        try:
-            value, error = function(), None
-        except Exception as raised:  # noqa: BLE001 - told to the bridge
-            value, error = None, raised
-        loop.call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=work, name=f"callback {name}", daemon=True).start()
-    return result
