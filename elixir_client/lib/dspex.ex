@@ -62,8 +62,9 @@ defmodule DSPex do
                          "(what it prints, too), `:warning`, `:error` or `:none`.", "warning"},
                     backend:
                       {{:is, &Adapter.option/1},
-                       "what runs the programs: a `DSPex.Adapter`. In tests it may be " <>
-                         "`DSPex.Adapter.Mock`.", Adapter.PythonPort},
+                       "what runs the programs: a `DSPex.Adapter`, or `{adapter, options}`. In " <>
+                         "tests it may be `DSPex.Adapter.Mock`; `DSPex.Adapter.Server` has those " <>
+                         "of a server.", Adapter.PythonPort},
                     start_timeout:
                       {:timeout, "how long Python may take until it is ready, in milliseconds.",
                        60_000},

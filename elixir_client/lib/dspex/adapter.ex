@@ -5,8 +5,10 @@ defmodule DSPex.Adapter do
 
     * `DSPex.Adapter.PythonPort` - Python processes under the instance; the default.
     * `DSPex.Adapter.Mock` - no Python and no LM: scripted and made-up answers, for tests.
+    * `DSPex.Adapter.Server` - the programs of a `dspex serve`, over HTTP.
 
-  Another one is a module with the callbacks below. Signatures, checks, types and results are the same
+  One that has options of its own is given them with its name: `{DSPex.Adapter.Server, url: url}`; it
+  finds them as `:backend_options`. Another one is a module with the callbacks below. Signatures, checks, types and results are the same
   over all of them, because they lie above: an adapter gets a method of the protocol and its params
   (terms that MessagePack can carry, and the structs of `DSPex` that stand for such), and answers with
   the decoded result or an error. A suite of tests that an adapter has to pass comes with DSPex's own
@@ -117,7 +119,11 @@ defmodule DSPex.Adapter do
 
   @doc false
   # Which adapter an instance has is asked with every call, and changes with a restart at most.
-  @spec start_link(module(), instance(), map(), keyword()) :: Supervisor.on_start()
+  @spec start_link(module() | {module(), keyword()}, instance(), map(), keyword()) ::
+          Supervisor.on_start()
+  def start_link({adapter, own}, name, configuration, options),
+    do: start_link(adapter, name, configuration, Keyword.put(options, :backend_options, own))
+
   def start_link(adapter, name, configuration, options) do
     :persistent_term.put({__MODULE__, name}, adapter)
     adapter.start_link(name, configuration, options)
@@ -212,6 +218,10 @@ defmodule DSPex.Adapter do
 
   @doc false
   # A check of `DSPex.Options`.
+  def option({module, own}) when is_atom(module) and is_list(own) do
+    with {:ok, module} <- option(module), do: {:ok, {module, own}}
+  end
+
   def option(module) when is_atom(module) do
     if Code.ensure_loaded?(module) and function_exported?(module, :start_link, 3) and
          function_exported?(module, :open, 6),

@@ -12,6 +12,9 @@ defmodule DSPex.Error do
   ## Codes that the bridge sends
 
   #{for {code, text} <- DSPex.Error.Codes.wire(), do: "  * `:#{code}` - #{text}\n"}
+  ## Codes that a server sends besides
+
+  #{for {code, text} <- DSPex.Error.Codes.server(), do: "  * `:#{code}` - #{text}\n"}
   ## Codes of this client's own
 
   #{for {code, text} <- DSPex.Error.Codes.local(), do: "  * `:#{code}` - #{text}\n"}

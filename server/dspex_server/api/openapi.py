@@ -6,6 +6,8 @@ from typing import Any
 
 from dspex_bridge.catalog import VERSION
 
+from .calls import METHODS
+
 __all__ = ["document"]
 
 _NULLABLE_TEXT = {"type": ["string", "null"]}
@@ -140,6 +142,15 @@ def document() -> dict[str, Any]:
                 "parameters": [_parameter("execution", "Its id")],
                 "post": _operation("End it", execution),
             },
+            "/v1/calls/{method}": {
+                "parameters": [
+                    {
+                        **_parameter("method", "A method of the port protocol"),
+                        "schema": {"enum": list(METHODS)},
+                    }
+                ],
+                "post": _call(),
+            },
         },
         "components": {
             "schemas": {
@@ -158,6 +169,20 @@ def document() -> dict[str, Any]:
             }
         },
     }
+
+
+def _call() -> dict[str, Any]:
+    operation = _operation(
+        "The port protocol: parameters as protocol/SPEC.md has them. Answered with events: its "
+        "notifications, then `result` or `error`, which is an ErrorBody. Who hangs up cancels it",
+        None,
+    )
+    operation["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": _MAP}},
+    }
+    operation["responses"]["200"]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    return operation
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

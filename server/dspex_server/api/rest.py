@@ -20,6 +20,7 @@ from dspex_server.resources.datasets import create_dataset
 from dspex_server.resources.executions import find_execution
 from dspex_server.resources.programs import create_program, delete_program, find_program
 
+from .calls import call
 from .openapi import document
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _STATUS = {
     "database_unavailable": 503,
     "timeout": 504,
     "internal_error": 500,
+    "method_not_found": 404,
 }
 _MAX_LIST = 500
 _EXECUTE = ("inputs", "lm", "adapter", "config", "limits", "timeout_ms")
@@ -56,6 +58,7 @@ def routes() -> list[Route]:
         Route("/v1/datasets/{dataset}", _told(_import_dataset), methods=["PUT"]),
         Route("/v1/executions/{execution}", _told(_get_execution), methods=["GET"]),
         Route("/v1/executions/{execution}/cancel", _told(_cancel), methods=["POST"]),
+        Route("/v1/calls/{method}", _told(_call), methods=["POST"]),
     ]
 
 
@@ -212,6 +215,11 @@ async def _get_execution(request: Request) -> Response:
 async def _cancel(request: Request) -> Response:
     row = await _app(request).executor.cancel(request.path_params["execution"])
     return JSONResponse(_execution(row))
+
+
+async def _call(request: Request) -> Response:
+    body = await _body(request)
+    return call(_app(request), request.path_params["method"], body, trace_of(request))
 
 
 def _program(row: Program) -> dict[str, Any]:

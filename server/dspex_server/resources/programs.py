@@ -22,6 +22,7 @@ from .names import check_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dspex_bridge.programs.spec import ProgramSpec
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from dspex_server.db.models import Signature
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROGRAMS",
     "RUNNABLE",
+    "add_program",
     "add_revision",
     "archive_program",
     "create_program",
@@ -36,8 +38,11 @@ __all__ = [
     "deploy_program",
     "find_program",
     "find_revision",
+    "no_tools",
+    "replace_program",
     "require_runnable",
     "rollback_program",
+    "spec_of",
 ]
 
 PROGRAMS = StateMachine(
@@ -73,17 +78,38 @@ async def create_program(
     """
     if signature is not None:
         params = {**params, "signature": signature.definition}
+    return await add_program(session, spec_of(params), name=name, signature=signature, draft=draft)
+
+
+def spec_of(params: Mapping[str, Any]) -> ProgramSpec:
+    """What `create`'s parameters make, as far as that is known without DSPy. Raises as
+    `create_program` does."""
     CREATE(params, "createProgram")
     if any("tools" in part for part in (params, *(params.get("steps") or ()))):
-        raise InvalidParamsError(
-            "createProgram: tools are run by the client of a bridge, and this server has none to "
-            "run: make programs with tools from DSPex itself",
-            data={"param": "tools"},
-        )
+        raise no_tools()
     spec = program_spec(params)
     InputConverter(spec.signature)
     OutputConverter(spec.signature)
-    spec = checked(spec)
+    return checked(spec)
+
+
+def no_tools() -> InvalidParamsError:
+    return InvalidParamsError(
+        "createProgram: tools are run by the client of a bridge, and this server has none to "
+        "run: make programs with tools from DSPex itself",
+        data={"param": "tools"},
+    )
+
+
+async def add_program(
+    session: AsyncSession,
+    spec: ProgramSpec,
+    *,
+    name: str | None = None,
+    signature: Signature | None = None,
+    draft: bool = False,
+) -> Program:
+    """A program and its first revision. Raises AlreadyExistsError for a name in use."""
     states = ("draft",) if draft else ("draft", "ready")
     program_id = new_id()
     program = Program(
@@ -182,6 +208,48 @@ async def add_revision(
         await PROGRAMS.move(session, program.id, "optimized", source=program.state, revision=number)
     else:  # a deployed one goes on as it is; an archived one keeps what was paid for
         program.revision = number
+    return number
+
+
+async def replace_program(session: AsyncSession, program: Program, spec: ProgramSpec) -> int:
+    """The revision that the specification is now: a new one, but where the last one that was made
+    by hand is the same, so that an application may say at each start what its programs are. What
+    an optimizer made of it stays, and a deployed one goes on as it is."""
+    state = bundles.dump(spec)
+    last = await session.scalar(
+        select(Revision)
+        .where(Revision.program_id == program.id, Revision.origin == "created")
+        .order_by(Revision.number.desc())
+        .limit(1)
+    )
+    if last is not None and last.state == state:
+        return program.revision
+    newest = await session.scalar(
+        select(func.max(Revision.number)).where(Revision.program_id == program.id)
+    )
+    number = (newest or 0) + 1
+    session.add(
+        Revision(
+            program_id=program.id,
+            number=number,
+            parent=program.revision,
+            origin="created",
+            state=state,
+        )
+    )
+    values = {"module": spec.module, "lm": spec.lm, "adapter": spec.adapter}
+    target = "deployed" if program.state == "deployed" else "ready"
+    await PROGRAMS.move(
+        session,
+        program.id,
+        target,
+        source=program.state,
+        reason=f"replaced by revision {number}",
+        revision=number,
+        config=dict(spec.config),
+        **values,
+    )
+    await session.refresh(program)
     return number
 
 

@@ -30,18 +30,29 @@ defmodule DSPex.Error.Codes do
   @local [
     not_started: "no DSPex instance of that name is running",
     start_failed: "Python could not be started or made ready; the message says why",
-    connection_lost: "Python ended before it answered; `retryable` says whether a retry is safe",
+    connection_lost:
+      "Python, or a server, ended before it answered; `retryable` says whether a retry is safe",
     journal_error: "the journal's file is damaged, or cannot be read or written",
     encode_error: "a value has no form on the wire; the message says where it stands"
   ]
 
-  @atoms Keyword.keys(@wire) ++ Keyword.keys(@local)
+  # Of `dspex serve`, beside those of the bridges behind it.
+  @server [
+    wrong_state: "a resource cannot go from the state that it is in to the one asked for",
+    interrupted: "the server that ran an execution ended before it did",
+    database_unavailable: "the server's database cannot be reached; nothing was written"
+  ]
+
+  @atoms Keyword.keys(@wire) ++ Keyword.keys(@server) ++ Keyword.keys(@local)
 
   # Local codes are no wire codes: what a bridge calls "not_started" is unknown here.
-  @by_text Map.new(@wire, fn {code, _text} -> {Atom.to_string(code), code} end)
+  @by_text Map.new(@wire ++ @server, fn {code, _text} -> {Atom.to_string(code), code} end)
 
   @spec wire() :: keyword(String.t())
   def wire, do: @wire
+
+  @spec server() :: keyword(String.t())
+  def server, do: @server
 
   @spec local() :: keyword(String.t())
   def local, do: @local

@@ -1,0 +1,224 @@
+"""The methods of the port protocol over HTTP, answered with server-sent events."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from dspex_bridge.programs.json_forms import from_json
+from dspex_bridge.testing.scripted_lm import ScriptedLM
+
+from integration.server_process import ServerProcess, write_lms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dspex_bridge.testing.scripted_lm import Prompt
+
+WAIT_S = 30
+COMPACT: Any = {"separators": (",", ":")}
+DEMOS = [
+    {"inputs": {"question": "1 + 1?"}, "outputs": {"answer": "2"}},
+    {"inputs": {"question": "2 + 2?"}, "outputs": {"answer": "4"}},
+]
+
+
+@pytest.fixture(scope="module")
+def lm() -> Iterator[ScriptedLM]:
+    scripted = ScriptedLM()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(scope="module")
+def server(lm: ScriptedLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    lms = write_lms(folder, {"main": lm.lm})
+    process = ServerProcess("--data-dir", str(folder), "--lms", str(lms), "--bridges", "1")
+    yield process
+    assert process.close() == 0, process.output
+
+
+@pytest.fixture(autouse=True)
+def answer(lm: ScriptedLM) -> None:
+    lm.always({"answer": "4"})
+
+
+def events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
+    name = ""
+    for line in response.iter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def call(server: ServerProcess, method: str, **params: Any) -> list[tuple[str, Any]]:
+    with server.http.stream("POST", f"/v1/calls/{method}", json=params) as response:
+        assert response.status_code == 200, response.read()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return [(name, from_json(data)) for name, data in events(response)]
+
+
+def result(server: ServerProcess, method: str, **params: Any) -> Any:
+    told = call(server, method, **params)
+    assert told[-1][0] == "result", told
+    return told[-1][1]
+
+
+def error(server: ServerProcess, method: str, **params: Any) -> Any:
+    told = call(server, method, **params)
+    assert told[-1][0] == "error", told
+    return told[-1][1]
+
+
+def test_a_program_is_made_described_run_dumped_and_deleted(server: ServerProcess) -> None:
+    made = result(server, "create", program="sums", signature="question -> answer", demos=DEMOS)
+    assert (made["program"], made["revision"], made["module"]) == ("sums", 1, "predict")
+    assert made["input_schema"]["required"] == ["question"]
+    done = result(server, "execute", program="sums", inputs={"question": "2 + 2?"})
+    assert done["outputs"] == {"answer": "4"}
+    assert done["usage"]["total_tokens"] > 0
+    about = result(server, "describe", program="sums")
+    assert (about["program"], len(about["demos"])) == ("sums", 2)
+    assert about["counters"] == {"executions": 1, "errors": 0}
+    assert result(server, "list", prefix="sum")["programs"][0]["signature"].startswith("question")
+    state = result(server, "dump", program="sums")["state"]
+    assert result(server, "load", program="copy", state=state)["program"] == "copy"
+    assert result(server, "delete", program="sums") == {"deleted": True}
+    assert error(server, "describe", program="sums")["code"] == "not_found"
+
+
+def test_an_execution_over_a_call_is_a_row_like_any_other(server: ServerProcess) -> None:
+    result(server, "create", program="rows", signature="question -> answer")
+    result(server, "execute", program="rows", inputs={"question": "?"})
+    assert error(server, "execute", program="rows", inputs={"question": 1})["code"] == (
+        "input_validation"
+    )
+    query = "query ($id: ID!) { program(id: $id) { id } }"
+    program = server.graphql(query, id="rows")["program"]["id"]
+    found = server.graphql(
+        "query ($id: ID!) { executions(filter: {programId: $id}) { nodes { state } } }", id=program
+    )
+    assert [row["state"] for row in found["executions"]["nodes"]] == ["FAILED", "COMPLETED"]
+
+
+def test_a_replaced_program_has_a_new_revision_but_where_nothing_is_new(
+    server: ServerProcess,
+) -> None:
+    def put(**more: Any) -> int:
+        made = result(server, "create", program="again", signature="q -> a", replace=True, **more)
+        return int(made["revision"])
+
+    assert [put(), put(), put(instructions="Answer."), put()] == [1, 1, 2, 3]
+    assert error(server, "create", program="again", signature="q -> a")["code"] == "already_exists"
+
+
+def test_the_chunks_of_a_stream_are_the_text(server: ServerProcess, lm: ScriptedLM) -> None:
+    lm.always({"answer": "one two three four"})
+    result(server, "create", program="spoken", signature="question -> answer")
+    told = call(server, "execute", program="spoken", inputs={"question": "?"}, stream={"window": 1})
+    chunks = [data for name, data in told if name == "chunk"]
+    assert "".join(chunk["text"] for chunk in chunks) == "one two three four"
+    assert set(chunks[0]) == {"field", "attempt", "text", "done"}
+    assert told[-1][1]["outputs"]["answer"] == "one two three four"
+
+
+def test_a_batch_tells_of_each_item_and_each_is_a_row(server: ServerProcess) -> None:
+    result(server, "create", program="many", signature="question -> answer")
+    inputs = [{"question": "a"}, {"question": 1}, {"question": "c"}]
+    told = call(server, "batch", program="many", inputs=inputs)
+    items = {data["index"]: data for name, data in told if name == "item"}
+    assert {index: next(iter(set(item) - {"index"})) for index, item in items.items()} == {
+        0: "ok",
+        1: "error",
+        2: "ok",
+    }
+    assert [data["step"] for name, data in told if name == "progress"] == [1, 2, 3]
+    answer = told[-1][1]
+    assert [next(iter(item)) for item in answer["results"]] == ["ok", "error", "ok"]
+    assert answer["usage"]["total_tokens"] == sum(
+        item["ok"]["usage"]["total_tokens"] for item in answer["results"] if "ok" in item
+    )
+    assert result(server, "list", prefix="many")["programs"][0]["executions"] == 3
+    halted = result(
+        server, "batch", program="many", inputs=inputs[1:], on_error="halt", max_concurrency=1
+    )
+    assert halted["results"][1]["error"]["code"] == "cancelled"
+    assert error(server, "batch", program="nobody", inputs=inputs)["code"] == "not_found"
+
+
+def test_a_program_is_scored_and_optimized(server: ServerProcess) -> None:
+    result(server, "create", program="plain", signature="question -> answer")
+    metric = {"name": "exact_match"}
+    told = call(server, "evaluate", program="plain", devset=DEMOS, metric=metric)
+    assert told[-1][1]["score"] == 0.5
+    assert [data for name, data in told if name == "progress"][-1] == {"step": 2, "total": 2}
+    made = result(
+        server,
+        "optimize",
+        program="plain",
+        trainset=DEMOS,
+        metric=metric,
+        optimizer={"name": "labeled_few_shot", "params": {"k": 2}},
+        save_as="better",
+    )
+    assert (made["program"], made["base_program"]) == ("better", "plain")
+    about = result(server, "describe", program="better")
+    assert (len(about["demos"]), about["lineage"]["base_program"]) == (2, "plain")
+    assert result(server, "describe", program="plain")["demos"] == []
+    refused = error(server, "evaluate", program="plain", devset=DEMOS, metric={"callback": "m"})
+    assert refused["code"] == "unavailable"
+
+
+def test_who_hangs_up_cancels_the_execution(server: ServerProcess, lm: ScriptedLM) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def wait(_prompt: Prompt) -> dict[str, str]:
+        asked.set()
+        release.wait(WAIT_S)
+        return {"answer": "late"}
+
+    lm.always(wait)
+    result(server, "create", program="slow", signature="question -> answer")
+    try:
+        with server.http.stream(
+            "POST", "/v1/calls/execute", json={"program": "slow", "inputs": {"question": "?"}}
+        ):
+            assert asked.wait(WAIT_S)
+        query = "{ executions(page: {first: 1}) { nodes { id } } }"
+        (row,) = server.graphql(query)["executions"]["nodes"]
+        state = "query ($id: ID!) { execution(id: $id) { state } }"
+        server.wait(state, "CANCELLED", id=row["id"])
+    finally:
+        release.set()
+
+
+def test_values_that_json_has_not_keep_their_meaning(server: ServerProcess) -> None:
+    payload = {
+        "b": {"$bytes": "AP8="},
+        "n": {"$float": "nan"},
+        "big": 2**70,
+        "m": {"$map": {"$x": 1}},
+    }
+    http = server.http
+    told = http.post("/v1/calls/ping", json={"payload": payload}).text
+    assert told == f"event: result\ndata: {json.dumps({'payload': payload}, **COMPACT)}\n\n"
+    assert http.post("/v1/calls/ping", json={"payload": {"$bytes": "?"}}).status_code == 400
+
+
+@pytest.mark.parametrize("method", ["configure", "save", "stats"])
+def test_what_needs_the_clients_own_files_or_keys_is_refused(
+    server: ServerProcess, method: str
+) -> None:
+    refused = server.http.post(f"/v1/calls/{method}", json={})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+
+
+def test_a_method_that_is_none_is_not_found(server: ServerProcess) -> None:
+    assert server.http.post("/v1/calls/shutdown", json={}).status_code == 404
+    made = error(server, "create", program="t", signature="q -> a", tools=[{"name": "t"}])
+    assert made["code"] == "invalid_params"
