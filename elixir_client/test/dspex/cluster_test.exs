@@ -12,7 +12,7 @@ defmodule DSPex.ClusterTest do
 
   setup_all do
     {_output, 0} = System.cmd("epmd", ["-daemon"])
-    name = :"dspex-#{System.unique_integer([:positive])}@127.0.0.1"
+    name = :"dspex-#{System.pid()}@127.0.0.1"
     {:ok, _pid} = :net_kernel.start([name, :longnames])
     on_exit(fn -> :net_kernel.stop() end)
   end
@@ -24,7 +24,7 @@ defmodule DSPex.ClusterTest do
 
   # A node that has the instance; its Python is the test's, too.
   defp other_node(command) do
-    name = :"dspex-other-#{System.unique_integer([:positive])}"
+    name = :"dspex-other-#{System.pid()}-#{System.unique_integer([:positive])}"
 
     {:ok, peer, node} =
       :peer.start_link(%{

@@ -28,9 +28,7 @@ defmodule DSPex.CommandTest do
 
   test "without an option or variable it is `dspex bridge` on the path" do
     System.delete_env("DSPEX_BRIDGE")
-    directory = Path.join(System.tmp_dir!(), "dspex-path-#{System.unique_integer([:positive])}")
-    File.mkdir_p!(directory)
-    on_exit(fn -> File.rm_rf!(directory) end)
+    directory = DSPex.Test.Folder.make()
     executable = Path.join(directory, "dspex")
     File.write!(executable, "")
     File.chmod!(executable, 0o755)

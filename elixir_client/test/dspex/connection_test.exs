@@ -521,10 +521,9 @@ defmodule DSPex.ConnectionTest do
 
     test "because the file is no program says so, and does not end the instance" do
       name = name()
-      path = Path.join(System.tmp_dir!(), "dspex-#{System.unique_integer([:positive])}")
+      path = Path.join(DSPex.Test.Folder.make(), "bridge")
       File.write!(path, "not a program")
       File.chmod!(path, 0o755)
-      on_exit(fn -> File.rm(path) end)
       start_supervised!({DSPex, name: name, command: [path]})
       assert {:error, %Error{code: :start_failed, message: message}} = DSPex.ping(name)
       assert message =~ "it ended before it was ready"

@@ -149,9 +149,7 @@ defmodule DSPex.HealthTest do
     end
 
     test "because its environment is gone says so" do
-      folder = Path.join(System.tmp_dir!(), "dspex-venv-#{System.unique_integer([:positive])}")
-      File.mkdir!(folder)
-      on_exit(fn -> File.rm_rf(folder) end)
+      folder = DSPex.Test.Folder.make()
       python = Path.join(folder, "python")
       File.ln_s!(Peer.python(), python)
       name = start([python, "-c", "import os; os.remove(#{inspect(python)}); exit(3)"])

@@ -6,6 +6,7 @@ defmodule DSPex.JournalTest do
 
   alias DSPex.{Error, Journal, Secret, Signature}
   alias DSPex.Protocol.Message
+  alias DSPex.Test.Folder
 
   @moduletag :capture_log
 
@@ -17,11 +18,8 @@ defmodule DSPex.JournalTest do
   @root Enum.find(["/dev/shm", System.tmp_dir!()], &File.dir?/1)
 
   setup do
-    folder =
-      Path.join(@root, "dspex-journal-#{System.pid()}-#{System.unique_integer([:positive])}")
-
-    on_exit(fn -> File.rm_rf!(folder) end)
-    %{path: Path.join(folder, "journal")}
+    # The journal makes its own folder.
+    %{path: Path.join([Folder.make(@root), "folder", "journal"])}
   end
 
   # A node that starts, with what the application says.

@@ -6,13 +6,12 @@ defmodule DSPex.KillTest do
 
   import ExUnit.CaptureLog
 
-  alias DSPex.Test.Peer
+  alias DSPex.Test.{Folder, Peer}
 
   @moduletag :capture_log
 
   setup do
-    bin = Path.join(System.tmp_dir!(), "dspex-bin-#{System.unique_integer([:positive])}")
-    File.mkdir!(bin)
+    bin = Folder.make()
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
     start_supervised!({DSPex, name: name, command: command})
@@ -24,7 +23,6 @@ defmodule DSPex.KillTest do
 
     on_exit(fn ->
       System.put_env("PATH", path)
-      File.rm_rf!(bin)
       # Killed while it stands still, it would stay so.
       System.cmd("kill", ["-CONT", "#{peer.os_pid}"], stderr_to_stdout: true)
     end)

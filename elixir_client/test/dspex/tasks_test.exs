@@ -3,12 +3,11 @@ defmodule DSPex.TasksTest do
   use ExUnit.Case, async: false
 
   alias DSPex.Python.Environment
+  alias DSPex.Test.Folder
   alias Mix.Tasks.Dspex.Gen
 
   setup do
-    folder = Path.join(System.tmp_dir!(), "dspex-tasks-#{System.unique_integer([:positive])}")
-    File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf!(folder) end)
+    folder = Folder.make()
     Mix.shell(Mix.Shell.Process)
     on_exit(fn -> Mix.shell(Mix.Shell.IO) end)
     %{folder: folder}
@@ -53,6 +52,7 @@ defmodule DSPex.TasksTest do
     end
   end
 
+  # What runs, and what comes of it; the real ones are in test/integration/install_test.exs.
   describe "mix dspex.install" do
     defp recorded(status) do
       test = self()
@@ -63,25 +63,48 @@ defmodule DSPex.TasksTest do
       end
     end
 
-    test "makes an environment by venv and pip where there is no uv" do
-      options = [source: "dspex", uv: false]
+    # An executable that prints something and ends.
+    defp script(folder, name, text, status \\ 0) do
+      path = Path.join(folder, name)
+      File.write!(path, "#!/bin/sh\necho '#{text}'\nexit #{status}\n")
+      File.chmod!(path, 0o755)
+      path
+    end
+
+    test "makes an environment by venv and pip where there is no uv", %{folder: folder} do
+      options = [source: "dspex", uv: false, python: script(folder, "python3", "3 11")]
       assert Environment.install("/an/environment", options, recorded(0)) == :ok
       assert_received {:run, "python3", ["-m", "venv", "/an/environment"]}
       assert_received {:run, "python", ["-m", "pip", "install", "--upgrade", "dspex"]}
     end
 
-    test "says which step failed, and stops there" do
-      options = [source: "dspex", uv: false]
+    test "says which step failed and what may be the reason, and stops there", context do
+      python = script(context.folder, "python3", "3 14")
+      options = [source: "dspex", uv: false, python: python]
       assert {:error, message} = Environment.install("/an/environment", options, recorded(3))
-      assert message =~ ~r/python3 -m venv .an.environment ended with status 3/
+      assert message =~ "python3 -m venv /an/environment ended with status 3"
+      assert message =~ "python3-venv"
       assert_received {:run, _python, _arguments}
       refute_received {:run, _pip, _arguments}
+
+      broken = fn executable, _arguments -> if executable =~ "environment", do: 1, else: 0 end
+      assert {:error, message} = Environment.install("/an/environment", options, broken)
+      assert message =~ "pip install --upgrade dspex ended with status 1"
+      assert message =~ "Without a network, --source takes a checkout"
     end
 
-    test "says that there is no such interpreter" do
-      options = [source: "dspex", python: "no-such-python"]
-      assert {:error, message} = Environment.install("/an/environment", options, recorded(0))
-      assert message =~ "there is no no-such-python"
+    test "says that there is no such interpreter, or that it is too old or broken", context do
+      for {python, text} <- [
+            {"no-such-python", "there is no no-such-python: install Python 3.11 or newer"},
+            {script(context.folder, "old", "3 10"), "old is Python 3.10: install Python 3.11"},
+            {script(context.folder, "bad", "no libc", 1), "bad does not run (status 1): no libc"}
+          ] do
+        options = [source: "dspex", python: python]
+        assert {:error, message} = Environment.install("/an/environment", options, recorded(0))
+        assert message =~ text
+      end
+
+      refute_received {:run, _executable, _arguments}
     end
 
     test "says that the bridge does not run" do

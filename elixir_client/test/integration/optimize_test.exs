@@ -3,7 +3,7 @@ defmodule DSPex.Integration.OptimizeTest do
   use ExUnit.Case, async: true
 
   alias DSPex.{Batch, Evaluation, Optimization, Progress}
-  alias DSPex.Test.{Bridge, Peer}
+  alias DSPex.Test.{Bridge, Folder, Peer}
 
   @moduletag :integration
   @moduletag :capture_log
@@ -26,9 +26,7 @@ defmodule DSPex.Integration.OptimizeTest do
                 do: %{inputs: %{word: word}, outputs: %{kind: kind}}
 
   setup_all do
-    folder = Path.join(System.tmp_dir!(), "dspex-#{System.unique_integer([:positive])}")
-    File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf!(folder) end)
+    folder = Folder.make()
     command = Bridge.command() ++ ["--state-dir", folder]
 
     name =

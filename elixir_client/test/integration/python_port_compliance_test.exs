@@ -2,12 +2,10 @@ defmodule DSPex.Integration.PythonPortComplianceTest do
   use DSPex.Test.AdapterCompliance,
     tags: [integration: true, capture_log: true, timeout: 120_000]
 
-  alias DSPex.Test.Bridge
+  alias DSPex.Test.{Bridge, Folder}
 
   setup_all do
-    folder = Path.join(System.tmp_dir!(), "dspex-#{System.unique_integer([:positive])}")
-    File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf!(folder) end)
+    folder = Folder.make()
     command = Bridge.command() ++ ["--state-dir", folder]
     lms = [knn: "demo/knn"]
     name = __MODULE__.Instance

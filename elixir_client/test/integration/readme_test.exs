@@ -1,17 +1,14 @@
 defmodule DSPex.Integration.ReadmeTest do
-  # The examples of the README, as they stand there.
+  # The examples of the README, as they stand there; those of its guide are in guide_test.exs.
   use ExUnit.Case, async: true
 
   import ExUnit.CaptureIO
 
-  alias DSPex.Test.{Bridge, LM}
+  alias DSPex.Test.{Bridge, LM, Readme}
 
   @moduletag :integration
   @moduletag :capture_log
   @moduletag timeout: 300_000
-
-  @client Path.expand("../..", __DIR__)
-  @guide "From `mix new` to the first prediction"
 
   # The module of that section has no application's name before it.
   setup_all do
@@ -21,12 +18,7 @@ defmodule DSPex.Integration.ReadmeTest do
   end
 
   # The Elixir of a section.
-  defp examples(section) do
-    readme = @client |> Path.join("README.md") |> File.read!()
-    [_before, text] = String.split(readme, "\n## #{section}\n", parts: 2)
-    [text | _next] = String.split(text, "\n## ", parts: 2)
-    for [_text, code] <- Regex.scan(~r/```elixir\n(.*?)```/s, text), do: code
-  end
+  defp examples(section), do: for({"elixir", code} <- Readme.blocks(section), do: code)
 
   # The instance of the examples is named MyApp.DSPex: here each test has its own.
   defp own(code), do: String.replace(code, "MyApp", inspect(own()))
@@ -38,46 +30,8 @@ defmodule DSPex.Integration.ReadmeTest do
   defp start(lm), do: Bridge.start(name: Module.concat(own(), "DSPex"), lms: [main: lm])
 
   defp program do
-    [_dependency, _application, program, _run] = examples(@guide)
+    [_dependency, _application, program, _run] = examples(Readme.guide())
     evaluate(program)
-  end
-
-  test "a new project has its first prediction by the guide, in less than five minutes" do
-    folder = Path.join(System.tmp_dir!(), "dspex-guide-#{System.unique_integer([:positive])}")
-    File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf!(folder) end)
-    app = Path.join(folder, "my_app")
-    [executable | args] = Bridge.command()
-    quoted = Enum.map_join([executable | args], " ", &~s("#{&1}"))
-    env = [{"DSPEX_BRIDGE", quoted}, {"MIX_ENV", "dev"}, {"LC_ALL", "C.UTF-8"}]
-
-    mix = fn in_folder, args ->
-      {printed, status} = System.cmd("mix", args, cd: in_folder, env: env, stderr_to_stdout: true)
-      assert status == 0, printed
-      printed
-    end
-
-    [dependency, application, program, run] = examples(@guide)
-    mix.(folder, ["new", "my_app", "--sup"])
-    ["# mix.exs", dependency] = String.split(dependency, "\n", parts: 2)
-    dependency = String.replace(dependency, "../dspex/elixir_client", @client)
-    mixfile = Path.join(app, "mix.exs")
-    text = File.read!(mixfile)
-    assert text =~ "  defp deps do\n    [\n"
-
-    File.write!(
-      mixfile,
-      String.replace(text, "  defp deps do\n    [\n", "  defp deps do\n    [\n#{dependency}")
-    )
-
-    for code <- [application, program] do
-      ["# " <> path, _code] = String.split(code, "\n", parts: 2)
-      File.write!(Path.join(app, path), code)
-    end
-
-    printed = mix.(app, ["run", "-e", "#{run} |> inspect() |> IO.puts()"])
-    assert printed =~ ~r/^:(billing|defect|question)$/m
-    refute printed =~ "warning"
   end
 
   test "the forms of a signature mean the same, and what does not fit is told as the README has it" do

@@ -2,6 +2,15 @@ defmodule DSPex.Python.Environment do
   @moduledoc false
   # A virtual environment with the bridge in it.
 
+  # As pyproject.toml has it (requires-python).
+  @min_python {3, 11}
+  @print_version "import sys; print(*sys.version_info[:2])"
+
+  # What is mostly meant by what Python, pip and uv say then.
+  @venv_hint "On Debian and its relatives, Python's venv is a package of its own: python3-venv"
+  @package_hint "Without a network, --source takes a checkout, or a wheel where pip finds its " <>
+                  "dependencies (PIP_FIND_LINKS, UV_FIND_LINKS)"
+
   @type run ::
           (executable :: String.t(), arguments :: [String.t()] -> status :: non_neg_integer())
 
@@ -15,33 +24,57 @@ defmodule DSPex.Python.Environment do
   end
 
   defp install(nil, path, python, source, run) do
-    with :ok <- step(run, python, ["-m", "venv", path]),
+    with :ok <- step(run, python, ["-m", "venv", path], @venv_hint),
          do: step(run, in_it(path, "python"), ["-m", "pip", "install", "--upgrade", source])
   end
 
   defp install(uv, path, python, source, run) do
-    with :ok <- step(run, uv, ["venv", "--allow-existing", "--python", python, path]) do
-      step(run, uv, ["pip", "install", "--python", in_it(path, "python"), "--upgrade", source])
-    end
+    with :ok <- step(run, uv, ["venv", "--allow-existing", "--python", python, path]),
+         do:
+           step(run, uv, [
+             "pip",
+             "install",
+             "--python",
+             in_it(path, "python"),
+             "--upgrade",
+             source
+           ])
   end
 
   defp python(name) do
     case System.find_executable(name) do
-      nil ->
-        {:error, "there is no #{name}: install Python 3.11 or later, or say which with --python"}
-
-      path ->
-        {:ok, path}
+      nil -> {:error, "there is no #{name}: #{advice()}"}
+      path -> recent(path)
     end
   end
 
-  defp step(run, executable, arguments) do
+  defp recent(path) do
+    case System.cmd(path, ["-c", @print_version], stderr_to_stdout: true) do
+      {output, 0} ->
+        [major, minor] = output |> String.split() |> Enum.map(&String.to_integer/1)
+
+        if {major, minor} >= @min_python,
+          do: {:ok, path},
+          else: {:error, "#{path} is Python #{major}.#{minor}: #{advice()}"}
+
+      {output, status} ->
+        {:error, "#{path} does not run (status #{status}): #{String.trim(output)}"}
+    end
+  end
+
+  defp advice do
+    {major, minor} = @min_python
+    "install Python #{major}.#{minor} or newer, or say which one to take with --python"
+  end
+
+  defp step(run, executable, arguments, hint \\ @package_hint) do
     case run.(executable, arguments) do
       0 ->
         :ok
 
       status ->
-        {:error, "#{Enum.join([executable | arguments], " ")} ended with status #{status}"}
+        command = Enum.join([executable | arguments], " ")
+        {:error, "#{command} ended with status #{status}, for the reason above. #{hint}"}
     end
   end
 

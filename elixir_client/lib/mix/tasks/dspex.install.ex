@@ -5,14 +5,17 @@ defmodule Mix.Tasks.Dspex.Install do
   Makes a virtual environment with the bridge in it, by `uv` where that is installed, else by Python's
   own `venv` and `pip`, and has the bridge start in it once.
 
-      mix dspex.install                     # priv/python, from PyPI
-      mix dspex.install --source ../dspex   # a checkout or a wheel
-      mix dspex.install --path /opt/python --python python3.12
+      mix dspex.install                            # .venv, with the bridge of this client
+      mix dspex.install --source dspex-0.1.0-py3-none-any.whl
+      mix dspex.install --path /opt/my_app/python --python python3.12
 
-  An environment that is there already is brought up to date. Options:
+  An environment that is there already is brought up to date. It holds its own path, so it is made where
+  it is used: not in `priv`, which a release would copy. Options:
 
-    * `--path` - where it is made; `priv/python` of the application unless you say otherwise.
-    * `--source` - what pip installs; `dspex` unless you say otherwise.
+    * `--path` - where it is made; `.venv` unless you say otherwise.
+    * `--source` - what pip installs: a requirement, a wheel or a folder. Unless you say otherwise, it
+      is the checkout of DSPex that this client is in, and outside of one the client's own version of
+      `dspex` from PyPI.
     * `--python` - the interpreter, from 3.11; `python3` unless you say otherwise.
     * `--no-uv` - pip also where there is uv.
 
@@ -32,21 +35,37 @@ defmodule Mix.Tasks.Dspex.Install do
     if rest != [],
       do: Mix.raise("mix dspex.install takes no #{hd(rest)}; see mix help dspex.install")
 
-    path = Path.expand(options[:path] || "priv/python")
-    options = Keyword.put_new(options, :source, "dspex")
+    path = Path.expand(options[:path] || ".venv")
+    options = Keyword.put_new_lazy(options, :source, &source/0)
 
     with :ok <- Environment.install(path, options, &run_command/2),
          {:ok, version} <- Environment.version(path) do
+      executable = Path.relative_to_cwd(Environment.executable(path))
+
       Mix.shell().info("""
       The bridge #{version} is in #{path}. Give the instance
 
-          command: [#{inspect(Environment.executable(path))}, "bridge"]
+          command: [#{inspect(executable)}, "bridge"]
 
-      or set DSPEX_BRIDGE="#{Environment.executable(path)} bridge".\
+      (a relative path is looked up from where the application is started), or set
+
+          export DSPEX_BRIDGE='"#{Environment.executable(path)}" bridge'
+
+      `mix dspex.doctor -- #{executable} bridge` looks whether all is well.\
       """)
     else
       {:error, message} -> Mix.raise(message)
     end
+  end
+
+  # A client of one version talks to a bridge of the same.
+  defp source do
+    client = Mix.Project.deps_paths()[:dspex] || File.cwd!()
+    checkout = Path.dirname(client)
+
+    if File.dir?(Path.join(checkout, "bridge/dspex_bridge")),
+      do: checkout,
+      else: "dspex~=#{Application.spec(:dspex, :vsn)}"
   end
 
   defp run_command(executable, arguments) do

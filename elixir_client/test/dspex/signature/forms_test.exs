@@ -178,15 +178,11 @@ defmodule DSPex.Signature.FormsTest do
 
   # Compiles a file, so that the lines of a form can be found in it.
   defp compile_error(code) do
-    path = Path.join(System.tmp_dir!(), "dspex_forms_#{System.unique_integer([:positive])}.ex")
+    path = Path.join(DSPex.Test.Folder.make(), "form.ex")
     File.write!(path, code)
 
-    try do
-      error = assert_raise CompileError, fn -> Code.compile_file(path) end
-      {error.line, error.description}
-    after
-      File.rm!(path)
-    end
+    error = assert_raise CompileError, fn -> Code.compile_file(path) end
+    {error.line, error.description}
   end
 
   test "what is wrong in a short form is an error at its own line" do
