@@ -7,9 +7,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
-__all__ = ["Postgres"]
+__all__ = ["Postgres", "postgres_version"]
 
 _USER = "postgres"
 # To start, to stop or to make a database, on a machine under load.
@@ -34,6 +35,14 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def postgres_version() -> str:
+    """As it says it itself."""
+    done = subprocess.run(
+        [str(_programs() / "postgres"), "--version"], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 class Postgres:
@@ -64,6 +73,17 @@ class Postgres:
         """SIGKILL to the postmaster, and so the end of all of its processes."""
         pid = int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
         os.kill(pid, 9)
+
+    def start_again(self) -> None:
+        """After a kill: its shared memory goes with its processes, some time after them."""
+        until = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                return self.start()
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def new_database(self, template: str = "template0") -> str:
         """The URL of a database: an empty one, or a copy of another, which nobody uses."""

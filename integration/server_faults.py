@@ -1,11 +1,12 @@
-"""Random SIGKILLs of a server and of its bridges under load, and what must hold afterwards.
+"""Random SIGKILLs of servers, workers, bridges and PostgreSQL under load, and what must hold then.
 
-    python -m integration.server_faults --kills 100 [--postgres] [--seed N] [--record FILE]
+    python -m integration.server_faults [--postgres] [--scale 1.0] [--seed N] [--record FILE]
 
-Callers run executions, and batches and optimizations are asked for, while servers (and, with
---postgres, workers and PostgreSQL itself) and bridges are killed. Afterwards: whatever was
-acknowledged is in the database as it was told, no execution is open, every job has ended once, an
-optimization has made one revision, and the SQLite files are whole. The last line is JSON.
+Callers run executions, ask for batches and optimizations, cancel some, and make datasets and
+programs, while processes are killed, up to six in a round: of a server on SQLite and its bridges;
+of two servers, a worker, their bridges and PostgreSQL itself. Who is killed comes back, and may be
+killed again while it still starts. Afterwards the servers settle and end, and an offline checker
+(`server_history`) holds what the callers were told against the tables. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -13,253 +14,301 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import random
 import signal
 import sqlite3
+import subprocess
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections import Counter
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
 from dspex_bridge.testing.scripted_lm import ScriptedLM
 
-from integration.postgres import Postgres
+from integration.postgres import Postgres, postgres_version
+from integration.server_history import count_open, faults_of, read_tables
+from integration.server_load import Load
 from integration.server_process import ServerProcess, write_lms
-from integration.test_server_jobs import EXECUTE_BATCH, OPTIMIZE, RANDOM_SEARCH, prepare, solve
+from integration.test_server_jobs import prepare, solve
 
-__all__ = ["run"]
+__all__ = ["PLANS", "run"]
 
-_CALLERS = 4
-_SETTLE_S = 180.0
-_PAUSE_S = (0.1, 1.5)
+#: The kills of a full run, by the database.
+PLANS = {
+    "sqlite": {"server": 120, "bridge": 180},
+    "postgresql": {"server": 100, "worker": 60, "bridge": 140, "postgres": 20},
+}
 
-_EXECUTE = """
-mutation ($input: ExecuteInput!) { executeProgram(input: $input) {
-  __typename ... on Execution { id state outputs } ... on Problem { code } } }
-"""
+# A round begins when so many more calls were answered, and a moment later: at any point of others.
+_ANSWERS = (10, 150)
+_MOMENT_S = 0.05
+# Where nothing is answered, because all servers are starting, or a request waits for one of them.
+_NO_ANSWER_S = 20.0
+# One after the other, without waiting: a server that is killed twice was still starting.
+_MAX_AT_ONCE = 6
+
+# For a process that is to be killed to be there.
+_FIND_S = 60.0
+
+# For the jobs and executions that are open to end; a dead server's are taken over after 15 s.
+SETTLE_S = 240.0
+_LOOK_S = 0.5
 
 
-class _Load:
-    """Callers that go on whatever happens, and remember what they were told."""
+class _Host:
+    """A place for one server or worker, which comes back whenever it ends."""
 
-    def __init__(self, seed: int) -> None:
-        self.executions: dict[str, dict[str, Any]] = {}
-        self.jobs: dict[str, str] = {}
-        self.calls = 0
-        self.unanswered = 0
-        self.url = ""
-        self._seed = seed
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._call, args=(number,)) for number in range(_CALLERS)
-        ]
-        self._threads.append(threading.Thread(target=self._ask_for_jobs))
+    def __init__(self, role: str, arguments: list[str]) -> None:
+        self.role = role
+        self.starts = 0
+        self.refused_starts = 0
+        self.tracebacks: list[str] = []
+        self.process: ServerProcess | None = None
+        self.is_ready = threading.Event()
+        self._arguments = arguments
+        self._is_ended = threading.Event()
+        self._keeping = threading.Thread(target=self._keep, daemon=True)
+        self._keeping.start()
 
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+    def _keep(self) -> None:
+        command = "serve" if self.role == "server" else "worker"
+        while not self._is_ended.is_set():
+            process = ServerProcess(*self._arguments, command=command, awaited=False)
+            self.process = process
+            self.starts += 1
+            try:
+                process.wait_until_ready()
+                self.is_ready.set()
+                process.process.wait()
+            except RuntimeError:
+                # Killed while it started; or it refused to start, because PostgreSQL was away.
+                self.refused_starts += process.process.returncode == 1
+            finally:
+                self.is_ready.clear()
+                process.close()
+                text = "".join(process.output)
+                if "Traceback" in text:
+                    self.tracebacks.append(text)
 
-    def stop(self) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _graphql(self, query: str, **variables: Any) -> Any:
-        """None where nobody answered, or the database was away."""
-        try:
-            response = httpx.post(
-                f"{self.url}/graphql",
-                json={"query": query, "variables": variables},
-                timeout=60,
-                trust_env=False,
-            )
-            (found,) = response.json()["data"].values()
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
-            self._ended.wait(0.05)
+    @property
+    def pid(self) -> int | None:
+        process = self.process
+        if process is None or process.process.poll() is not None:
             return None
-        return found
+        return process.process.pid
 
-    def _call(self, number: int) -> None:
-        noise = random.Random(f"{self._seed} {number}")
-        while not self._ended.is_set():
-            n = noise.randrange(100)
-            asked = {"program": "qa", "inputs": {"question": f"{n} + {n}?"}}
-            found = self._graphql(_EXECUTE, input=asked)
-            with self._lock:
-                self.calls += 1
-                if found is None or found["__typename"] != "Execution":
-                    self.unanswered += 1
-                else:
-                    self.executions[found["id"]] = found
-
-    def _ask_for_jobs(self) -> None:
-        number = 0
-        while not self._ended.is_set():
-            number += 1
-            key = f"{self._seed}-{number}"
-            if number % 4:
-                inputs = [{"question": f"{n} + {n}?"} for n in range(10)]
-                asked: dict[str, Any] = {"program": "qa", "inputs": inputs}
-                query, kind = EXECUTE_BATCH, "batch"
-            else:
-                asked = dict(RANDOM_SEARCH)
-                query, kind = OPTIMIZE, "optimizationJob"
-            asked["idempotencyKey"] = key
-            # Until it is acknowledged: the key makes one job of many requests.
-            while not self._ended.is_set():
-                found = self._graphql(query, input=asked)
-                if found is not None and "id" in found:
-                    with self._lock:
-                        self.jobs[found["id"]] = kind
-                    break
-            self._ended.wait(2.0)
+    def end(self) -> None:
+        """Asks it to end, and waits."""
+        self._is_ended.set()
+        if self.process is not None and self.process.process.poll() is None:
+            self.process.process.terminate()
+        self._keeping.join(SETTLE_S)
 
 
-def _bridges(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            text = path.read_text().rpartition(")")[2].split()
-            if int(text[1]) == pid:
-                found.append(int(path.parent.name))
+class _Chaos:
+    def __init__(self, seed: int, hosts: list[_Host], load: Load, postgres: Postgres | None):
+        self.killed: dict[str, int] = {}
+        self.rounds = 0
+        self._noise = random.Random(seed)
+        self._hosts = hosts
+        self._load = load
+        self._postgres = postgres
+
+    def run(self, plan: dict[str, int]) -> None:
+        victims = [name for name, count in plan.items() for _ in range(count)]
+        self._noise.shuffle(victims)
+        while victims:
+            self._load.wait_for_answers(self._noise.randint(*_ANSWERS), _NO_ANSWER_S)
+            time.sleep(self._noise.uniform(0.0, _MOMENT_S))
+            count = self._noise.randint(1, _MAX_AT_ONCE)
+            # Bridges first: those of a server that was killed end by themselves.
+            for victim in sorted(victims[-count:]):
+                self._kill(victim)
+            del victims[-count:]
+            self.rounds += 1
+            if self.rounds % 10 == 0:
+                print(f"{self.killed} killed, {self._load.answers} answers", flush=True)
+
+    def _kill(self, victim: str) -> None:
+        if victim == "postgres":
+            assert self._postgres is not None
+            self._postgres.kill()
+            self._postgres.start_again()
+        else:
+            until = time.monotonic() + _FIND_S
+            while not self._kill_one(victim):
+                assert time.monotonic() < until, f"there is no {victim} to kill"
+                self._load.wait_for_answers(1, 0.2)
+        self.killed[victim] = self.killed.get(victim, 0) + 1
+
+    def _kill_one(self, victim: str) -> bool:
+        if victim == "bridge":
+            parents = [host.pid for host in self._hosts]
+            pids = [child for pid in parents if pid is not None for child in _children(pid)]
+        else:
+            pids = [host.pid for host in self._hosts if host.role == victim and host.pid]
+        if not pids:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self._noise.choice(pids), signal.SIGKILL)
+            return True
+        return False
+
+
+def _children(pid: int) -> list[int]:
+    """Of all of its threads: each starts processes of its own."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
     return found
 
 
-def run(*, kills: int, seed: int, on_postgres: bool) -> dict[str, Any]:
-    """The counts. Raises AssertionError where something was lost."""
-    noise = random.Random(seed)
-    lm = ScriptedLM()
-    lm.always(solve)
-    counts = dict.fromkeys(("server", "bridge", "postgres"), 0)
-    postgres = Postgres() if on_postgres else None
-    load = _Load(seed)
+def run(*, plan: dict[str, int], seed: int, database: str, folder: Path) -> dict[str, Any]:
+    """The counts; `faults` is empty where all is well. The history is kept in `folder`."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="dspex-faults-") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        lm = ScriptedLM()
+        stack.callback(lm.close)
+        lm.always(solve)
         arguments = ["--data-dir", str(folder / "data"), "--bridges", "1"]
         arguments += ["--lms", str(write_lms(folder, {"main": lm.lm}))]
-        if postgres is not None:
-            arguments += ["--database-url", postgres.new_database()]
-        server = ServerProcess(*arguments)
-        try:
-            prepare(server)
-            load.url = server.url
-            load.start()
-            while sum(counts.values()) < kills:
-                time.sleep(noise.uniform(*_PAUSE_S))
-                bridges = _bridges(server.process.pid)
-                if postgres is not None and noise.random() < 0.07:
-                    postgres.kill()
-                    counts["postgres"] += 1
-                    _restart(postgres)
-                elif bridges and noise.random() < 0.5:
-                    with suppress(ProcessLookupError):
-                        os.kill(noise.choice(bridges), signal.SIGKILL)
-                    counts["bridge"] += 1
-                else:
-                    server.kill()
-                    counts["server"] += 1
-                    server = ServerProcess(*arguments)
-                    load.url = server.url
-            load.stop()
-            found = _judge(server, load)
-        finally:
-            load.stop()
-            server.close()
-            lm.close()
-            if postgres is not None:
-                postgres.close()
-        if postgres is None:
-            _check_files(folder / "data")
+        postgres = None
+        url = f"sqlite:///{folder / 'data' / 'dspex.sqlite'}"
+        if database == "postgresql":
+            postgres = Postgres()
+            stack.callback(postgres.close)
+            url = postgres.new_database()
+            arguments += ["--database-url", url]
+        first = ServerProcess(*arguments)
+        prepare(first)
+        first.close()
+
+        roles = ["server"] if postgres is None else ["server", "server", "worker"]
+        hosts = [_Host(role, arguments) for role in roles]
+        for host in hosts:
+            stack.callback(host.end)
+
+        def find_url(noise: random.Random) -> str | None:
+            ready = [host.process for host in hosts if host.is_ready.is_set()]
+            urls = [process.url for process in ready if process is not None and process.url]
+            return noise.choice(urls) if urls else None
+
+        load = Load(seed, find_url)
+        stack.callback(load.stop)
+        load.start()
+        chaos = _Chaos(seed, hosts, load, postgres)
+        chaos.run(plan)
+        load.stop()
+        _settle(hosts, url)
+        for host in hosts:
+            host.end()
+        tables = read_tables(url)
+    tracebacks = [text for host in hosts for text in host.tracebacks]
+    if tracebacks:
+        (folder / "traceback.log").write_text(tracebacks[-1])
+    load.history.write(folder / "history.jsonl")
+    faults = faults_of(load.history, tables, _answer)
+    checked = [] if postgres is not None else _check_files(folder / "data")
+    faults += [said for said in checked if not said.endswith(": ok")]
     return {
         "seed": seed,
-        "database": "postgresql" if on_postgres else "sqlite",
-        "kills": counts,
+        "database": database,
+        "kills": chaos.killed,
+        "rounds": chaos.rounds,
+        "starts": sum(host.starts for host in hosts),
+        "refused_starts": sum(host.refused_starts for host in hosts),
+        "tracebacks": len(tracebacks),
         "calls": load.calls,
-        "unanswered": load.unanswered,
-        **found,
+        "acknowledged": len(load.history.events),
+        "refusals": load.refusals,
+        "rows": {name: len(rows) for name, rows in tables.items()},
+        "executions": _states(tables["executions"]),
+        "failures": _counted(
+            [row["error"]["code"] for row in tables["executions"] if row["error"]]
+        ),
+        "batches": _states(tables["batches"]),
+        "optimizations": _states(tables["optimization_jobs"]),
+        "integrity_check": checked,
+        "faults": faults,
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-def _restart(postgres: Postgres) -> None:
-    """Its shared memory goes with its processes, some time after they are killed."""
-    for _ in range(50):
-        try:
-            postgres.start()
-        except RuntimeError:
-            time.sleep(0.1)
-        else:
-            return
-    raise RuntimeError("PostgreSQL did not start again")
+def _settle(hosts: list[_Host], url: str) -> None:
+    """Until nothing is open; the checker says what still is where that takes too long."""
+    until = time.monotonic() + SETTLE_S
+    for host in hosts:
+        host.is_ready.wait(_FIND_S)
+    while count_open(url) and time.monotonic() < until:
+        time.sleep(_LOOK_S)
 
 
-def _judge(server: ServerProcess, load: _Load) -> dict[str, Any]:
-    deadline = time.monotonic() + _SETTLE_S
-    jobs: dict[str, dict[str, Any]] = {}
-    fields = "state transitions { target }"
-    for job_id, kind in load.jobs.items():
-        while True:
-            more = "resultRevision" if kind == "optimizationJob" else "total completed failed"
-            query = f"query ($id: ID!) {{ {kind}(id: $id) {{ {fields} {more} }} }}"
-            job = server.graphql(query, id=job_id)[kind]
-            if job["state"] in ("COMPLETED", "FAILED", "CANCELLED"):
-                break
-            assert time.monotonic() < deadline, (job_id, job, server.output[-20:])
-            time.sleep(0.2)
-        jobs[job_id] = job
-        ends = [item["target"] for item in job["transitions"] if item["target"] == "completed"]
-        assert len(ends) == 1, (job_id, job)
-        if kind == "batch":
-            assert job["completed"] + job["failed"] == job["total"], job
-    for execution_id, told in load.executions.items():
-        query = "query ($id: ID!) { execution(id: $id) { id state outputs } }"
-        kept = server.graphql(query, id=execution_id)["execution"]
-        assert kept == {key: told[key] for key in ("id", "state", "outputs")}, (told, kept)
-    query = "{ executions(filter: {state: [PENDING, RUNNING]}) { totalCount } }"
-    while server.graphql(query)["executions"]["totalCount"]:
-        assert time.monotonic() < deadline, "executions are open for ever"
-        time.sleep(0.2)
-    revisions = server.graphql('{ program(id: "qa") { revisions { jobId } } }')["program"]
-    made = [item["jobId"] for item in revisions["revisions"] if item["jobId"] is not None]
-    assert len(made) == len(set(made)), made
-    optimizations = [job_id for job_id, kind in load.jobs.items() if kind == "optimizationJob"]
-    assert set(made) == set(optimizations), (made, optimizations)
-    return {
-        "acknowledged": len(load.executions),
-        "batches": len(jobs) - len(optimizations),
-        "optimizations": len(optimizations),
-        "lost": 0,
-    }
+def _answer(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the scripted LM says, as `solve` does."""
+    number = int(inputs["question"].partition(" ")[0])
+    return {"answer": str(2 * number) if number != 7 else "wrong"}
 
 
-def _check_files(folder: Path) -> None:
-    files = sorted(folder.glob("*.sqlite"))
-    assert len(files) == 2, files
-    for file in files:
+def _states(rows: list[dict[str, Any]]) -> dict[str, int]:
+    return _counted([row["state"] for row in rows])
+
+
+def _counted(words: list[str]) -> dict[str, int]:
+    return dict(sorted(Counter(words).items()))
+
+
+def _check_files(folder: Path) -> list[str]:
+    found = []
+    for file in sorted(folder.glob("*.sqlite")):
         connection = sqlite3.connect(file)
-        (found,) = connection.execute("PRAGMA integrity_check").fetchone()
+        (said,) = connection.execute("PRAGMA integrity_check").fetchone()
         connection.close()
-        assert found == "ok", (file, found)
+        found.append(f"{file.name}: {said}")
+    return found
+
+
+def _environment() -> dict[str, str]:
+    names = ("sqlalchemy", "dbos", "psycopg", "dspy")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "postgresql": postgres_version(),
+        "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
+        **{name: version(name) for name in names},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("server_faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the kills of a full run")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    found = run(kills=options.kills, seed=options.seed, on_postgres=options.postgres)
+    database = "postgresql" if options.postgres else "sqlite"
+    plan = {name: max(1, round(n * options.scale)) for name, n in PLANS[database].items()}
+    with tempfile.TemporaryDirectory(prefix="dspex-faults-") as name:
+        found = run(plan=plan, seed=options.seed, database=database, folder=Path(name))
+        for path in sorted(Path(name).glob("*.log")):
+            print(path.read_text(), flush=True)
     print(json.dumps(found))
+    if found["faults"]:
+        raise SystemExit("\n".join(found["faults"][:20]))
     if options.record is not None:
-        records = json.loads(options.record.read_text()) if options.record.exists() else []
-        options.record.write_text(json.dumps([*records, found], indent=2) + "\n")
+        records = json.loads(options.record.read_text()) if options.record.exists() else {}
+        records[database] = {**found, **_environment()}
+        options.record.write_text(json.dumps(records, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -41,14 +41,16 @@ def write_lms(folder: Path, lms: Mapping[str, Mapping[str, Any]]) -> Path:
 
 
 class ServerProcess:
-    """Starts when it is made. Everything that it wrote is in `output`."""
+    """Starts when it is made, and is ready then, unless it is not `awaited`. Everything that it
+    wrote is in `output`."""
 
-    def __init__(self, *arguments: str, command: str = "serve") -> None:
+    def __init__(self, *arguments: str, command: str = "serve", awaited: bool = True) -> None:
         environment = {
             name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")
         }
         environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "DSPEX_MODEL": ""}
-        if command == "serve":
+        self._serves = command == "serve"
+        if self._serves:
             arguments = ("--port", "0", *arguments)
         self.process = subprocess.Popen(
             [sys.executable, *_COMMAND, command, *arguments],
@@ -60,17 +62,31 @@ class ServerProcess:
             start_new_session=True,
         )
         self.output: list[str] = []
-        self.http = httpx.Client()
+        self.url = ""
+        # Without a certificate store: there is nothing to be verified, and it is slow to read.
+        self.http = httpx.Client(verify=False, trust_env=False)  # noqa: S501 - plain HTTP
         self._said = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if not self._said.wait(_START_S) or self.process.poll() is not None:
+        if awaited:
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Until it listens, or a worker waits for jobs. Raises RuntimeError where it ended."""
+        is_told = self._said.wait(_START_S)
+        said = next((line for line in self.output if line.startswith("dspex: ")), None)
+        if not is_told or said is None:
             self.kill()
             raise RuntimeError(f"the server did not start:\n{''.join(self.output)}")
-        said = next(line for line in self.output if line.startswith("dspex: "))
-        self.url = "" if command != "serve" else said.split()[3].removesuffix("/graphql,")
-        self.http.close()
-        self.http = httpx.Client(base_url=self.url, timeout=_REQUEST_S, trust_env=False)
+        if self._serves:
+            self.url = said.split()[3].removesuffix("/graphql,")
+            self.http.close()
+            self.http = httpx.Client(
+                base_url=self.url,
+                timeout=_REQUEST_S,
+                trust_env=False,
+                verify=False,  # noqa: S501 - plain HTTP
+            )
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         """The data. Fails where there are errors."""

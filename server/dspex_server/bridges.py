@@ -132,7 +132,12 @@ class Bridges:
         bridge can be started, and what `load` and the work raise.
         """
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            worker = await self._take()
+            try:
+                worker = await self._take()
+            except BridgeUnavailableError:
+                if attempt == MAX_ATTEMPTS:
+                    raise
+                continue  # it may have been killed while it started
             worker.in_flight += 1
             try:
                 key = await worker.require(program)

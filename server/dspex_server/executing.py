@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex_bridge.programs import bundles
 from dspex_bridge.programs.converters import InputConverter
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from .events import Events
 
 __all__ = ["Call", "Executor"]
+
+T = TypeVar("T")
 
 # Runs under way at once; the others are pending. A bridge answers 'overloaded' at a thousand.
 MAX_RUNNING = 500
@@ -252,10 +254,18 @@ class Executor:
     ) -> dict[str, Any]:
         async with self._places:
             if not is_started:
-                async with self._database.write() as session:
-                    await start_execution(session, execution_id, self._server_id)
+                await self._write(partial(self._start, execution_id))
             self._events.changed(execution_id, stored.program_id)
             return await self._bridges.run(stored, work)
+
+    async def _start(self, execution_id: str, session: AsyncSession) -> None:
+        try:
+            await start_execution(session, execution_id, self._server_id)
+        except WrongStateError:
+            # Written a moment ago, where the database went away before it said so.
+            execution = await find_execution(session, execution_id)
+            if (execution.state, execution.owner) != ("running", self._server_id):
+                raise
 
     async def _end(
         self,
@@ -281,7 +291,7 @@ class Executor:
         self._events.changed(execution_id, program.id, execution.batch_id)
         return execution
 
-    async def _write(self, write: Callable[[AsyncSession], Awaitable[Execution]]) -> Execution:
+    async def _write(self, write: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """A result is not lost because the database is away for a minute."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _WRITE_PATIENCE_S

@@ -9,7 +9,7 @@ from dspex_protocol.errors import NotFoundError
 from sqlalchemy import insert, select, update
 
 from .db.models import Batch, Execution, OptimizationJob, Transition, now
-from .errors import WrongStateError
+from .errors import DatabaseUnavailableError, WrongStateError
 from .resources.datasets import find_dataset
 from .resources.executions import EXECUTIONS
 from .resources.jobs import (
@@ -74,7 +74,7 @@ class Jobs:
                 idempotency_key=idempotency_key,
             )
         if is_new:
-            await self._workflows.enqueue(OPTIMIZATION_QUEUE, job.id)
+            await self._enqueue(OPTIMIZATION_QUEUE, job.id)
             self._events.changed(job.id, job.program_id)
         return job
 
@@ -97,9 +97,16 @@ class Jobs:
                 trace_id=trace_id,
             )
         if is_new:
-            await self._workflows.enqueue(BATCH_QUEUE, batch.id)
+            await self._enqueue(BATCH_QUEUE, batch.id)
             self._events.changed(batch.id, batch.program_id)
         return batch
+
+    async def _enqueue(self, queue: str, job_id: str) -> None:
+        # It is written down: where this fails, `reconcile` does it within seconds.
+        try:
+            await self._workflows.enqueue(queue, job_id)
+        except DatabaseUnavailableError as error:
+            _log.warning("job %s is queued later: %s", job_id, error)
 
     async def cancel(self, job_id: str) -> OptimizationJob | Batch:
         """Raises NotFoundError, and WrongStateError where it has ended."""

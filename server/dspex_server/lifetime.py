@@ -73,6 +73,16 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             {OPTIMIZATION_QUEUE: settings.optimizations, BATCH_QUEUE: settings.batches},
         )
         jobs = Jobs(database, workflows, executor, events)
+        membership = Membership(
+            database,
+            server_id,
+            "server" if settings.serves else "worker",
+            workflows=workflows,
+            jobs=jobs,
+            executor=executor,
+            events=events,
+        )
+        await membership.register()
         await workflows.launch(
             Optimizer(database, bridges, executor, events, state_dir),
             Batcher(database, executor, events, server_id),
@@ -82,14 +92,6 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             relay = Relay(plain_url, server_id, events, executor.look_at)
             relay.start()
             stack.push_async_callback(relay.close)
-        membership = Membership(
-            database,
-            server_id,
-            "server" if settings.serves else "worker",
-            workflows=workflows,
-            jobs=jobs,
-            events=events,
-        )
         await membership.join(is_alone=is_sqlite)
         stack.push_async_callback(membership.leave)
         yield App(database, bridges, events, executor, jobs)

@@ -4,21 +4,26 @@ not."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dspex_protocol.errors import DSPexError
-from sqlalchemy import delete, select, update
+from dspex_protocol.errors import DSPexError, NotFoundError
+from sqlalchemy import delete, func, select, update
 
 from .db.models import Server, now
-from .resources.executions import fail_orphans
+from .errors import WrongStateError
+from .resources.executions import fail_orphans, interrupt_execution, open_executions
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from .db.database import Database
     from .events import Events
+    from .executing import Executor
     from .jobs import Jobs
     from .workflows import Workflows
 
@@ -28,6 +33,9 @@ _BEAT_S = 2.0
 
 # Longer than a pause of a machine under load; work of a dead server waits as long.
 DEAD_AFTER_S = 15.0
+
+# Any number that is the same for all.
+_LOCK = 0x6473706579
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -43,6 +51,7 @@ class Membership:
         *,
         workflows: Workflows,
         jobs: Jobs,
+        executor: Executor,
         events: Events,
     ) -> None:
         self._database = database
@@ -50,13 +59,26 @@ class Membership:
         self._role = role
         self._workflows = workflows
         self._jobs = jobs
+        self._executor = executor
         self._events = events
         self._beating: asyncio.Task[None] | None = None
 
+    async def register(self) -> None:
+        """Before its first workflow: what is run by nobody who is registered is taken over."""
+        async with self._database.write() as session:
+            session.add(
+                Server(
+                    id=self._server_id,
+                    role=self._role,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                )
+            )
+
     async def join(self, *, is_alone: bool) -> None:
         """`is_alone`: nobody else can have the database open, so that all others are dead."""
-        await self._register()
         await self._take_over(0.0 if is_alone else DEAD_AFTER_S)
+        await self._jobs.reconcile()
         self._beating = asyncio.create_task(self._beat(), name="membership")
 
     async def leave(self) -> None:
@@ -72,17 +94,6 @@ class Membership:
         except DSPexError as error:
             _log.warning("%s", error)
 
-    async def _register(self) -> None:
-        async with self._database.write() as session:
-            session.add(
-                Server(
-                    id=self._server_id,
-                    role=self._role,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                )
-            )
-
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(_BEAT_S)
@@ -96,31 +107,60 @@ class Membership:
                     )
                 if seen is None:
                     _log.warning("this server was held for dead: it goes on as a new one")
-                    await self._register()
-                await self._take_over(DEAD_AFTER_S)
+                    await self.register()
+                if await self._dead(DEAD_AFTER_S):
+                    await self._take_over(DEAD_AFTER_S)
+                await self._jobs.reconcile()
+                await self._fail_forgotten()
             except DSPexError as error:
                 _log.warning("%s", error)
             except Exception:  # noqa: BLE001 - the next round may be a better one
                 _log.exception("the round of this server failed")
 
-    async def _take_over(self, after_s: float) -> None:
-        """Its row goes when what it left is cared for: who dies in between is taken over from."""
+    async def _dead(self, after_s: float) -> list[str]:
         async with self._database.read() as session:
-            dead = list(
-                await session.scalars(
-                    select(Server.id).where(
-                        Server.id != self._server_id,
-                        Server.seen_at < now() - timedelta(seconds=after_s),
-                    )
-                )
+            return await self._silent(session, after_s)
+
+    async def _silent(self, session: AsyncSession, after_s: float) -> list[str]:
+        found = await session.scalars(
+            select(Server.id).where(
+                Server.id != self._server_id,
+                Server.seen_at < now() - timedelta(seconds=after_s),
             )
+        )
+        return list(found)
+
+    async def _take_over(self, after_s: float) -> None:
+        """What belongs to no server that lives. The rows of the dead go in the same transaction:
+        who dies in the middle of this is taken over from too, with what it had not done."""
+        async with self._database.write() as session:
+            if not await self._is_first(session):
+                return
+            dead = await self._silent(session, after_s)
+            alive = list(await session.scalars(select(Server.id).where(Server.id.not_in(dead))))
+            await self._workflows.take_over(alive)
+            ended = await fail_orphans(session, alive)
+            await session.execute(delete(Server).where(Server.id.in_(dead)))
         if dead:
             _log.info("%d servers have ended: what they left is taken over", len(dead))
-            async with self._database.write() as session:
-                ended = await fail_orphans(session, dead)
-            for execution_id in ended:
-                self._events.changed(execution_id)
-            await self._workflows.take_over(dead)
-            async with self._database.write() as session:
-                await session.execute(delete(Server).where(Server.id.in_(dead)))
-        await self._jobs.reconcile()
+        for execution_id in ended:
+            self._events.changed(execution_id)
+
+    async def _is_first(self, session: AsyncSession) -> bool:
+        """Whether nobody else takes over just now. SQLite has one writer anyway."""
+        if self._database.is_sqlite:
+            return True
+        return bool(await session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK))))
+
+    async def _fail_forgotten(self) -> None:
+        """Ends executions of this server's that nobody runs: the database wrote them, and went
+        away before it said so."""
+        long_ago = now() - timedelta(seconds=DEAD_AFTER_S)
+        async with self._database.read() as session:
+            found = await open_executions(session, self._server_id, before=long_ago)
+        for execution_id, program_id in found:
+            if execution_id not in self._executor.running:
+                with contextlib.suppress(WrongStateError, NotFoundError):
+                    async with self._database.write() as session:
+                        await interrupt_execution(session, execution_id, program_id)
+                self._events.changed(execution_id, program_id)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbos import (
     DBOS,
@@ -19,16 +20,20 @@ from dbos import (
     SetWorkflowID,
     WorkflowSerializationFormat,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
+from .errors import DatabaseUnavailableError
 from .optimizing import is_retryable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
 
     from .batching import Batcher
     from .optimizing import Optimizer
 
 __all__ = ["BATCH_QUEUE", "OPTIMIZATION_QUEUE", "Workflows"]
+
+T = TypeVar("T")
 
 OPTIMIZATION_QUEUE = "optimizations"
 BATCH_QUEUE = "batches"
@@ -41,10 +46,18 @@ _BACKOFF = 2.0
 # How long a job waits in its queue where nothing is before it.
 _POLL_S = 0.5
 
+# Longer than any answer of a database that is well.
+_PATIENCE_S = 10.0
+
+# Between looks at a database that is away.
+_PAUSE_S = 1.0
+
 # Another number when workflows that are under way could not be gone on with by this version.
 _VERSION = "1"
 
 _PORTABLE = WorkflowSerializationFormat.PORTABLE
+
+_log = logging.getLogger("dspex.server")
 
 
 @dataclass
@@ -55,8 +68,19 @@ class _Host:
     optimizer: Optimizer
     batcher: Batcher
 
-    async def there(self, work: Coroutine[Any, Any, None]) -> None:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+    async def there(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_outlasting(work), self.loop))
+
+
+async def _outlasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Begins again for as long as the database is away: that is no fault of the job's, and no
+    attempt of its own."""
+    while True:
+        try:
+            return await work()
+        except DatabaseUnavailableError as error:
+            _log.warning("a job waits for the database: %s", error)
+            await asyncio.sleep(_PAUSE_S)
 
 
 # DBOS is one to a process, and calls functions, not objects.
@@ -93,13 +117,13 @@ _STEP: dict[str, Any] = {
 @DBOS.step(name="optimize", **_STEP)
 async def _optimize(job_id: str) -> None:
     host = _hosted()
-    await host.there(host.optimizer.run(job_id, is_last=_is_last()))
+    await host.there(partial(host.optimizer.run, job_id, is_last=_is_last()))
 
 
 @DBOS.step(name="batch", **_STEP)
 async def _batch(batch_id: str) -> None:
     host = _hosted()
-    await host.there(host.batcher.run(batch_id))
+    await host.there(partial(host.batcher.run, batch_id))
 
 
 # However often its servers are killed, a job goes on.
@@ -114,6 +138,30 @@ async def _batch_workflow(batch_id: str) -> None:
 
 
 _WORKFLOWS = {OPTIMIZATION_QUEUE: _optimization_workflow, BATCH_QUEUE: _batch_workflow}
+
+
+async def _answered(asked: Awaitable[T]) -> T:
+    """DBOS asks a database that is away again for as long as it is; whoever waits here does not.
+
+    What was asked for may still be done: each of these may be done twice.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await asked
+    except TimeoutError as error:
+        raise DatabaseUnavailableError(
+            f"the database of jobs did not answer within {_PATIENCE_S:.0f} s: try again once it "
+            "is well"
+        ) from error
+    except SQLAlchemyError as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailableError:
+    text = str(error).partition("\n")[0]
+    return DatabaseUnavailableError(
+        f"the database of jobs cannot be used now: {text}. Try again once it is well"
+    )
 
 
 class Workflows:
@@ -136,7 +184,10 @@ class Workflows:
     async def launch(self, optimizer: Optimizer, batcher: Batcher) -> None:
         global _host  # noqa: PLW0603 - see above
         _host = _Host(asyncio.get_running_loop(), optimizer, batcher)
-        await asyncio.to_thread(self._launch)
+        try:
+            await asyncio.to_thread(self._launch)
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
 
     def _launch(self) -> None:
         DBOS(config=self._config)
@@ -154,20 +205,34 @@ class Workflows:
     async def enqueue(self, queue: str, job_id: str) -> None:
         """Once: a second time with the same id does nothing."""
         with SetWorkflowID(job_id):
-            await DBOS.enqueue_workflow_async(queue, _WORKFLOWS[queue], job_id)
+            await _answered(DBOS.enqueue_workflow_async(queue, _WORKFLOWS[queue], job_id))
 
     async def cancel(self, job_id: str) -> None:
-        await DBOS.cancel_workflow_async(job_id)
+        await _answered(DBOS.cancel_workflow_async(job_id))
 
     async def status(self, job_id: str) -> str | None:
         """DBOS's word for it; None where it does not know the job."""
-        found = await DBOS.get_workflow_status_async(job_id)
+        found = await _answered(DBOS.get_workflow_status_async(job_id))
         return None if found is None else str(found.status)
 
-    async def take_over(self, executor_ids: list[str]) -> int:
-        """How many workflows of servers that are no more were put back into their queues."""
-        handles = await asyncio.to_thread(DBOS._recover_pending_workflows, executor_ids)
-        return len(handles)
+    async def take_over(self, alive: Collection[str]) -> int:
+        """How many workflows that were begun by none of these servers went back into their queues.
+
+        One server at a time: of two that looked at once the second would put back what was
+        begun again meanwhile.
+        """
+        begun = await _answered(
+            DBOS.list_workflows_async(
+                status="PENDING", app_version=_VERSION, load_input=False, load_output=False
+            )
+        )
+        left: dict[str | None, list[str]] = {}
+        for workflow in begun:
+            if workflow.executor_id not in alive:
+                left.setdefault(workflow.queue_name, []).append(workflow.workflow_id)
+        for queue, workflow_ids in left.items():
+            await _answered(DBOS.resume_workflows_async(workflow_ids, queue_name=queue))
+        return sum(map(len, left.values()))
 
     async def close(self) -> None:
         await asyncio.to_thread(DBOS.destroy)

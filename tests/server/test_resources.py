@@ -272,9 +272,11 @@ async def test_what_a_dead_server_left_open_is_failed_and_what_others_run_is_not
         mine = await begin(database, program_id)
         pending = await begin(database, program_id, running=False)
         async with database.write() as session:
-            assert await executions.fail_orphans(session, ["another"]) == []
+            assert await executions.fail_orphans(session, ["me", "another"]) == []
         async with database.write() as session:
-            assert sorted(await executions.fail_orphans(session, ["me"])) == sorted([mine, pending])
+            assert sorted(await executions.fail_orphans(session, ["another"])) == sorted(
+                [mine, pending]
+            )
         async with database.read() as session:
             row = await executions.find_execution(session, pending)
             assert row.error is not None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection
 
-__all__ = ["Database", "parse_url"]
+__all__ = ["Database", "parse_url", "unavailable"]
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 
@@ -103,12 +103,17 @@ async def _told(url: URL) -> AsyncIterator[None]:
         raise InvalidParamsError(f"a value cannot be kept by the database: {text}") from error
     except (DBAPIError, PoolTimeoutError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        text = str(cause).strip().partition("\n")[0]
-        where = url.database if url.get_backend_name() == "sqlite" else f"{url.host}:{url.port}"
-        raise DatabaseUnavailableError(
-            f"the database ({where}) cannot be used now: {text}. Nothing was written; try again "
-            "once it is well",
-        ) from error
+        raise unavailable(url, cause or error) from error
+
+
+def unavailable(url: URL, cause: BaseException) -> DatabaseUnavailableError:
+    """What a driver's error means to a caller."""
+    text = str(cause).strip().partition("\n")[0]
+    where = url.database if url.get_backend_name() == "sqlite" else f"{url.host}:{url.port}"
+    return DatabaseUnavailableError(
+        f"the database ({where}) cannot be used now: {text}. Nothing was written; try again "
+        "once it is well",
+    )
 
 
 def _open_sqlite(connection: Any, _record: object) -> None:

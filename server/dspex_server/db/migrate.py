@@ -9,6 +9,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from .database import unavailable
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
@@ -23,7 +26,8 @@ _LOCK = 0x6473706578
 
 
 def migrate(url: URL) -> None:
-    """Blocks. Raises RuntimeError where the database is of a newer version than this."""
+    """Blocks. Raises RuntimeError where the database is of a newer version than this, and
+    DatabaseUnavailableError."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     is_sqlite = url.get_backend_name() == "sqlite"
@@ -41,6 +45,8 @@ def migrate(url: URL) -> None:
         raise RuntimeError(
             f"the database is not one of this version of dspex ({error}): update dspex"
         ) from error
+    except DBAPIError as error:
+        raise unavailable(url, error.orig or error) from error
     finally:
         engine.dispose()
 

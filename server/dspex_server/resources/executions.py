@@ -15,6 +15,7 @@ from .machine import StateMachine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,6 +29,8 @@ __all__ = [
     "fail_execution",
     "fail_orphans",
     "find_execution",
+    "interrupt_execution",
+    "open_executions",
     "start_execution",
 ]
 
@@ -168,24 +171,44 @@ async def find_execution(session: AsyncSession, execution_id: str) -> Execution:
     return found
 
 
-async def fail_orphans(session: AsyncSession, owners: Sequence[str]) -> list[str]:
-    """Ends what servers that are no more left open, items of batches excepted: those are run
+async def open_executions(
+    session: AsyncSession, owner: str, *, before: datetime
+) -> list[tuple[str, str]]:
+    """Those of a server, begun before then, each with its program. Items of batches have their
+    batch to see to them."""
+    rows = await session.execute(
+        select(Execution.id, Execution.program_id).where(
+            Execution.state.in_(EXECUTIONS.open),
+            Execution.owner == owner,
+            Execution.batch_id.is_(None),
+            Execution.created_at < before,
+        )
+    )
+    return [(row.id, row.program_id) for row in rows]
+
+
+async def fail_orphans(session: AsyncSession, alive: Sequence[str]) -> list[str]:
+    """Ends what none of the servers that live has open, items of batches excepted: those are run
     again with their batch. The ids."""
-    error = ExecutionInterruptedError("the server that ran it ended before it did: run it again")
     rows = await session.execute(
         select(Execution.id, Execution.program_id)
         .where(
             Execution.state.in_(EXECUTIONS.open),
-            Execution.owner.in_(owners),
+            Execution.owner.not_in(alive),
             Execution.batch_id.is_(None),
         )
         .with_for_update()
     )
     ended = []
     for execution_id, program_id in rows.all():
-        await fail_execution(session, execution_id, program_id, error)
+        await interrupt_execution(session, execution_id, program_id)
         ended.append(execution_id)
     return ended
+
+
+async def interrupt_execution(session: AsyncSession, execution_id: str, program_id: str) -> None:
+    error = ExecutionInterruptedError("the server that ran it ended before it did: run it again")
+    await fail_execution(session, execution_id, program_id, error)
 
 
 def error_map(error: DSPexError) -> dict[str, Any]:
