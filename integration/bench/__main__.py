@@ -14,6 +14,7 @@ from pathlib import Path
 from . import baseline, report
 from .measurement import Result, measure
 from .measurements import MEASUREMENTS
+from .peers.venv import peers_python
 from .workshop import Workshop
 
 __all__ = ["main"]
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{len(names)} measurements of {rounds} rounds, seed {seed}", flush=True)
     results: list[Result] = []
     rng = random.Random(seed)
-    with Workshop(quick=options.quick) as workshop:
+    peers = None if options.no_peers else peers_python()
+    with Workshop(quick=options.quick, peers=peers) as workshop:
         for name in names:
             results.append(measure(MEASUREMENTS[name], workshop, rounds, rng))
             print(report.text(results[-1]), flush=True)
@@ -84,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quick", action="store_true", help="small rounds, which show no more than that all runs"
+    )
+    parser.add_argument(
+        "--no-peers", action="store_true", help="leave out what needs the peers' packages"
     )
     parser.add_argument("--output", metavar="FOLDER", help="default: a new temporary one")
     parser.add_argument("--seed", type=int, help="of the order in a round (default: a new one)")

@@ -1,4 +1,4 @@
-"""A BEAM that runs one of elixir_client/bench's scripts and does a round for each line."""
+"""A BEAM that runs one of elixir_client/bench's scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dspex_protocol.codec import encode
 
-from .server import BRIDGE, WrongAnswerError
+from .lines import Lines, on_cpu
+from .server import BRIDGE, CONSTANT_BRIDGE
 from .workshop import Workshop
 
 __all__ = ["Beam", "server_commands"]
@@ -21,60 +22,20 @@ _CLIENT = Path(__file__).parents[2] / "elixir_client"
 _ONE_CPU_FLAGS = "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
 
 
-class Beam:
-    """`cpu` binds it, and what it starts, to one processor."""
+class Beam(Lines):
+    """With the client's byte code. On one processor (`cpu`) it has one scheduler."""
 
     def __init__(
         self,
         workshop: Workshop,
         script: str,
-        *arguments: str,
+        *,
         env: Mapping[str, str] | None = None,
         cpu: int | None = None,
-        flags: str = "",
     ) -> None:
-        if cpu is not None:
-            flags = f"{_ONE_CPU_FLAGS} {flags}"
-        self._stderr = workshop.folder / "beam-stderr"
-        with self._stderr.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [
-                    *on_cpu(cpu),
-                    *("elixir", "--erl", flags, "-pa", str(_compiled())),
-                    *(str(_CLIENT / "bench" / script), *arguments),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
-            )
-
-    def __enter__(self) -> Beam:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._process.communicate()
-
-    def ask(self, line: str) -> str:
-        """The answer to a line. Raises WrongAnswerError where the BEAM ends instead."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what it wrote before says why
-        answer = self._process.stdout.readline()
-        if not answer:
-            said = self._stderr.read_bytes()[-2000:].decode(errors="replace")
-            raise WrongAnswerError(f"the BEAM ended at {line!r}: {said}")
-        return answer.strip()
-
-
-def on_cpu(cpu: int | None) -> Sequence[str]:
-    """What stands before a command to bind it to a processor."""
-    return () if cpu is None else ("taskset", "--cpu-list", str(cpu))
+        flags = () if cpu is None else ("--erl", _ONE_CPU_FLAGS)
+        command = ["elixir", *flags, "-pa", str(_compiled()), str(_CLIENT / "bench" / script)]
+        super().__init__(workshop, command, env={"LC_ALL": "C.UTF-8", **(env or {})}, cpu=cpu)
 
 
 def server_commands(workshop: Workshop, cpu: int | None = None) -> dict[str, str]:
@@ -82,10 +43,11 @@ def server_commands(workshop: Workshop, cpu: int | None = None) -> dict[str, str
     hello = workshop.folder / "hello"
     limits = {"max_frame_bytes": 2**24, "max_in_flight": 4096}
     hello.write_bytes(encode({"protocol_version": 1, "ready": True, "limits": limits}))
-    commands = {
+    commands: dict[str, Sequence[str]] = {
         "FLOOR": [str(workshop.floor)],
         "ANSWERER": [str(workshop.answerer), str(hello)],
-        "BRIDGE": list(BRIDGE),
+        "BRIDGE": BRIDGE,
+        "CONSTANT": CONSTANT_BRIDGE,
     }
     return {
         f"DSPEX_BENCH_{name}": "\n".join([*on_cpu(cpu), *command])

@@ -134,6 +134,8 @@ def measure(
     costs: dict[str, list[float]] = {}
     with ExitStack() as stack:
         contestants = dict(measurement.open(workshop, stack))
+        if not contestants:
+            return Result(measurement, {})
         names = list(contestants)
         for name in names:
             contestants[name]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +13,20 @@ from typing import Any
 from dspex_protocol.codec import decode, encode
 from dspex_protocol.framing import frame
 
+from .lines import Lines, WrongAnswerError
 from .workshop import Workshop
 
-__all__ = ["BRIDGE", "Bridge", "Sample", "Server", "WrongAnswerError", "requests"]
+__all__ = ["BRIDGE", "CONSTANT_BRIDGE", "Bridge", "Sample", "Server", "requests"]
 
 BRIDGE = (sys.executable, "-P", "-m", "dspex_bridge")
+
+#: One whose `demo/knn` has the same answer to everything.
+CONSTANT_BRIDGE = (sys.executable, "-m", "integration.bench.constant_bridge")
 
 # Of five bytes in MessagePack, as all that follow: answers then have one length.
 _FIRST_ID = 0x10000
 
 _ids = count(_FIRST_ID)
-
-
-class WrongAnswerError(AssertionError):
-    """What was measured is not what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ class Sample:
     last: bytes
 
 
-class Server:
-    """A process, by its command, or what listens on a port (`tcp:PORT`)."""
+class Server(Lines):
+    """A process, by its command, or what listens on a port (`tcp:PORT`), and its driver. Both are
+    bound to `cpu`, where there is one."""
 
     def __init__(
         self,
@@ -52,27 +52,22 @@ class Server:
         command: Sequence[str],
         *,
         framing: str = "u32",
-        on_one_cpu: bool = True,
+        cpu: int | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        cpu = str(workshop.cpu) if on_one_cpu else "-1"
-        self._stderr = workshop.folder / "stderr"
-        with self._stderr.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [str(workshop.driver), framing, cpu, *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                env=None if env is None else dict(env),
-            )
-        self.pid = int(self._line()["pid"])
+        where = "-1" if cpu is None else str(cpu)
+        super().__init__(workshop, [str(workshop.driver), framing, where, *command], env=env)
+        self._server_pid = int(json.loads(self.hear())["pid"])
 
-    def __enter__(self) -> Server:
-        return self
+    @property
+    def pid(self) -> int:
+        """The server's, not the driver's; 0 for a port."""
+        return self._server_pid
 
-    def __exit__(self, *_error: object) -> None:
-        self._process.communicate()
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The server's and the driver's."""
+        return self._server_pid, self._process.pid
 
     def run(
         self,
@@ -83,10 +78,15 @@ class Server:
     ) -> Sample:
         """Sends so many of the messages, that many at once. All answers must have one length, and
         the last one pass `check`: raises WrongAnswerError."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"run {messages} {number} {window}\n")
-        self._process.stdin.flush()
-        told = self._line()
+        self.start(messages, number, window)
+        return self.finish(check)
+
+    def start(self, messages: Path, number: int, window: int = 1) -> None:
+        """As `run`, whose answer `finish` waits for."""
+        self.say(f"run {messages} {number} {window}")
+
+    def finish(self, check: Callable[[bytes], bool] | None = None) -> Sample:
+        told = json.loads(self.hear())
         sample = Sample(
             told["ns"],
             told["p50"],
@@ -96,30 +96,31 @@ class Server:
             bytes.fromhex(told["last"]),
         )
         if sample.shortest != sample.longest:
-            raise WrongAnswerError(f"answers of {sample.shortest} to {sample.longest} bytes")
+            raise WrongAnswerError(
+                f"answers of {sample.shortest} to {sample.longest} bytes, one of which is"
+                f" {sample.last[:200]!r}"
+            )
         if check is not None and not check(sample.last):
             raise WrongAnswerError(repr(sample.last[:200]))
         return sample
-
-    def _line(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise WrongAnswerError(
-                "the driver ended: " + self._stderr.read_bytes()[-1000:].decode(errors="replace")
-            )
-        return json.loads(line)
 
 
 class Bridge(Server):
     """A bridge with DSPy imported and nothing in it."""
 
-    def __init__(self, workshop: Workshop, *options: str, on_one_cpu: bool = True) -> None:
-        super().__init__(workshop, (*BRIDGE, *options), on_one_cpu=on_one_cpu)
+    def __init__(
+        self,
+        workshop: Workshop,
+        *options: str,
+        cpu: int | None = None,
+        command: Sequence[str] = BRIDGE,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(workshop, (*command, *options), cpu=cpu, env=env)
         self._workshop = workshop
-        self.ask("list")
+        self.ask_for("list")
 
-    def ask(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
+    def ask_for(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         """The result of one request, of at most 4 kB."""
         (request,) = requests(method, [params or {}])
         last = self.run(self._workshop.messages([request]), 1).last

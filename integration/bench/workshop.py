@@ -60,6 +60,11 @@ class Workshop:
         """For files that nobody needs after the run."""
         return Path(self._folder.name)
 
+    def stderr(self) -> Path:
+        """A new file for what a process writes to stderr."""
+        self._files += 1
+        return self.folder / f"stderr-{self._files}"
+
     def count(self, full: int) -> int:
         """How many there are of something in a round: fewer in a quick run."""
         return max(1, full // _QUICK_DIVISOR) if self.quick else full

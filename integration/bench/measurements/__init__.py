@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from integration.bench.measurement import Measurement
 
-from . import from_elixir, payloads, round_trips
+from . import executes, from_elixir, payloads, peers, round_trips
 
 __all__ = ["MEASUREMENTS"]
 
@@ -21,5 +21,14 @@ MEASUREMENTS: dict[str, Measurement] = {
         from_elixir.CLIENT_CALLS,
         payloads.PAYLOAD_1,
         payloads.PAYLOAD_16,
+        executes.EXECUTE,
+        executes.IN_FLIGHT,
+        executes.WORKERS,
+        executes.PROGRAMS_GROWTH,
+        executes.IN_FLIGHT_GROWTH,
+        peers.PEERS,
+        peers.PEERS_PIPELINED,
+        peers.PEERS_PAYLOAD,
+        peers.FASTAPI,
     )
 }

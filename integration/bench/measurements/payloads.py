@@ -23,8 +23,8 @@ def _there_and_back(
     payload = random.Random(1).randbytes(megabytes * _MB)
     (asked,) = requests("ping", [{"payload": payload}])
     messages = workshop.messages([asked])
-    floor = stack.enter_context(Server(workshop, [str(workshop.floor)]))
-    bridge = stack.enter_context(Bridge(workshop))
+    floor = stack.enter_context(Server(workshop, [str(workshop.floor)], cpu=workshop.cpu))
+    bridge = stack.enter_context(Bridge(workshop, cpu=workshop.cpu))
     # What is in front of the payload in an answer, and where it begins there.
     start = payload[:64]
 

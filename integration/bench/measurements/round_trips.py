@@ -41,8 +41,8 @@ def _contestants(
     workshop: Workshop, stack: ExitStack, asked: Sequence[bytes], *, window: int, result: Any
 ) -> Mapping[str, Contestant]:
     messages = workshop.messages(asked)
-    floor = stack.enter_context(Server(workshop, [str(workshop.floor)]))
-    bridge = stack.enter_context(Bridge(workshop))
+    floor = stack.enter_context(Server(workshop, [str(workshop.floor)], cpu=workshop.cpu))
+    bridge = stack.enter_context(Bridge(workshop, cpu=workshop.cpu))
 
     def contestant(server: Server, expected: Any) -> Contestant:
         def cost() -> float:
