@@ -144,9 +144,9 @@ EXECUTE = Measurement(
         ),
     ),
     f"{_LM} The bridge converts and validates inputs and outputs, counts, and answers over the"
-    " pipe; `Predict` is awaited in a process that has only DSPy, under the settings that the bridge"
-    " runs it in (ChatAdapter, no history, usage tracked); with default settings it is called, not"
-    " awaited, as in DSPy's tutorials. Processor time of the process, without that of the driver.",
+    " pipe. `Predict` is awaited in a process that has only DSPy, under the bridge's settings"
+    " (ChatAdapter, no history, usage tracked); with default settings it is called, not awaited,"
+    " as in DSPy's tutorials. Processor time of the process, without that of the driver.",
 )
 IN_FLIGHT = Measurement(
     "in-flight",
