@@ -46,15 +46,17 @@ _STUCK_AFTER_S = 1.0
 _STOP_WITHIN_S = 1.5
 
 
+# Held for two assignments: one for all calls, most of which have no stream.
+_OPENING = threading.Lock()
+
+
 class Call:
     """One request from its arrival to its answer."""
 
     __slots__ = (
         "_early_credit",
-        "_lock",
         "_timer",
         "chunks",
-        "meta",
         "method",
         "params",
         "received",
@@ -68,7 +70,6 @@ class Call:
         self.request = request
         self.method = method
         self.params = own_params
-        self.meta: dict[str, Any] = request.params.get("meta") or {}
         self.received = time.monotonic()
         self.task: asyncio.Task[None] | None = None
         self.chunks: ChunkStream | None = None
@@ -78,17 +79,21 @@ class Call:
         self.stop: Callable[[str], None] | None = None
         self._timer: Timer | None = None
         self._early_credit = 0
-        self._lock = threading.Lock()
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The client's own."""
+        return self.request.params.get("meta") or {}
 
     def open_stream(self, chunks: ChunkStream) -> None:
         """From here on chunks may go, as credit allows: what was granted before counts."""
-        with self._lock:
+        with _OPENING:
             self.chunks = chunks
         chunks.grant(self._early_credit)
 
     def grant(self, credit: int) -> None:
         """More credit, on the reader's thread: it may come before the stream is there."""
-        with self._lock:
+        with _OPENING:
             if self.chunks is None:
                 self._early_credit += credit
                 return
@@ -134,10 +139,14 @@ class Dispatcher:
         """Answers at once what can be, and sends the rest on its way."""
         try:
             call = self._admit(request)
-            if call.method.is_inline:
-                self._run_inline(call)
-            else:
+            if not call.method.is_inline:
                 self._start(call)
+                return
+            # What is answered here and now is in flight for nobody. Shutdown answers later, when
+            # everything else has been answered.
+            result = call.method.handler(self._host, call)
+            if result is not None and self._host.connection.send_result(request, result):
+                self._host.stats.record(call.method.name, call.elapsed_ms, is_error=False)
         except Exception as error:  # noqa: BLE001 - the boundary
             self._refuse(request, error)
 
@@ -181,10 +190,12 @@ class Dispatcher:
             )
         if self._draining is not None:
             raise ShuttingDownError("the bridge is shutting down: send this to another one")
-        own = {key: value for key, value in request.params.items() if key not in params.COMMON}
-        for key, check in params.COMMON.items():
-            if request.params.get(key) is not None:
-                check(request.params[key], f"{method.name}: {key}")
+        own = request.params
+        if not params.COMMON.keys().isdisjoint(own):
+            own = {key: value for key, value in own.items() if key not in params.COMMON}
+            for key, check in params.COMMON.items():
+                if request.params.get(key) is not None:
+                    check(request.params[key], f"{method.name}: {key}")
         try:
             method.check(own, method.name)
         except params.UnknownParameterError as error:
@@ -209,11 +220,6 @@ class Dispatcher:
                 call.received + timeout_ms / 1000, lambda: self._time_out(call, timeout_ms)
             )
         self._host.runner.submit(lambda: self._run_when_ready(call))
-
-    def _run_inline(self, call: Call) -> None:
-        result = call.method.handler(self._host, call)
-        if result is not None:  # shutdown answers later, when everything else has been answered
-            self._answer(call, result)
 
     # Running, on the loop's thread
 

@@ -87,7 +87,7 @@ class Host:
         self.connection = Connection(options.max_frame_bytes)
         self.writer = Writer(write_fd, self.connection, self._broken)
         self.outflow = Outflow(self.writer)
-        self.runner = Runner()
+        self.runner = Runner(self.writer.flush)
         self.timers = Timers()
         self.callbacks = Callbacks(self)
         self.stats = RequestStats()
@@ -126,10 +126,11 @@ class Host:
         return True
 
     def flush(self) -> None:
-        """Sends what is queued. The reader's own answers wait for the end of its batch."""
+        """Sends what is queued: at once, but for what the reader and the event loop have. Those
+        send all that comes of one read, or of one turn of the loop, together."""
         if self._log_events:
             self.send_log_events()
-        if threading.get_ident() != self._reader:
+        if threading.get_ident() != self._reader and not self.runner.in_turn():
             self.writer.flush()
 
     def translate(self, error: BaseException) -> DSPexError | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .stdio import Wire
 
-__all__ = ["serve"]
+__all__ = ["serve", "serve_once"]
 
 # Long enough for a client's first request to arrive, short enough not to delay a silent one's.
 _GREETING_MS = 5
@@ -59,20 +59,23 @@ def serve(wire: Wire, options: Options) -> NoReturn:
         signal.signal(number, lambda *_: _shut_down(host))
     poller = select.poll()
     poller.register(wire.read_fd, select.POLLIN)
-    is_greeted = bool(poller.poll(_GREETING_MS)) and _serve_once(host, wire.read_fd)
+    is_greeted = bool(poller.poll(_GREETING_MS)) and serve_once(host, wire.read_fd)
     _start(host)
-    while is_greeted or _serve_once(host, wire.read_fd):
+    while is_greeted or serve_once(host, wire.read_fd):
         is_greeted = False
     # The client is gone: nobody is left to answer. Threads that block would hang a normal exit.
     os._exit(0)
 
 
-def _serve_once(host: Host, fd: int) -> bool:
+def serve_once(host: Host, fd: int) -> bool:
     """Handles what one read brings; False at the end of the stream."""
     data = _read(fd)
     with host.batch:
         for event in host.connection.receive_data(data):
-            _handle(host, event)
+            if isinstance(event, Request):
+                host.dispatcher.request(event)
+            else:
+                _handle(host, event)
         host.send_log_events()
         host.writer.flush()
     if host.is_leaving:
@@ -102,9 +105,7 @@ def _read(fd: int) -> bytes:
 
 
 def _handle(host: Host, event: Event) -> None:
-    if isinstance(event, Request):
-        host.dispatcher.request(event)
-    elif isinstance(event, Notification):
+    if isinstance(event, Notification):
         host.dispatcher.notification(event)
     elif isinstance(event, Answered):
         host.callbacks.answered(event)

@@ -188,7 +188,8 @@ def record(
     own = (*required, *optional)
 
     def check(value: Any, where: str) -> None:
-        mapping(value, where)
+        if type(value) is not dict:
+            raise _wrong(where, "a map", value)
         for key in value:
             if key not in required and key not in optional:
                 raise UnknownParameterError.of(where, key, own)

@@ -21,7 +21,11 @@ _EXECUTOR_THREADS = 64
 class Runner:
     """Callbacks from any thread run on the loop, in order, woken up for once a batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, end_turn: Callable[[], None]) -> None:
+        """`end_turn` is called where `in_turn` was: it must not raise."""
+        self._end_turn = end_turn
+        self._is_turn_to_end = False
+        self._thread_id: int | None = None
         self._waiting: deque[Callable[[], None]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_woken = False
@@ -43,6 +47,16 @@ class Runner:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._run_waiting)
 
+    def in_turn(self) -> bool:
+        """Whether this is the loop's thread; then `end_turn` is called once all that is ready to
+        run now has run, however often this is asked."""
+        if threading.get_ident() != self._thread_id:
+            return False
+        if not self._is_turn_to_end:
+            self._is_turn_to_end = True
+            self.loop.call_soon(self._finish_turn)
+        return True
+
     @property
     def lag_s(self) -> float:
         """How long the loop has been wanted and has not come: something on it stands still."""
@@ -59,12 +73,20 @@ class Runner:
     def _run_waiting(self) -> None:
         # Cleared before the queue is emptied: whoever finds it set has queued before this.
         self._woken_at, self._is_woken = None, False
+        self._is_turn_to_end = True
         try:
-            while self._waiting:
+            # Not those that come meanwhile: tasks of others want to run, and answers to be sent.
+            for _ in range(len(self._waiting)):
                 self._waiting.popleft()()
         finally:
-            if self._waiting:  # one of them failed, which the loop reports: the others still run
+            # One of them may have failed, which the loop reports: the others still run.
+            if self._waiting:
                 self.loop.call_soon(self._run_waiting)
+            self._finish_turn()
+
+    def _finish_turn(self) -> None:
+        self._is_turn_to_end = False
+        self._end_turn()
 
     def _run(self) -> None:
         import asyncio
@@ -74,6 +96,7 @@ class Runner:
         asyncio.set_event_loop(loop)
         loop.set_default_executor(ThreadPoolExecutor(_EXECUTOR_THREADS, "dspex-worker"))
         self._loop = loop
+        self._thread_id = threading.get_ident()
         self._started.set()
         loop.call_soon(self._run_waiting)
         loop.run_forever()

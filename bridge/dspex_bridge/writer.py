@@ -35,7 +35,7 @@ class Writer:
         self._connection = connection
         self._on_broken = on_broken
         self._writing = allocate_lock()
-        self._rest = memoryview(b"")
+        self._rest: bytes | memoryview = b""
         self._stalled = threading.Semaphore(0)
         self._waiter: threading.Thread | None = None
         self._drained = threading.Condition()
@@ -48,13 +48,14 @@ class Writer:
 
     def flush(self) -> None:
         # After each release somebody may have queued and found the writer taken: look again.
-        while self._connection.queued_bytes and self._writing.acquire(blocking=False):
-            self._rest = memoryview(self._connection.data_to_send())
+        while self._connection.queued_bytes and self._writing.acquire(False):
+            self._rest = self._connection.data_to_send()
             if not self._write():
                 self._hand_over()
                 return
             self._writing.release()
-            self._notify()
+            if self._waiting:
+                self._notify()
 
     def wait_until_below(self, limit: int, timeout: float | None = None) -> bool:
         """Blocks until at most `limit` bytes wait; False when `timeout` seconds ran out."""
@@ -79,9 +80,12 @@ class Writer:
                 return False
             except OSError as error:
                 self._on_broken(error)
-                self._rest = memoryview(b"")
+                self._rest = b""
                 return True
-            self._rest = self._rest[written:]
+            if written == len(self._rest):
+                self._rest = b""
+            else:
+                self._rest = memoryview(self._rest)[written:]
         return True
 
     def _hand_over(self) -> None:

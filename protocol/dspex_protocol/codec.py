@@ -61,8 +61,6 @@ _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _MAX_ID = 2**63 - 1
 _SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 _CONTAINERS = (dict, list, tuple, set, frozenset)
-_BIN_TAGS = (b"\xc4", b"\xc5", b"\xc6")
-_LONG_ARRAY_TAGS = (b"\xdc", b"\xdd")
 _NOT_FINITE = ("Infinity", "NaN", "sNaN")
 _MAX_REASON_CHARS = 200
 
@@ -92,7 +90,7 @@ def decode(data: bytes) -> Any:
     """The one value that `data` holds. Raises ParseError for anything else."""
     # msgpack lets byte strings pass as keys. Looking at every key costs as much as decoding, so
     # it is only done where the bytes could contain one at all.
-    may_hold_bytes = any(tag in data for tag in _BIN_TAGS)
+    may_hold_bytes = 0xC4 in data or 0xC5 in data or 0xC6 in data
     try:
         _check_claims(data)
         return msgpack.unpackb(
@@ -157,7 +155,7 @@ def _check_claims(data: bytes) -> None:
     another are 5 kB on the wire and 80 MB in memory (gigabytes before msgpack 1.2.4). Stepping over
     a value costs a quarter of making it at most, and only what has a long array is stepped over.
     """
-    if any(tag in data for tag in _LONG_ARRAY_TAGS):
+    if 0xDC in data or 0xDD in data:
         unpacker = msgpack.Unpacker(max_buffer_size=len(data))
         unpacker.feed(data)
         unpacker.skip()
@@ -181,8 +179,9 @@ def _check_containers(value: Any) -> None:
                             f"the keys of a map are strings, got {type(key).__name__} {key!r:.80}"
                         )
                 items = container.values()
-            if not _SCALARS.issuperset(map(type, items)):
-                deeper.extend(item for item in items if isinstance(item, _CONTAINERS))
+            for item in items:  # most are no containers, and that is seen at once
+                if type(item) not in _SCALARS and isinstance(item, _CONTAINERS):
+                    deeper.append(item)
         level = deeper
 
 

@@ -115,7 +115,8 @@ class Connection:
         self._given_up: set[int] = set()
         self._next_id = 0
         self._out: list[bytes] = []
-        self._out_bytes = 0
+        #: Bytes that wait in `data_to_send`.
+        self.queued_bytes = 0
         self._closed = False
 
     @property
@@ -139,8 +140,12 @@ class Connection:
 
     def receive_data(self, data: bytes) -> list[Event]:
         """What `data` completes, in order. Answers to bad frames are queued for sending."""
-        events = (self._event(item) for item in self._reader.feed(data))
-        return [event for event in events if event is not None]
+        events: list[Event] = []
+        for item in self._reader.feed(data):
+            event = self._event(item)
+            if event is not None:
+                events.append(event)
+        return events
 
     def receive_eof(self) -> list[Event]:
         """The peer is gone: every request of ours that is open ends now, and sending stops."""
@@ -152,7 +157,7 @@ class Connection:
             self._given_up.clear()
             self._incoming.clear()
             self._out.clear()
-            self._out_bytes = 0
+            self.queued_bytes = 0
         events: list[Event] = []
         for request_id, waiter in lost.items():
             # One each: a traceback belongs to whoever raises it.
@@ -163,7 +168,7 @@ class Connection:
         return events
 
     def _event(self, item: bytes | Oversized) -> Event | None:
-        if isinstance(item, Oversized):
+        if not isinstance(item, bytes):
             limit = self.max_frame_bytes
             too_large = FrameTooLargeError(
                 f"a frame of {item.size} bytes is over the limit of {limit}",
@@ -177,21 +182,17 @@ class Connection:
         except UnanswerableError as error:
             return self._unreadable(item, InternalError(str(error))) or Ignored(str(error))
         if isinstance(message, Request):
-            return self._open(message)
+            # One step: other threads answer meanwhile.
+            if self._incoming.setdefault(message.id, message) is message:
+                return message
+            taken = InvalidRequestError(
+                f"request {message.id} is in flight already: choose another id",
+                data={"id": message.id},
+            )
+            return self._answer_bad_frame(None, taken)
         if isinstance(message, Response):
             return self._settle(message)
         return message
-
-    def _open(self, request: Request) -> Event:
-        with self._lock:
-            if request.id not in self._incoming:
-                self._incoming[request.id] = request
-                return request
-        error = InvalidRequestError(
-            f"request {request.id} is in flight already: choose another id",
-            data={"id": request.id},
-        )
-        return self._answer_bad_frame(None, error)
 
     def _settle(self, response: Response) -> Event | None:
         if response.id is None:
@@ -262,7 +263,7 @@ class Connection:
         error that says so, with `error_data` in its data: its request is answered all the same.
         """
         try:
-            data = self._framed(Response(request.id, None, result).to_wire())
+            data = self._framed([RESPONSE, request.id, None, result])
         except EncodeError as error:
             failed: DSPexError = InternalError(f"the result cannot be sent: {error}")
         except FrameTooLargeError as error:
@@ -324,13 +325,7 @@ class Connection:
 
     def is_open(self, request: Request) -> bool:
         """Whether a request that came in is still unanswered."""
-        with self._lock:
-            return self._incoming.get(request.id) is request
-
-    @property
-    def queued_bytes(self) -> int:
-        """Bytes that wait in `data_to_send`."""
-        return self._out_bytes
+        return self._incoming.get(request.id) is request
 
     def data_to_send(self) -> bytes:
         """Everything queued, in order; the queue is empty afterwards."""
@@ -339,7 +334,7 @@ class Connection:
                 return b""
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out = []
-            self._out_bytes = 0
+            self.queued_bytes = 0
         return data
 
     def _send_answer(self, request: Request, data: bytes) -> bool:
@@ -362,4 +357,4 @@ class Connection:
 
     def _queue(self, data: bytes) -> None:
         self._out.append(data)
-        self._out_bytes += len(data)
+        self.queued_bytes += len(data)
