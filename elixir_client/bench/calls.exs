@@ -4,8 +4,8 @@
 #     HOW SERVER NUMBER
 #
 # and its answer on stdout is the microseconds of one call. SERVER is one of the commands in the
-# environment: DSPEX_BENCH_FLOOR, DSPEX_BENCH_ANSWERER and DSPEX_BENCH_BRIDGE, their words separated
-# by newlines. HOW is
+# environment: DSPEX_BENCH_FLOOR, _ANSWERER, _BRIDGE and _CONSTANT (a bridge whose LM costs nothing),
+# their words separated by newlines. HOW is
 #
 #     raw_one       a port, asked by one process, one at a time (the median of the round)
 #     raw_many      the same with 256 pings under way
@@ -13,6 +13,7 @@
 #     client_one    `DSPex.ping/2`, one at a time (the median of the round)
 #     client_many   `DSPex.ping/2` from 256 processes at once
 #     router_many   the same of the plain GenServer of `router.ex`
+#     stream        the chunks of one `DSPex.stream!/4`, of which there have to be NUMBER
 
 Code.require_file("peer.ex", __DIR__)
 Code.require_file("router.ex", __DIR__)
@@ -72,6 +73,13 @@ defmodule DSPex.Bench.Calls do
     name
   end
 
+  defp open("stream", command) do
+    name = :"bench#{System.unique_integer([:positive])}"
+    {:ok, _} = DSPex.start_link(name: name, command: command, lms: [main: [model: "demo/knn"]])
+    {:ok, program} = DSPex.create(name, "question -> answer")
+    {name, program}
+  end
+
   defp open("router", command) do
     {:ok, router} = Router.start_link(command)
     {:ok, @payload} = Router.ping(router, @payload)
@@ -109,6 +117,19 @@ defmodule DSPex.Bench.Calls do
 
   defp round("router_many", router, number),
     do: from_many(number, fn -> {:ok, @payload} = Router.ping(router, @payload) end)
+
+  # --- a stream ---
+
+  defp round("stream", {name, program}, number) do
+    started = now()
+    # Credit for all: without it the bridge gathers what comes into fewer chunks.
+    chunks = DSPex.stream!(name, program, %{question: "Where?"}, window: number + 2)
+    count = Enum.count(chunks, &is_struct(&1, DSPex.Chunk))
+    taken = now() - started
+    # One more says that the field is done.
+    true = count in number..(number + 2)
+    us(taken) / count
+  end
 
   # Half a window is sent when half a window has been answered, so that neither side ever waits for
   # the other; by then the last frame of the same id has been answered, too.

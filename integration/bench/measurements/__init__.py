@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from integration.bench.measurement import Measurement
 
-from . import executes, from_elixir, payloads, peers, round_trips
+from . import codecs, executes, from_elixir, over_http, payloads, peers, round_trips, starts
 
 __all__ = ["MEASUREMENTS"]
 
@@ -26,6 +26,12 @@ MEASUREMENTS: dict[str, Measurement] = {
         executes.WORKERS,
         executes.PROGRAMS_GROWTH,
         executes.IN_FLIGHT_GROWTH,
+        over_http.HTTP,
+        from_elixir.STREAM,
+        starts.START,
+        starts.FURTHER,
+        starts.MEMORY,
+        codecs.CODEC,
         peers.PEERS,
         peers.PEERS_PIPELINED,
         peers.PEERS_PAYLOAD,

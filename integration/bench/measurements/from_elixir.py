@@ -10,7 +10,7 @@ from integration.bench.beam import Beam, server_commands
 from integration.bench.measurement import Comparison, Contestant, Measurement
 from integration.bench.workshop import Workshop
 
-__all__ = ["CALLS", "CLIENT_CALLS", "ELIXIR_NO_OP", "ELIXIR_PING", "ELIXIR_PIPELINED"]
+__all__ = ["CALLS", "CLIENT_CALLS", "ELIXIR_NO_OP", "ELIXIR_PING", "ELIXIR_PIPELINED", "STREAM"]
 
 
 def _contestant(beam: Beam, how: str, server: str, number: int) -> Contestant:
@@ -124,4 +124,31 @@ CLIENT_CALLS = Measurement(
     lambda workshop, stack: _calls("answerer", workshop, stack),
     (Comparison("rate to the plain GenServer's", "client", "router", is_rate=True, bound=1.5),),
     f"{_PLAIN} The answerer (answerer.c) costs next to nothing, so this is the client alone.",
+)
+
+
+def _stream(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
+    words = workshop.count(20_000)
+    env = {**server_commands(workshop), "DSPEX_BENCH_LM_WORDS": str(words)}
+    beam = stack.enter_context(Beam(workshop, "calls.exs", env=env))
+    return {
+        "floor": _contestant(beam, "raw_many", "floor", words),
+        "chunk": _contestant(beam, "stream", "constant", words),
+    }
+
+
+STREAM = Measurement(
+    "stream",
+    "chunks of one streamed execute from one bridge to one Elixir process",
+    "µs a chunk",
+    _stream,
+    (
+        Comparison("chunks", "chunk", is_rate=True, bound=100_000.0, unit="a second", scale=1e6),
+        Comparison("chunk / frame of the floor", "chunk", "floor"),
+    ),
+    "`DSPex.stream!/4` with credit for all chunks, so that each word is one. The LM"
+    " (constant_lm.py) has each word ready at once; DSPy hands it on, and the bridge cuts the field"
+    " out of the answer. The floor gives a frame back for each that is sent to it, 256 at once, by"
+    " a bare port.",
+    rounds_share=0.67,
 )

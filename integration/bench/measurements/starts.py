@@ -1,0 +1,148 @@
+"""How long a bridge takes to its first answers, and what a further one costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from dspex_protocol.codec import decode, encode
+from dspex_protocol.framing import FrameReader, Oversized, frame
+
+from integration.bench.constant_lm import SIGNATURE
+from integration.bench.lines import WrongAnswerError
+from integration.bench.measurement import Comparison, Contestant, Measurement
+from integration.bench.server import BRIDGE, Bridge, requests
+from integration.bench.workshop import Workshop
+
+__all__ = ["FURTHER", "MEMORY", "START"]
+
+_CALLS = 20
+_READ = 65536
+
+
+def _answered(asked: Sequence[bytes], command: Sequence[str] = BRIDGE) -> float:
+    """Milliseconds from the start of a bridge, which is asked at once, to its last answer."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process, process.stdin as stdin, process.stdout as stdout:
+        stdin.write(b"".join(asked))
+        stdin.flush()
+        reader, answers = FrameReader(), 0
+        while answers < len(asked):
+            data = os.read(stdout.fileno(), _READ)
+            if not data:
+                raise WrongAnswerError("the bridge ended before it had answered")
+            for item in reader.feed(data):
+                assert not isinstance(item, Oversized)
+                message = decode(item)
+                if message[0] == 1 and message[2] is not None:
+                    raise WrongAnswerError(repr(message))
+                answers += message[0] == 1
+        took = time.perf_counter() - began
+        process.kill()
+    return took * 1000
+
+
+def _python(code: str) -> Contestant:
+    def cost() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, env=_env())
+        return (time.perf_counter() - began) * 1000
+
+    return cost
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+
+def _start(_workshop: Workshop, _stack: ExitStack) -> Mapping[str, Contestant]:
+    greeting = {"protocol_version": 1, "client": {"name": "bench", "version": "1"}}
+    first = [frame(encode([0, 1, "initialize", greeting]))]
+    execute = [
+        *first,
+        frame(encode([0, 2, "configure", {"lms": {"main": {"model": "demo/knn"}}}])),
+        frame(encode([0, 3, "create", {"signature": SIGNATURE, "program": "qa"}])),
+        frame(encode([0, 4, "execute", {"program": "qa", "inputs": {"question": "Why?"}}])),
+    ]
+    return {
+        "python -c pass": _python("pass"),
+        "import dspy": _python("import dspy"),
+        "first answer": lambda: _answered(first),
+        "first execute": lambda: _answered(execute),
+    }
+
+
+def _further(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
+    stack.enter_context(Bridge(workshop))
+    (no_op,) = requests("list", [{}])
+    return {"a further bridge": lambda: _answered([no_op])}
+
+
+def _memory(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
+    def own_mb(bridge: Bridge) -> float:
+        bridge.ask_for("configure", {"lms": {"main": {"model": "demo/knn"}}})
+        bridge.ask_for("create", {"signature": SIGNATURE, "program": "qa", "replace": True})
+        for _ in range(_CALLS):
+            bridge.ask_for("execute", {"program": "qa", "inputs": {"question": "Why?"}})
+        return _private_mb(bridge.pid)
+
+    stack.enter_context(Bridge(workshop))
+
+    def cost() -> float:
+        with Bridge(workshop) as further:
+            return own_mb(further)
+
+    return {"a further bridge": cost}
+
+
+def _private_mb(pid: int) -> float:
+    """Of its memory what no other process shares."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in rollup if line.startswith("Private_")) / 1000
+
+
+_NOT_FORKED = "Each bridge is started by its command: none is forked from another process."
+
+START = Measurement(
+    "start",
+    "from the start of a bridge to its first answer and to its first execute",
+    "ms",
+    _start,
+    (
+        Comparison("first answer", "first answer", bound=40.0, unit="ms"),
+        Comparison("first answer / python -c pass", "first answer", "python -c pass"),
+        Comparison("first execute / import dspy", "first execute", "import dspy", bound=1.2),
+    ),
+    "All requests are written at the start. The first answer is that to `initialize`. `import"
+    ' dspy` is `python -c "import dspy"`, which ends then; the bridge has also configured an LM'
+    " (`demo/knn`), made a program and run it.",
+    rounds_share=0.67,
+)
+FURTHER = Measurement(
+    "further-worker",
+    "a further worker beside one that runs: until it answers a dispatched request",
+    "ms",
+    _further,
+    (Comparison("ready", "a further bridge", bound=5.0, unit="ms"),),
+    _NOT_FORKED,
+    rounds_share=0.34,
+)
+MEMORY = Measurement(
+    "worker-memory",
+    f"the memory that a further worker has to itself after {_CALLS} executes",
+    "MB",
+    _memory,
+    (Comparison("its own", "a further bridge", bound=12.0, unit="MB"),),
+    f"{_NOT_FORKED} Private pages of /proc/PID/smaps_rollup.",
+    rounds_share=0.2,
+)
