@@ -1,5 +1,5 @@
 defmodule DSPex do
-  import DSPex.Arguments, only: [check: 2, no_program: 0, unexpected: 2]
+  import DSPex.Arguments, only: [no_program: 0]
 
   alias DSPex.{
     Adapter,
@@ -14,94 +14,10 @@ defmodule DSPex do
     Prediction,
     Program,
     Programs,
-    Signature
+    Signature,
+    StartOptions,
+    Upkeep
   }
-
-  # A first call waits for Python and DSPy to start, and an LM may think for long.
-  @default_timeout 60_000
-
-  @default_max_frame_bytes 16 * 1024 * 1024
-
-  # What the bridge demands of a client: it could not send an error to one that takes less.
-  @min_max_frame_bytes 4096
-
-  # Room for one of the largest requests, and for thousands of usual ones. What was refused may take as
-  # much again until the connection's garbage is collected, and all of it is to stay below 64 MiB.
-  @default_max_queued_bytes 16 * 1024 * 1024
-
-  # More tools and metrics at one time than an LM's provider answers requests, and a small part of
-  # the processes that a node has by default.
-  @default_max_callbacks 1000
-
-  @start_schema [
-                  name: {:atom, "what the functions of this module call the instance.", DSPex}
-                ] ++
-                  Config.schema() ++
-                  [
-                    command:
-                      {:command,
-                       "how the bridge is started: a list of the executable and its arguments. " <>
-                         "Without it the environment variable `DSPEX_BRIDGE` says so (a command " <>
-                         "line), and without that it is `dspex bridge`, looked up in `PATH`."},
-                    max_frame_bytes:
-                      {{:integer, @min_max_frame_bytes, :infinity},
-                       "the longest answer that is accepted, in bytes, from " <>
-                         "#{@min_max_frame_bytes}.", @default_max_frame_bytes},
-                    max_queued_bytes:
-                      {{:integer, 1, :infinity},
-                       "how many bytes of requests may wait to be written; a call beyond them is " <>
-                         "answered with `:overloaded` at once.", @default_max_queued_bytes},
-                    max_callbacks:
-                      {{:integer, 1, :infinity},
-                       "how many tools and metrics of the application may run at one time; one " <>
-                         "beyond them fails with `:overloaded`, which its program observes.",
-                       @default_max_callbacks},
-                    log_level:
-                      {{:is, &__MODULE__.log_level/1},
-                       "from which level on what Python logs comes to `Logger`: `:debug`, `:info` " <>
-                         "(what it prints, too), `:warning`, `:error` or `:none`.", "warning"},
-                    backend:
-                      {{:is, &Adapter.option/1},
-                       "what runs the programs: a `DSPex.Adapter`, or `{adapter, options}`. In " <>
-                         "tests it may be `DSPex.Adapter.Mock`; `DSPex.Adapter.Server` has those " <>
-                         "of a server.", Adapter.PythonPort},
-                    start_timeout:
-                      {:timeout, "how long Python may take until it is ready, in milliseconds.",
-                       60_000},
-                    pool_size:
-                      {{:integer, 1, 1024},
-                       "how many workers there are, each with a Python of its own.", 1},
-                    cluster:
-                      {:boolean,
-                       "whether the instances of this name on connected nodes are one pool (see " <>
-                         "\"Several nodes\").", false},
-                    heartbeat_interval:
-                      {:timeout,
-                       "how long a worker may be silent, in milliseconds, until it is asked for a " <>
-                         "sign of life; with `:infinity` it never is.", 300},
-                    heartbeat_timeout:
-                      {:timeout, "how long a worker that does nothing may take to answer that.",
-                       1500},
-                    busy_timeout:
-                      {:timeout, "how long one may take whose process computes all the time.",
-                       30_000},
-                    drain_timeout:
-                      {:timeout,
-                       "how long calls may take on a worker that is unhealthy, until it is replaced " <>
-                         "all the same.", 60_000},
-                    journal:
-                      {{:is, &__MODULE__.journal/1},
-                       "`:memory`, or `{:file, path}`: programs and configurations that were made " <>
-                         "are then there after a restart of the node too (see \"The journal\").",
-                       :memory}
-                  ]
-
-  @timeout {:timeout, "milliseconds until the work is cancelled, or `:infinity`.",
-            @default_timeout}
-
-  @configure_schema Config.schema() ++ [timeout: @timeout]
-  @restart_schema [drain_timeout: {:timeout, "milliseconds, or `:infinity`.", :infinity}]
-  @ping_schema [payload: {:any, "a value that is sent back."}, timeout: @timeout]
 
   @moduledoc """
   DSPy programs, run by a supervised Python process.
@@ -139,7 +55,7 @@ defmodule DSPex do
 
   ## Options
 
-  #{Options.docs(@start_schema)}
+  #{StartOptions.docs()}
 
   ## The journal
 
@@ -182,7 +98,7 @@ defmodule DSPex do
   @spec child_spec(keyword()) :: Supervisor.child_spec()
   def child_spec(options) do
     # Checked here, so that what a supervisor holds, and tells in its reports, has no key in it.
-    options = check_start!(options)
+    options = StartOptions.check!(options)
 
     %{
       id: Keyword.fetch!(options, :name),
@@ -199,37 +115,12 @@ defmodule DSPex do
   """
   @spec start_link(keyword()) :: Supervisor.on_start()
   def start_link(options) do
-    options = check_start!(options)
+    options = StartOptions.check!(options)
     name = Keyword.fetch!(options, :name)
     {configuration, options} = Keyword.split(options, Keyword.keys(Config.schema()))
     {adapter, options} = Keyword.pop!(options, :backend)
     Adapter.start_link(adapter, name, Map.new(configuration), Keyword.delete(options, :name))
   end
-
-  defp check_start!(options) do
-    with {:ok, options} <- Options.validate(options, @start_schema),
-         :ok <- check_default_lm(options[:default_lm], options[:lms]) do
-      options
-    else
-      {:error, message} -> raise ArgumentError, "DSPex: " <> message
-    end
-  end
-
-  defp check_default_lm(nil, _lms), do: :ok
-
-  defp check_default_lm(default, lms) do
-    names = Map.keys(lms || %{})
-
-    if default in names,
-      do: :ok,
-      else:
-        {:error, "option :default_lm: #{inspect(default)} is none of the LMs #{inspect(names)}"}
-  end
-
-  @doc false
-  def journal(:memory), do: {:ok, :memory}
-  def journal({:file, path}) when is_binary(path) and path != "", do: {:ok, {:file, path}}
-  def journal(_other), do: {:error, "expected :memory or {:file, path}"}
 
   @doc """
   Makes a program.
@@ -243,17 +134,6 @@ defmodule DSPex do
   """
   @spec create(server(), signature(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
   def create(server, signature, options \\ []), do: Programs.create(server, signature, options)
-
-  @doc false
-  # A check of `DSPex.Options`, of its own result too.
-  def log_level(level) when level in [:debug, :info, :warning, :error],
-    do: {:ok, Atom.to_string(level)}
-
-  def log_level(level) when level in ["debug", "info", "warning", "error", nil], do: {:ok, level}
-  def log_level(:none), do: {:ok, nil}
-
-  def log_level(_other),
-    do: {:error, "expected :debug, :info, :warning, :error or :none"}
 
   @doc false
   def create_options, do: Keyword.keys(Programs.create_schema())
@@ -504,35 +384,19 @@ defmodule DSPex do
   that is now in force, with its keys masked; a Python that is started later gets it too. Where the
   bridge has refused the configuration before, Python is started again with the changed one. Options:
 
-  #{Options.docs(@configure_schema)}
+  #{Options.docs(Upkeep.configure_schema())}
   """
   @spec configure(server(), keyword()) :: {:ok, map()} | {:error, Error.t()}
-  def configure(server, options) do
-    with {:ok, options} <- check(options, @configure_schema) do
-      {timeout, options} = Keyword.pop!(options, :timeout)
-      configuration = Map.new(options)
-      entry = fn _body -> {:configure, configuration} end
-      Adapter.request(server, "configure", Config.reveal(configuration), timeout, entry: entry)
-    end
-  end
+  def configure(server, options), do: Upkeep.configure(server, options)
 
   @doc """
   Asks the bridge for a sign of life; gives the payload back. The first one waits for Python.
   Options:
 
-  #{Options.docs(@ping_schema)}
+  #{Options.docs(Upkeep.ping_schema())}
   """
   @spec ping(server(), keyword()) :: {:ok, term()} | {:error, Error.t()}
-  def ping(server, options \\ []) do
-    with {:ok, options} <- check(options, @ping_schema),
-         {timeout, options} = Keyword.pop!(options, :timeout),
-         {:ok, result} <- Adapter.request(server, "ping", Map.new(options), timeout) do
-      case result do
-        %{"payload" => payload} -> {:ok, payload}
-        other -> unexpected("ping", other)
-      end
-    end
-  end
+  def ping(server, options \\ []), do: Upkeep.ping(server, options)
 
   @doc """
   The workers of an instance, a list of maps:
@@ -558,14 +422,11 @@ defmodule DSPex do
   it they are waited for however long they take.
   """
   @spec restart(server(), keyword()) :: :ok | {:error, Error.t()}
-  def restart(server, options \\ []) do
-    with {:ok, options} <- check(options, @restart_schema),
-         do: Adapter.restart(server, options[:drain_timeout])
-  end
+  def restart(server, options \\ []), do: Upkeep.restart(server, options)
 
   @doc "Counters of the bridge: requests, work in flight, LMs with tokens and cost, memory."
   @spec stats(server()) :: {:ok, map()} | {:error, Error.t()}
-  def stats(server), do: Adapter.request(server, "stats", %{}, @default_timeout)
+  def stats(server), do: Upkeep.stats(server)
 
   defp bang!({:ok, result}), do: result
   defp bang!({:error, error}), do: raise(error)

@@ -60,6 +60,7 @@ defmodule DSPex.Connection do
     # A port that fails must not take the connection with it, and terminate/2 has to run.
     Process.flag(:trap_exit, true)
     fetch = &Keyword.fetch!(options, &1)
+    Logger.metadata(dspex_server: fetch.(:server))
     pool = Pool.fetch(fetch.(:pool))
 
     state = %State{

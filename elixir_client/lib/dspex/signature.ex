@@ -60,8 +60,8 @@ defmodule DSPex.Signature do
     Struct,
     TypeConverter,
     TypeParser,
-    Types,
     TypeSpec,
+    TypeText,
     Validator,
     Values
   }
@@ -351,7 +351,7 @@ defmodule DSPex.Signature do
     defp side(fields), do: Enum.map_join(fields, ", ", &"#{&1.name}: #{type(&1.type)}")
 
     defp type({:json_schema, _schema}), do: "(JSON Schema)"
-    defp type(type), do: Types.text(type)
+    defp type(type), do: TypeText.text(type)
   end
 
   defimpl Inspect do

@@ -165,10 +165,10 @@ defmodule DSPex.Telemetry do
   #{docs}
   ## Logger
 
-  What DSPex logs about a request has `dspex_request` in its metadata, its id on the wire, and
-  `dspex_server`. What Python logs or prints about it comes to `Logger` with the same, with
-  `dspex_logger` (Python's name of the logger), and with the metadata that the process had that made the
-  call, such as Phoenix's `request_id`; so does what its tools and metrics log.
+  What DSPex logs about an instance's Python has `dspex_server` in its metadata. What Python logs or
+  prints comes to `Logger` with the same and with `dspex_logger` (Python's name of the logger); where it
+  is about a request, with `dspex_request`, its id on the wire, and with the metadata that the process
+  had that made the call, such as Phoenix's `request_id`. What its tools and metrics log has these, too.
   """
 
   require Logger

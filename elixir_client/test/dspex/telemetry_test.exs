@@ -298,6 +298,20 @@ defmodule DSPex.TelemetryTest do
   end
 
   @tag :protocol
+  test "what is logged about a Python has its instance" do
+    log =
+      capture_log([metadata: [:dspex_server], format: "$metadata$message\n"], fn ->
+        {name, peer, listener} = ready()
+        Peer.kill(peer)
+        listener |> Peer.accept() |> Peer.handshake()
+        send(self(), {:instance, name})
+      end)
+
+    assert_received {:instance, name}
+    assert log =~ ~r/^dspex_server=#{inspect(name)} DSPex: Python \(pid \d+\) ended: .*signal 9/m
+  end
+
+  @tag :protocol
   test "what a tool logs has the request and the metadata of the call" do
     {name, peer, _listener} = ready()
     tool = Tool.new(:note, "Notes.", [], fn _args -> Logger.warning("noted") end)

@@ -3,7 +3,7 @@ defmodule DSPex.Program.Compiler do
   # What the macros of `DSPex.Program` expand to, and call while a module compiles.
 
   alias DSPex.Options
-  alias DSPex.Signature.{Compiler, Types}
+  alias DSPex.Signature.{Compiler, TypeCheck, Types}
 
   @own [:server, :program]
   @sides %{InputSchema: :input, OutputSchema: :output}
@@ -81,7 +81,9 @@ defmodule DSPex.Program.Compiler do
 
   # What is no type is refused with its own name.
   defp optional(type, false) do
-    if Types.check(type) == :ok and not Types.allows_nil?(type), do: {:optional, type}, else: type
+    if TypeCheck.check(type) == :ok and not Types.allows_nil?(type),
+      do: {:optional, type},
+      else: type
   end
 
   defmacro __before_compile__(env) do

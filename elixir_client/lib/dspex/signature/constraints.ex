@@ -15,7 +15,7 @@ defmodule DSPex.Signature.Constraints do
   # A union takes what all of its members take; nil takes part in none of them.
 
   alias DSPex.Options
-  alias DSPex.Signature.{Exact, Types}
+  alias DSPex.Signature.{Exact, Types, TypeText}
 
   @schema [
     min: {:any, "the least number."},
@@ -123,10 +123,10 @@ defmodule DSPex.Signature.Constraints do
     end)
   end
 
-  defp takes(type, []), do: "the type #{Types.text(type)}, which takes no constraint"
+  defp takes(type, []), do: "the type #{TypeText.text(type)}, which takes no constraint"
 
   defp takes(type, allowed),
-    do: "the type #{Types.text(type)}, which takes #{Enum.map_join(allowed, ", ", &inspect/1)}"
+    do: "the type #{TypeText.text(type)}, which takes #{Enum.map_join(allowed, ", ", &inspect/1)}"
 
   defp check_value(name, value, type) do
     Enum.find_value(members(type), fn member ->
@@ -299,13 +299,13 @@ defmodule DSPex.Signature.Constraints do
 
   @doc "The text of a type with its constraints, as errors have it: `int (min 0, max 10)`."
   @spec describe(Types.t(), map()) :: String.t()
-  def describe(type, none) when none == %{}, do: Types.text(type)
+  def describe(type, none) when none == %{}, do: TypeText.text(type)
 
   def describe(type, constraints) do
     shown =
       for name <- @names, is_map_key(constraints, name), do: "#{name} #{text(constraints[name])}"
 
-    "#{Types.text(type)} (#{Enum.join(shown, ", ")})"
+    "#{TypeText.text(type)} (#{Enum.join(shown, ", ")})"
   end
 
   defp text(values) when is_list(values), do: "[#{Enum.map_join(values, ", ", &text/1)}]"

@@ -4,7 +4,7 @@ defmodule DSPex.Signature.Conversion do
   # error on the way.
 
   alias DSPex.{Options, Tensor}
-  alias DSPex.Signature.{Checks, Constraints, Exactness, Found, Scalars, Types, Values}
+  alias DSPex.Signature.{Checks, Constraints, Exactness, Found, Scalars, Types, TypeText, Values}
 
   # A type and its constraints as errors name them, and whether they are those of a field as a whole:
   # then they stand for what is in a union with nil, too.
@@ -126,7 +126,7 @@ defmodule DSPex.Signature.Conversion do
             {[{key, value} | converted], found}
 
           :error ->
-            {converted, Found.add(found, "key", [text | at], Types.text(key_type), text)}
+            {converted, Found.add(found, "key", [text | at], TypeText.text(key_type), text)}
         end
       end)
 

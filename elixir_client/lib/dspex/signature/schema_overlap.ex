@@ -2,7 +2,7 @@ defmodule DSPex.Signature.SchemaOverlap do
   @moduledoc false
   # Whether no value can be of two of some types, which a oneOf of JSON Schema asks.
 
-  alias DSPex.Signature.Types
+  alias DSPex.Signature.{Types, TypeText}
 
   @doc "Whether every value is of one of the types at most, as far as that is plain to see."
   @spec distinct?([Types.t() | :none]) :: boolean()
@@ -12,8 +12,8 @@ defmodule DSPex.Signature.SchemaOverlap do
     do: Enum.all?(types, &apart?(type, &1)) and distinct?(types)
 
   defp apart?({:one_of, some}, {:one_of, others}) do
-    texts = Enum.map(others, &Types.literal/1)
-    Enum.all?(some, &(Types.literal(&1) not in texts))
+    texts = Enum.map(others, &TypeText.literal/1)
+    Enum.all?(some, &(TypeText.literal(&1) not in texts))
   end
 
   # A property that both must have tells them apart.

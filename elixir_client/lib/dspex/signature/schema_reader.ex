@@ -3,7 +3,7 @@ defmodule DSPex.Signature.SchemaReader do
   # JSON Schema (draft 2020-12) to types. Nothing that restricts values is passed over: what has no
   # type here stays a JSON Schema, for the bridge to read or to refuse.
 
-  alias DSPex.Signature.{Constraints, JsonSchema, SchemaOverlap, Types}
+  alias DSPex.Signature.{Constraints, JsonSchema, SchemaOverlap, TypeCheck, Types, TypeText}
 
   @draft "https://json-schema.org/draft/2020-12/schema"
 
@@ -167,9 +167,9 @@ defmodule DSPex.Signature.SchemaReader do
     if kinds == ["number"] and Enum.all?(values, &is_number/1) do
       constrained(:float, one_of: values)
     else
-      want(Enum.all?(values, &(Types.literal(&1) != :error)))
+      want(Enum.all?(values, &(TypeText.literal(&1) != :error)))
       want(is_nil(kinds) or Enum.all?(values, &of_kinds?(&1, kinds)))
-      {:one_of, Enum.uniq_by(values, &Types.literal/1)}
+      {:one_of, Enum.uniq_by(values, &TypeText.literal/1)}
     end
   end
 
@@ -222,7 +222,7 @@ defmodule DSPex.Signature.SchemaReader do
   end
 
   defp text(%{"format" => "code", "contentMediaType" => @media_type <> language} = said) do
-    want(Types.check({:code, language}) == :ok and map_size(said) == 2)
+    want(TypeCheck.check({:code, language}) == :ok and map_size(said) == 2)
     {:code, language}
   end
 

@@ -50,7 +50,7 @@ defmodule DSPex.Signature.TypeConverter do
   | `{:json_schema, map}` | what fits the schema, as the bridge judges |
   """
 
-  alias DSPex.Signature.{JsonSchema, SchemaReader, TypeParser, Types, Values}
+  alias DSPex.Signature.{JsonSchema, SchemaReader, TypeCheck, TypeParser, Types, TypeText, Values}
 
   @type type :: Types.t()
 
@@ -65,7 +65,7 @@ defmodule DSPex.Signature.TypeConverter do
       true
   """
   @spec check(term()) :: :ok | {:error, String.t()}
-  defdelegate check(type), to: Types
+  defdelegate check(type), to: TypeCheck
 
   @doc """
   The type as the wire has it: text, or a JSON Schema where there is no text for it.
@@ -80,7 +80,8 @@ defmodule DSPex.Signature.TypeConverter do
       %{"type" => "array", "items" => %{"type" => "integer", "minimum" => 1}}
   """
   @spec to_wire(type()) :: String.t() | map()
-  def to_wire(type), do: if(Types.text?(type), do: Types.text(type), else: to_json_schema(type))
+  def to_wire(type),
+    do: if(TypeText.text?(type), do: TypeText.text(type), else: to_json_schema(type))
 
   @doc """
   The type for people, and in errors: the text of the wire where it has one.
@@ -89,7 +90,7 @@ defmodule DSPex.Signature.TypeConverter do
       "list[int (min 0)]"
   """
   @spec to_text(type()) :: String.t()
-  defdelegate to_text(type), to: Types, as: :text
+  defdelegate to_text(type), to: TypeText, as: :text
 
   @doc "The type that the wire's text or JSON Schema describes."
   @spec from_wire(String.t() | map()) :: {:ok, type()} | {:error, DSPex.Error.t()}

@@ -13,7 +13,7 @@ defmodule DSPex.Signature.TypeParser do
   # error is the first in reading order; its position counts characters from 0.
 
   alias DSPex.{Error, Options}
-  alias DSPex.Signature.{TypeLexer, Types}
+  alias DSPex.Signature.{TypeCheck, TypeLexer, Types}
 
   # Deeper brackets than anybody writes; it keeps a parse of hostile text small.
   @max_depth 32
@@ -248,7 +248,7 @@ defmodule DSPex.Signature.TypeParser do
   end
 
   defp checked(type, tokens) do
-    with {:error, message} <- Types.check(type), do: fail(tokens, message)
+    with {:error, message} <- TypeCheck.check(type), do: fail(tokens, message)
     type
   end
 

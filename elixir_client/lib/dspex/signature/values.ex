@@ -3,7 +3,7 @@ defmodule DSPex.Signature.Values do
   # Values of a type: from Elixir to what the codec writes, and from the wire to Elixir.
 
   alias DSPex.Binary
-  alias DSPex.Signature.{Field, Types}
+  alias DSPex.Signature.{Field, Types, TypeText}
 
   @doc """
   A value of a type, as the codec writes it. What does not fit the type is left as it is: the bridge
@@ -245,7 +245,7 @@ defmodule DSPex.Signature.Values do
           end
 
         {:error, %{required?: true}} ->
-          {:halt, {:error, [name], Types.text(property.type)}}
+          {:halt, {:error, [name], TypeText.text(property.type)}}
 
         {:error, _optional} when object.partial? ->
           {:cont, {:ok, loaded}}
@@ -299,7 +299,7 @@ defmodule DSPex.Signature.Values do
   defp parsed(_type, {:ok, value}), do: {:ok, value}
   defp parsed(type, {:error, _reason}), do: misfit(type)
 
-  defp misfit(type), do: {:error, [], Types.text(type)}
+  defp misfit(type), do: {:error, [], TypeText.text(type)}
 
   # --- values in JSON ---
 

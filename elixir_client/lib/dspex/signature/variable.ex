@@ -3,7 +3,7 @@ defmodule DSPex.Signature.Variable do
   # An input that is a parameter of the program: an optimizer may choose it. It goes to no prompt.
 
   alias DSPex.Options
-  alias DSPex.Signature.{Constraints, Types}
+  alias DSPex.Signature.{Constraints, Types, TypeText}
 
   @schema [
     applies_to: {:string, "where the value goes; without it `config.` and the field's name."},
@@ -70,7 +70,7 @@ defmodule DSPex.Signature.Variable do
 
   defp range(type, _low, _high, _choices) do
     {:error,
-     "a variable is a number, a boolean, a string or one of some values, not #{Types.text(type)}"}
+     "a variable is a number, a boolean, a string or one of some values, not #{TypeText.text(type)}"}
   end
 
   defp put_log(variable, true), do: Map.put(variable, "log", true)
