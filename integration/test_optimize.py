@@ -100,6 +100,23 @@ def test_an_optimizer_of_demonstrations_raises_the_score_on_the_embedded_lm(name
     assert run(test) == ""
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_labeled_demos": 4, "num_candidates": 3, "num_trials": 2, "minibatch": False},
+        {"max_labeled_demos": 0},
+    ],
+)
+def test_mipro_works_without_bootstrapped_demonstrations(params: dict[str, Any]) -> None:
+    async def test(client: Client) -> None:
+        optimizer = {"name": "mipro_v2", "params": {"max_bootstrapped_demos": 0, **params}}
+        result = await client.optimize("p", optimizer, TRAIN, valset=VAL, metric=EXACT)
+        assert result["stopped"] is None
+        assert len(result["trials"]) > 1
+
+    run(test)
+
+
 @pytest.mark.parametrize("name", BY_INSTRUCTIONS)
 def test_an_optimizer_of_instructions_runs_to_its_end(name: str) -> None:
     async def test(client: Client, server: OpenAIServer) -> None:
@@ -167,6 +184,27 @@ REFUSED: list[tuple[dict[str, Any], type[DSPexError], str]] = [
     (optimize("copro", checkpoint="../a"), InvalidParamsError, "--state-dir"),
     (optimize("simba", {"bsize": 13}), InvalidParamsError, "at least 13 examples"),
     (optimize("simba"), InvalidParamsError, "at least 32 examples"),
+    (optimize("mipro_v2", {"num_candidates": 2}), InvalidParamsError, "both, or neither"),
+    (optimize("mipro_v2", {"num_trials": 2}), InvalidParamsError, "both, or neither"),
+    (optimize("mipro_v2", {"auto": "light", "num_trials": 2}), InvalidParamsError, "leave it out"),
+    (optimize("mipro_v2", {"max_bootstrapped_demos": 0}), InvalidParamsError, "at most 3 sets"),
+    (
+        optimize("mipro_v2", {"num_candidates": 2, "num_trials": 2}),
+        InvalidParamsError,
+        r"minibatch_size \(35\) is more than the valset has \(12\)",
+    ),
+    (
+        optimize(
+            "variables",
+            {
+                "variables": {"k": {"kind": "int", "low": 0, "high": 2, "applies_to": "demos.k"}},
+                "inner": {"name": "mipro_v2", "params": {"max_bootstrapped_demos": 0}},
+            },
+        ),
+        InvalidParamsError,
+        "params of mipro_v2: without bootstrapped",
+    ),
+    (optimize("gepa", {"auto": "light", "max_full_evals": 2}), InvalidParamsError, "one of them"),
     (optimize("copro", metric={"callback": "nobody"}), MetricError, "no 'call_metric'"),
 ]
 
@@ -394,7 +432,9 @@ def test_progress_goes_on_while_nothing_happens_and_says_what_was_spent_so_far()
         assert sorted(set(phases), key=phases.index) == ["start", "baseline", "compile"]
         assert any(told.get("eta_ms", 0) > 0 for told in heard)
         assert all(told["step"] <= told["total"] for told in heard if told["total"] is not None)
-        assert max(told.get("best_score") or 0 for told in heard) == 0.5
+        best = [told["best_score"] for told in heard if told.get("best_score") is not None]
+        assert best == sorted(best)
+        assert best[-1] == 0.5
         assert not any("candidate" in told for told in heard), "nobody asked for them"
 
     with_metric(call_metric, test)

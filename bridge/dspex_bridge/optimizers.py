@@ -51,6 +51,12 @@ _BOOTSTRAP = {
 }
 _AUTO = one_of("light", "medium", "heavy")
 
+# MIPROv2's own defaults. Of its sets of demonstrations the first three are none, labelled ones, and
+# bootstrapped ones as they come; the others each draw how many are bootstrapped, from 1 on.
+_MIPRO_DEMOS = 4
+_MIPRO_MINIBATCH = 35
+_MIPRO_UNDRAWN_SETS = 3
+
 # What all of them need.
 _PACKAGES = ("numpy",)
 
@@ -61,10 +67,12 @@ class Optimizer:
     `planned(params, train, val)` is the number of candidates that it will try on a trainset and a
     valset of those sizes, None where only the run can tell. `least_examples(params)` is how many
     the trainset must have: none, where the optimizer takes no trainset. `packages` is what it needs
-    beyond DSPy: names of modules, which the extra `optimize` installs.
+    beyond DSPy: names of modules, which the extra `optimize` installs. `conflict(params, val)` says
+    why parameters that are right one by one cannot go together, on a valset of that size; DSPy
+    would find out in the middle of the run.
     """
 
-    __slots__ = ("least_examples", "needs_metric", "packages", "params", "planned")
+    __slots__ = ("conflict", "least_examples", "needs_metric", "packages", "params", "planned")
 
     def __init__(
         self,
@@ -74,12 +82,14 @@ class Optimizer:
         least_examples: Callable[[dict[str, Any]], int] = lambda _params: 1,
         packages: tuple[str, ...] = (),
         planned: Callable[[dict[str, Any], int, int], int | None] = lambda _params, _t, _v: None,
+        conflict: Callable[[dict[str, Any], int], str | None] = lambda _params, _v: None,
     ) -> None:
         self.params: Check = record(optional=params)
         self.needs_metric = needs_metric
         self.least_examples = least_examples
         self.packages = (*_PACKAGES, *packages)
         self.planned = planned
+        self.conflict = conflict
 
 
 def require_packages(name: str) -> None:
@@ -107,6 +117,40 @@ def _trials(params: dict[str, Any]) -> int:
         return _or(params, "trials", _DEFAULT_TRIALS)
     size = sum(1 for _ in islice(grid(params["variables"]), MAX_TRIALS + 1))
     return min(_or(params, "trials", size), size)
+
+
+def _mipro_conflict(params: dict[str, Any], val: int) -> str | None:
+    candidates, trials, auto = (params.get(key) for key in ("num_candidates", "num_trials", "auto"))
+    by_hand = candidates is not None or trials is not None
+    if by_hand and auto is not None:
+        return "auto says how many candidates and trials there are: leave it out, or these"
+    if by_hand and (candidates is None or trials is None):
+        return "num_candidates and num_trials are given both, or neither"
+    if (
+        _or(params, "max_bootstrapped_demos", _MIPRO_DEMOS) == 0
+        and _or(params, "max_labeled_demos", _MIPRO_DEMOS) > 0
+        and not (by_hand and _or(params, "num_candidates", 0) <= _MIPRO_UNDRAWN_SETS)
+    ):
+        return (
+            "without bootstrapped demonstrations there are at most "
+            f"{_MIPRO_UNDRAWN_SETS} sets of them to choose from: give a num_candidates of "
+            f"{_MIPRO_UNDRAWN_SETS} or less and num_trials, or max_bootstrapped_demos of 1 or "
+            "more, or max_labeled_demos 0 too, for instructions alone"
+        )
+    size = _or(params, "minibatch_size", _MIPRO_MINIBATCH)
+    if by_hand and params.get("minibatch") is not False and size > val:
+        return (
+            f"minibatch_size ({size}) is more than the valset has ({val}): give a smaller one, or "
+            "minibatch false"
+        )
+    return None
+
+
+def _gepa_conflict(params: dict[str, Any], _val: int) -> str | None:
+    budgets = ("auto", "max_full_evals", "max_metric_calls")
+    if sum(params.get(key) is not None for key in budgets) > 1:
+        return f"{', '.join(budgets)} are three ways to say one thing: give one of them"
+    return None
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -177,6 +221,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
             "teacher_lm": name,
         },
         packages=("optuna",),
+        conflict=_mipro_conflict,
     ),
     "simba": Optimizer(
         {
@@ -211,6 +256,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
             "reflection_lm": name,
         },
         packages=("gepa",),
+        conflict=_gepa_conflict,
     ),
     "infer_rules": Optimizer(
         {

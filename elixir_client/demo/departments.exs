@@ -48,7 +48,8 @@ defmodule Demo.Departments do
   defp optimizer(false), do: [max_labeled_demos: 8, num_candidate_programs: 1]
 
   # Of a candidate that is at work: its score so far. Only for somebody who watches.
-  defp progress(%{score: score, best_score: best} = progress) when is_number(score) do
+  defp progress(%{score: score, best_score: best} = progress)
+       when is_number(score) and is_number(best) do
     if IO.ANSI.enabled?() do
       IO.write("\r  candidate #{progress.step}: #{shown(score)}, the best #{shown(best)} ")
     end

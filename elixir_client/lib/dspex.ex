@@ -63,6 +63,7 @@ defmodule DSPex do
   are in a file, and there after a restart of the node. No key is in it: an LM or embedder that was
   configured with a key, an address or `extra:` has to be given again, and so have tools, which are
   functions. A file that is damaged is an error at the start, which says where; it is left as it is.
+  So is one that another instance has, in this node or in another process of the machine.
 
   ## Several nodes
 
@@ -148,7 +149,7 @@ defmodule DSPex do
       DSPex.execute(MyApp.DSPex, program, %{subject: "Invoice 17", body: body}, timeout: 10_000)
 
   Inputs have atom or string keys. The outputs are those of the signature and those that the module
-  adds: `reasoning` of `:chain_of_thought` and `:react`, and `trajectory` of `:react`, a map. Options:
+  adds, such as `reasoning` of `:chain_of_thought` (see `DSPex.Prediction`). Options:
 
   #{Options.docs(Execution.execute_schema())}
   """

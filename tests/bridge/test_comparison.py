@@ -56,6 +56,19 @@ def test_changes_are_told_line_by_line() -> None:
     assert changes(after, after) == []
 
 
+def test_an_instruction_that_another_module_has_under_another_name_is_no_change() -> None:
+    demo = Demo({"q": "1"}, {"a": "2"})
+    before = ProgramSpec(parse_signature("q -> a"), predictors={"self": Predictor("Answer.", ())})
+    around = replace(before, module="knn", predictors={"module": Predictor("Answer.", (demo,))})
+    assert changes(before, around) == [
+        "module: predict -> knn",
+        "module: 0 -> 1 demonstrations (0 of them bootstrapped)",
+    ]
+    two = {"react": Predictor("Act.", ()), "extract": Predictor("Answer.", ())}
+    told = changes(before, replace(before, module="react", predictors=two))
+    assert ("react: instructions:" in told, "extract: instructions:" in told) == (True, True)
+
+
 def test_a_majority_is_of_values_and_the_earliest_of_as_many() -> None:
     assert majority(["A cat.", "dog", "a cat"]) == "A cat."
     assert majority([1, 2, 2]) == 2

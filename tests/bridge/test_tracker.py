@@ -33,7 +33,7 @@ TRAIN, VAL = examples(4, "train"), examples(4, "val")
 
 @pytest.fixture
 def tracker() -> Iterator[Tracker]:
-    made = Tracker(SPEC, TRAIN, VAL, lambda _candidate, _is_new: None)
+    made = Tracker(SPEC, TRAIN, VAL, lambda _candidate: None)
     with dspy.context(callbacks=[made]):
         yield made
 
@@ -74,6 +74,30 @@ def test_the_best_is_not_one_that_was_lucky_on_a_few(tracker: Tracker) -> None:
     assert best(tracker).number == 0
     score(tracker, Program("Good."), VAL[:2], 0.75)
     assert best(tracker).number == 2
+
+
+def test_the_best_score_is_of_the_whole_valset_alone(tracker: Tracker) -> None:
+    assert tracker.best_score is None
+    score(tracker, Program("Base."), VAL[:3], 1.0)
+    assert tracker.best_score is None
+    score(tracker, Program("Base."), VAL[3:], 0.0)
+    assert tracker.best_score == 0.75
+    # It is the best of those that count for the result, and not yet for what is told.
+    score(tracker, Program("Good."), VAL[:3], 1.0)
+    assert best(tracker).number == 1
+    assert tracker.best_score == 0.75
+    score(tracker, Program("Good."), VAL[3:], 1.0)
+    assert tracker.best_score == 1.0
+
+
+def test_an_example_that_is_there_twice_has_its_score_in_both_places(tracker: Tracker) -> None:
+    tracker.turn_to(SPEC, None, [*TRAIN, TRAIN[0]], [*VAL, VAL[0]])
+    program = Program("One.")
+    score(tracker, program, [*VAL, *TRAIN], 1.0)
+    tracker.failed(tracker.of(program), range(5))
+    assert tracker.of(program).scores == dict.fromkeys(range(5), 1.0)
+    assert tracker.of(program).train_scores == dict.fromkeys(range(5), 1.0)
+    assert tracker.best_score == 1.0
 
 
 def test_where_candidates_are_scored_on_the_trainset_alone_the_best_is_by_that(

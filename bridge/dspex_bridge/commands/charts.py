@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from math import ceil
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Point", "front_chart", "score_chart"]
+__all__ = ["Point", "front_chart", "score_chart", "ticks"]
 
 _WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 16, 44
 
-# Lines across, the edges included.
-_TICKS = 5
+# At most so many steps between the marks of an axis, which are at round values: multiples of one of
+# these numbers times a power of ten.
+_STEPS = 6
+_ROUND = (1, 2, 5, 10)
+
+# An axis of whole numbers has at least so many, or one trial would fill it.
+_MIN_TRIALS = 4
 
 # Beyond the outermost values, as a part of their range.
 _ROOM = 0.05
+
+# What the arithmetic of ticks may be off by, as a part of a step.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,8 @@ def score_chart(points: Sequence[Point], base: float | None) -> str:
     """Scores over trials: dots, the best so far of those that count in full as steps, and the base
     as a line."""
     scores = [point.y for point in points] + ([] if base is None else [base])
-    # So many trials that the ticks below are whole numbers.
-    last = ceil(max((point.x for point in points), default=0) / (_TICKS - 1)) * (_TICKS - 1)
-    scale = _Scale([0, max(last, _TICKS - 1)], _with_room(scores))
+    last = max((point.x for point in points), default=0)
+    scale = _Scale([0, max(last, _MIN_TRIALS)], _with_room(scores))
     parts = []
     if base is not None:
         parts.append(scale.line([(scale.low_x, base), (scale.high_x, base)], "base", "base"))
@@ -93,19 +100,15 @@ class _Scale:
 
     def chart(self, parts: Sequence[str], x_name: str, y_name: str, label: str) -> str:
         grid = []
-        for tick in range(_TICKS):
-            part = tick / (_TICKS - 1)
-            value_y = self.low_y + part * (self.high_y - self.low_y)
-            value_x = self.low_x + part * (self.high_x - self.low_x)
-            x, y = self.at(value_x, value_y)
-            grid.append(
-                f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
-            )
-            grid.append(
-                f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value_y:.4g}</text>'
-            )
-            below = _HEIGHT - _BOTTOM + 18
-            grid.append(f'<text x="{x:.1f}" y="{below}" text-anchor="middle">{value_x:.4g}</text>')
+        for value, shown in ticks(self.low_y, self.high_y):
+            _, y = self.at(self.low_x, value)
+            ends = f'x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+            grid.append(f'<line class="grid" {ends}/>')
+            grid.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>')
+        below = _HEIGHT - _BOTTOM + 18
+        for value, shown in ticks(self.low_x, self.high_x):
+            x, _ = self.at(value, self.low_y)
+            grid.append(f'<text x="{x:.1f}" y="{below}" text-anchor="middle">{shown}</text>')
         names = (
             f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_name)}</text>'
             f'<text x="14" y="{_HEIGHT / 2}" text-anchor="middle" '
@@ -115,6 +118,16 @@ class _Scale:
             f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">'
             f"{''.join(grid)}{names}{''.join(parts)}</svg>"
         )
+
+
+def ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """The round values from `low` to `high`, which is more, each with how it is written."""
+    least = (high - low) / _STEPS
+    power = 10.0 ** floor(log10(least))
+    step = next(part * power for part in _ROUND if part * power >= least * (1 - _ROUNDING))
+    places = max(0, -floor(log10(step) + _ROUNDING))
+    first, last = ceil(low / step - _ROUNDING), floor(high / step + _ROUNDING)
+    return [(number * step, f"{number * step:,.{places}f}") for number in range(first, last + 1)]
 
 
 def _with_room(values: Sequence[float]) -> tuple[float, float]:

@@ -59,8 +59,16 @@ def changes(before: ProgramSpec, after: ProgramSpec) -> list[str]:
         if old != variable.get("default"):
             lines.append(f"variables.{key}: {_shown(old)} -> {_shown(variable.get('default'))}")
     for name, predictor in after.predictors.items():
-        lines += _of_predictor(name, before.predictors.get(name), predictor)
+        lines += _of_predictor(name, _before(before, after, name), predictor)
     return lines
+
+
+def _before(before: ProgramSpec, after: ProgramSpec, name: str) -> Predictor | None:
+    """The predictor that a new one came of. Another module has another name for it: where both have
+    one alone, that is it."""
+    if len(before.predictors) == len(after.predictors) == 1:
+        return next(iter(before.predictors.values()))
+    return before.predictors.get(name)
 
 
 def _of_predictor(name: str, old: Predictor | None, new: Predictor) -> list[str]:

@@ -67,7 +67,10 @@ class Optimization:
         self._lock = threading.Lock()
         self._metric_errors: list[DSPexError] = []
         self._lm_errors = 0
-        self._told_score: float | None = None
+        self._telling = threading.Lock()
+        self._best_score: float | None = None
+        self._told: set[int] = set()
+        self._told_step = 0
         self._told_at = 0.0
         dspy.configure(
             **self._settings(self.spec),
@@ -292,13 +295,20 @@ class Optimization:
 
     # Progress
 
-    def _changed(self, candidate: Candidate, is_new: bool) -> None:
-        best = self.tracker.best()
-        score = None if best is None else best.score
-        is_due = is_new or score != self._told_score
-        self._told_score = score
-        if is_due or time.monotonic() - self._told_at > _TELL_EVERY_S:
-            self.tell(f"candidate {candidate.number}", candidate, in_full=is_due)
+    def _changed(self, candidate: Candidate) -> None:
+        # One after the other, so that what is told is never behind what was told before.
+        with self._telling:
+            best, step = self.tracker.best_score, self.tracker.tried
+            is_better = best is not None and (self._best_score is None or best > self._best_score)
+            if is_better:
+                # One that is scored anew, and worse, takes nothing back.
+                self._best_score = best
+            is_new = candidate.number not in self._told
+            is_due = is_new or is_better or step != self._told_step
+            self._told.add(candidate.number)
+            self._told_step = step
+            if is_due or time.monotonic() - self._told_at > _TELL_EVERY_S:
+                self.tell(f"candidate {candidate.number}", candidate, in_full=is_new)
 
     def tell(
         self, message: str, candidate: Candidate | None = None, *, in_full: bool = False
@@ -313,7 +323,7 @@ class Optimization:
             "metric_calls": self.tracker.metric_calls,
         }
         if candidate is not None:
-            progress |= {"score": candidate.score, "best_score": self._told_score}
+            progress |= {"score": candidate.score, "best_score": self._best_score}
             if in_full and self.params["tells_candidates"]:
                 progress["candidate"] = _told(candidate)
         self._link.notify("state", progress)

@@ -48,6 +48,7 @@ def _optimize(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[s
             f"{given}",
             data={"param": "trainset"},
         )
+    _check_together(optimizer["name"], own, len(params.get("valset") or ()) or given)
     for side in ("trainset", "valset"):
         programs.check_examples(runs.program, params.get(side) or [], side)
     metric = None
@@ -87,6 +88,19 @@ def _check_optimizer(host: Host, name: str, own: dict[str, Any]) -> None:
     inner = own.get("inner")
     if inner is not None:
         _check_optimizer(host, inner["name"], inner.get("params") or {})
+
+
+def _check_together(name: str, own: dict[str, Any], val: int) -> None:
+    """Raises InvalidParamsError where the parameters do not go together, on a valset of this
+    size."""
+    why = OPTIMIZERS[name].conflict(own, val)
+    if why is not None:
+        raise InvalidParamsError(
+            f"optimize: params of {name}: {why}", data={"param": "optimizer.params"}
+        )
+    inner = own.get("inner")
+    if inner is not None:
+        _check_together(inner["name"], inner.get("params") or {}, val)
 
 
 def _members(programs: Registry, base: Program, own: dict[str, Any]) -> list[Program]:

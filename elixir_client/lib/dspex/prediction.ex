@@ -3,14 +3,19 @@ defmodule DSPex.Prediction do
   What a program gave.
 
     * `:outputs` - the outputs, under atoms where the signature was written in Elixir, else strings:
-      those of the signature, `reasoning` where the module is `:chain_of_thought` or `:react`, and
-      `trajectory`, a map with string keys, where it is `:react`.
+      those of the signature, and those that the module adds (below).
     * `:usage` - `%{prompt_tokens: n, completion_tokens: n, total_tokens: n}`.
     * `:cost_usd` - what the calls cost, `nil` where the price is not known.
     * `:duration_ms` - how long the bridge took.
     * `:lm` - the name of the LM.
     * `:cached` - whether the answer came from the cache.
     * `:program` - the program's id.
+
+  Modules that add outputs, in which maps have string keys:
+
+  #{DSPex.ModuleOutputs.docs()}
+
+  `:best_of_n`, `:refine` and `:knn` add what the module does that they are around.
 
   Outputs can be read from the prediction itself, by atom or string:
 

@@ -50,7 +50,7 @@ defmodule DSPex.Signature do
 
   '''
 
-  alias DSPex.{Error, Options}
+  alias DSPex.{Error, ModuleOutputs, Options}
 
   alias DSPex.Signature.{
     Compiler,
@@ -77,9 +77,6 @@ defmodule DSPex.Signature do
 
   @enforce_keys [:inputs, :outputs]
   defstruct [:name, :instructions, :inputs, :outputs]
-
-  # What modules add to the outputs of the signature.
-  @module_outputs %{"reasoning" => :reasoning, "trajectory" => :trajectory}
 
   @new_schema [
     name: {:string, "the name of the signature."},
@@ -304,7 +301,7 @@ defmodule DSPex.Signature do
   @spec output_name(t(), String.t()) :: atom() | String.t()
   def output_name(%__MODULE__{outputs: [first | _] = fields}, text) do
     case Enum.find(fields, &(to_string(&1.name) == text)) do
-      nil -> if is_atom(first.name), do: Map.get(@module_outputs, text, text), else: text
+      nil -> if is_atom(first.name), do: Map.get(ModuleOutputs.names(), text, text), else: text
       field -> field.name
     end
   end
@@ -313,7 +310,7 @@ defmodule DSPex.Signature do
   @spec load_outputs(t(), map()) :: {:ok, map()} | {:error, Error.t()}
   def load_outputs(%__MODULE__{outputs: [first | _] = fields}, outputs) do
     by_text = Map.new(fields, &{to_string(&1.name), &1})
-    added = if is_atom(first.name), do: @module_outputs, else: %{}
+    added = if is_atom(first.name), do: ModuleOutputs.names(), else: %{}
 
     Enum.reduce_while(outputs, {:ok, %{}}, fn {text, value}, {:ok, loaded} ->
       with {:ok, field} <- Map.fetch(by_text, text),

@@ -194,6 +194,116 @@ defmodule DSPex.JournalTest do
     assert error.message =~ "it does not begin as a journal of this version does"
   end
 
+  describe "a journal that another one has" do
+    test "is an error that says who has it, until that one has ended, however it ends", %{
+      path: path
+    } do
+      {name, pid} = start(path)
+      put(name, "first")
+      assert {:error, {%Error{code: :journal_error} = error, _child}} = start(path)
+      assert error.message =~ "the journal #{path} is in use by another instance of this node"
+      assert error.message =~ "Give each instance a file of its own"
+      body = put(name, "second")
+
+      ref = Process.monitor(pid)
+      # Its supervisor starts it again, at once: it is not held up by itself.
+      Process.exit(pid, :kill)
+      assert_receive {:DOWN, ^ref, :process, ^pid, :killed}, 5_000
+      DSPex.Test.Peer.eventually(fn -> :ets.whereis(name) != :undefined end)
+      assert Journal.program(name, "second").body.() == body
+      assert {:error, {%Error{code: :journal_error}, _child}} = start(path)
+      stop(name)
+      {name, _pid} = start(path)
+      assert Enum.sort(Journal.programs(name)) == ["first", "second"]
+    end
+
+    test "of another process of the system is named with its pid, and is free with its end", %{
+      path: path
+    } do
+      port = other_node(path)
+      {:os_pid, os_pid} = Port.info(port, :os_pid)
+      assert_receive {^port, {:data, {:eol, "taken"}}}, 60_000
+      assert {:error, {%Error{code: :journal_error} = error, _child}} = start(path)
+      assert error.message =~ "in use by another process (pid #{os_pid})"
+
+      DSPex.Test.Peer.kill(%{os_pid: os_pid})
+      assert_receive {^port, {:exit_status, _killed}}, 10_000
+      {name, _pid} = start(path)
+      assert Journal.programs(name) == []
+    end
+
+    test "is had by one of many that come at one time, after one that was killed", %{path: path} do
+      for _round <- 1..4 do
+        {name, _pid} = start(path)
+        stop(name)
+        test = self()
+
+        takers =
+          for _taker <- 1..8 do
+            spawn_link(fn ->
+              send(test, {:taken, self(), match?({:ok, _lock}, Journal.Lock.take(path))})
+              receive do: (:end -> :ok)
+            end)
+          end
+
+        taken =
+          for taker <- takers do
+            assert_receive {:taken, ^taker, taken?}, 10_000
+            taken?
+          end
+
+        assert Enum.count(taken, & &1) == 1
+
+        for taker <- takers do
+          ref = Process.monitor(taker)
+          send(taker, :end)
+          assert_receive {:DOWN, ^ref, :process, ^taker, _reason}
+        end
+      end
+    end
+
+    # As another node does, of this very code.
+    defp other_node(path) do
+      File.mkdir_p!(Path.dirname(path))
+
+      code = """
+      {:ok, _lock} = DSPex.Journal.Lock.take(#{inspect(path)})
+      IO.puts("taken")
+      IO.read(:eof)
+      """
+
+      ebin = DSPex.Journal.Lock |> :code.which() |> Path.dirname()
+
+      Port.open({:spawn_executable, System.find_executable("elixir")}, [
+        :binary,
+        :exit_status,
+        {:line, 1000},
+        args: ["-pa", ebin, "-e", code]
+      ])
+    end
+  end
+
+  test "a journal may have a path that is longer than the name of a socket", %{path: path} do
+    path = Path.join([Path.dirname(path), String.duplicate("long", 40), "journal"])
+    {name, _pid} = start(path)
+    put(name, "first")
+    assert {:error, {%Error{code: :journal_error} = error, _child}} = start(path)
+    assert error.message =~ "in use by another instance"
+    stop(name)
+    {name, _pid} = start(path)
+    assert Journal.programs(name) == ["first"]
+    pattern = Path.join(System.tmp_dir!(), "dspex-#{System.pid()}-*")
+    assert Path.wildcard(pattern) == []
+  end
+
+  test "a file that stands where the lock would be is told, and left alone", %{path: path} do
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path <> ".lock", "mine")
+    assert {:error, {%Error{code: :journal_error} = error, _child}} = start(path)
+    assert error.message =~ "#{path}.lock, and there is another file of that name"
+    assert File.read!(path <> ".lock") == "mine"
+  end
+
   test "a change that cannot be written is an error of who made it", %{path: path} do
     {name, pid} = start(path)
     close = fn {_table, file} = state -> {:file.close(file.io), state} |> elem(1) end

@@ -125,6 +125,22 @@ defmodule DSPex.Test.AdapterCompliance do
           assert is_binary(prediction["reasoning"]) and is_binary(prediction["a"])
         end
 
+        test "what a module adds comes under an atom where the signature's outputs do", %{
+          name: name
+        } do
+          for {module, options, added} <- [
+                {:predict, %{}, []},
+                {:chain_of_thought, %{}, [:reasoning]},
+                {:multi_chain_comparison, %{M: 2}, [:rationale]}
+              ] do
+            options = [module: module, options: options, demos: AdapterCompliance.examples()]
+            assert {:ok, prediction} = DSPex.call(name, Sort, [word: "an apple"], options)
+            own = [:about, :certainty, :kind]
+            assert {module, Map.keys(prediction.outputs) -- own} == {module, added}
+            for name <- added, do: assert(is_binary(prediction[name]))
+          end
+        end
+
         test "inputs that do not fit are all named", %{name: name} do
           program = sorter(name)
 

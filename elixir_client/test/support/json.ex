@@ -1,6 +1,6 @@
 defmodule DSPex.Test.JSON do
   @moduledoc false
-  # Reads the conformance vectors, with what the machine has: OTP's own reader from 27, else jiffy.
+  # Reads JSON, such as the conformance vectors, with what the machine has: OTP's own reader from 27, else jiffy.
 
   @vectors Path.expand("../../../protocol/vectors", __DIR__)
 
@@ -8,7 +8,8 @@ defmodule DSPex.Test.JSON do
 
   def read(path), do: path |> File.read!() |> decode()
 
-  defp decode(text) do
+  @doc "The value of a text, with `nil` for null."
+  def decode(text) do
     # Looked up, because a compiler would miss the one that is not here.
     case Enum.find([:json, :jiffy], &Code.ensure_loaded?/1) do
       :json ->

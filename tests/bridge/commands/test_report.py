@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from dspex_bridge.commands.charts import Point, front_chart, score_chart
+from dspex_bridge.commands.charts import Point, front_chart, score_chart, ticks
 from dspex_bridge.commands.html_report import html_report
 from dspex_bridge.commands.report import text_report
 from hypothesis import given
@@ -208,3 +208,40 @@ def test_a_chart_of_any_points_stays_within_its_picture(points: list[Point]) -> 
         for dot in ElementTree.fromstring(chart).iter("circle"):  # noqa: S314 - our own
             assert 0 <= float(dot.get("cx", "")) <= 720
             assert 0 <= float(dot.get("cy", "")) <= 300
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (-0.05, 1.05, "0.0 0.2 0.4 0.6 0.8 1.0"),
+        (0.4875, 0.7625, "0.50 0.55 0.60 0.65 0.70 0.75"),
+        (0.45, 0.55, "0.46 0.48 0.50 0.52 0.54"),
+        (0, 4, "0 1 2 3 4"),
+        (0, 19, "0 5 10 15"),
+        (812.5, 5437.5, "1,000 2,000 3,000 4,000 5,000"),
+        (0.00012, 0.00031, "0.00015 0.00020 0.00025 0.00030"),
+        (-3e3, 3e3, "-3,000 -2,000 -1,000 0 1,000 2,000 3,000"),
+    ],
+)
+def test_the_ticks_of_an_axis_are_round(low: float, high: float, shown: str) -> None:
+    assert " ".join(text for _, text in ticks(low, high)) == shown
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
+def test_the_ticks_of_any_axis_are_few_distinct_and_within_it(low: float, span: float) -> None:
+    high = low + span
+    if (high - low) / max(abs(low), abs(high)) < 1e-9:
+        return  # an axis that floats cannot tell apart
+    told = ticks(low, high)
+    assert 2 <= len(told) <= 7
+    assert len({text for _, text in told}) == len(told)
+    assert all(low - span * 1e-6 <= value <= high + span * 1e-6 for value, _ in told)
+
+
+def test_trials_are_marked_at_whole_numbers() -> None:
+    for last in range(30):
+        chart = score_chart([Point(n, 0.5, "") for n in range(last + 1)], None)
+        tree = ElementTree.fromstring(chart)  # noqa: S314 - our own
+        marks = [item.text or "" for item in tree.iter("text") if item.get("y") == "274"]
+        assert all(text.isdigit() for text in marks), marks
+        assert len(marks) >= 3

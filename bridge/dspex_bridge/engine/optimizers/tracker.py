@@ -88,15 +88,15 @@ class Candidate:
 
 
 class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
-    """Every candidate that was scored. `changed(candidate, is_new)` is called after each score,
-    from whichever thread it came."""
+    """Every candidate that was scored. `changed(candidate)` is called after each score, from
+    whichever thread it came."""
 
     def __init__(
         self,
         spec: ProgramSpec,
         trainset: Sequence[dspy.Example],
         valset: Sequence[dspy.Example],
-        changed: Callable[[Candidate, bool], None],
+        changed: Callable[[Candidate], None],
     ) -> None:
         self.turn_to(spec, None, trainset, valset)
         self._changed = changed
@@ -114,8 +114,8 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
         """From here on `spec` is tried. `variant` is what makes a candidate of it beside its
         prompts: the values of variables, the trials of which run one after another."""
         self.spec, self.variant = spec, variant
-        self._train = {_key(example): index for index, example in enumerate(trainset)}
-        self._val = {_key(example): index for index, example in enumerate(valset)}
+        self._train, self._val = _places(trainset), _places(valset)
+        self._val_size = len(valset)
 
     @property
     def usage(self) -> Usage | None:
@@ -153,15 +153,15 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
         making: _Making | None = getattr(prediction, _MAKING, None)
         if making is None:
             return
-        candidate, is_new = self._candidate(predictors_of(making.program))
+        candidate = self._candidate(predictors_of(making.program))
         key = _key(example)
         with self._lock:
-            if key in self._val:
-                candidate.scores[self._val[key]] = score
-                candidate.usages[self._val[key]] = making.usage
-            if key in self._train:
-                candidate.train_scores[self._train[key]] = score
-        self._changed(candidate, is_new)
+            for index in self._val.get(key, ()):
+                candidate.scores[index] = score
+                candidate.usages[index] = making.usage
+            for index in self._train.get(key, ()):
+                candidate.train_scores[index] = score
+        self._changed(candidate)
 
     def failed(self, candidate: Candidate, wanted: Iterable[int]) -> None:
         """Counts 0 for those of the `wanted` examples of the valset that have no score."""
@@ -192,26 +192,38 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
         )[1]
 
     @property
+    def best_score(self) -> float | None:
+        """The best mean on the whole valset; one that was scored on a part of it does not count,
+        as its mean goes up and down with every example. None where there is none yet."""
+        with self._lock:
+            whole = [
+                _mean(item.scores)
+                for item in self._candidates.values()
+                if len(item.scores) == self._val_size
+            ]
+        return max(whole, default=None)
+
+    @property
     def tried(self) -> int:
         """How many candidates, beside the program as it came, have been scored on half the valset
         or more."""
-        enough = len(self._val) / 2
+        enough = self._val_size / 2
         return sum(len(item.scores) >= enough for item in self.candidates[1:])
 
     def of(self, program: dspy.Module) -> Candidate:
         """The candidate that a program is, with the scores that it has so far."""
-        return self._candidate(predictors_of(program))[0]
+        return self._candidate(predictors_of(program))
 
-    def _candidate(self, predictors: Mapping[str, Predictor]) -> tuple[Candidate, bool]:
+    def _candidate(self, predictors: Mapping[str, Predictor]) -> Candidate:
         key = encode([self.variant, _fingerprint(predictors)])
         with self._lock:
             known = self._candidates.get(key)
             if known is not None:
-                return known, False
+                return known
             made = self._candidates[key] = Candidate(
                 len(self._candidates), self.spec, self.variant, predictors
             )
-            return made, True
+            return made
 
 
 def _fingerprint(predictors: Mapping[str, Predictor]) -> bytes:
@@ -224,6 +236,14 @@ def _fingerprint(predictors: Mapping[str, Predictor]) -> bytes:
         for name, predictor in predictors.items()
     ]
     return encode(told)
+
+
+def _places(examples: Sequence[dspy.Example]) -> dict[bytes, list[int]]:
+    """Where each example is: one that is there twice has one score in two places."""
+    places: dict[bytes, list[int]] = {}
+    for index, example in enumerate(examples):
+        places.setdefault(_key(example), []).append(index)
+    return places
 
 
 def _key(example: Any) -> bytes:

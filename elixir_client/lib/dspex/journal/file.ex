@@ -8,13 +8,15 @@ defmodule DSPex.Journal.File do
   # is put beside the file and cut away, with a warning. Whatever else is not as it was written is
   # damage: the file is left alone, and the instance does not start.
   #
+  # It has one journal at a time: `DSPex.Journal.Lock`.
+  #
   # There is no key in it. An LM or embedder that was configured with anything secret (a key, an
   # address, extra parameters) is kept by its name alone: it could only be restored as another one.
 
   require Logger
 
   alias DSPex.{Config, Error, Secret, Signature}
-  alias DSPex.Journal.Program
+  alias DSPex.Journal.{Lock, Program}
   alias DSPex.Protocol.Codec
 
   @heading "DSPex journal 1\n"
@@ -32,7 +34,7 @@ defmodule DSPex.Journal.File do
   @by_name [{:lms, &Config.lm/1, "LMs"}, {:embedders, &Config.embedder/1, "embedders"}]
   @names for {key, _read, _called} <- @by_name, do: Atom.to_string(key)
 
-  @enforce_keys [:path, :io, :configuration, :programs, :records]
+  @enforce_keys [:path, :lock, :io, :configuration, :programs, :records]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{}
@@ -41,12 +43,44 @@ defmodule DSPex.Journal.File do
   @doc "Opens the file, which is made where there is none; gives what it has."
   @spec open(String.t(), Config.t()) :: {:ok, t(), past()} | {:error, Error.t()}
   def open(path, configuration) do
-    with {:ok, bytes} <- read(path),
+    with {:ok, lock} <- lock(path),
+         {:ok, bytes} <- read(path),
          {:ok, records} <- records(bytes, path),
-         {:ok, kept} <- replay(records, path),
-         {:ok, file} <- rewrite(%{kept | path: path}) do
+         {:ok, file} <- rewrite(replay(records, path, lock)) do
       {:ok, file, past(file, configuration)}
     end
+  end
+
+  defp lock(path) do
+    with :ok <- Elixir.File.mkdir_p(Path.dirname(path)),
+         {:ok, lock} <- Lock.take(path) do
+      {:ok, lock}
+    else
+      {:error, {:held, os_pid}} ->
+        text =
+          "the journal #{path} is in use by #{holder(os_pid)}: two would damage it. Give each " <>
+            "instance a file of its own, or stop the other one first"
+
+        {:error, Error.new(:journal_error, text)}
+
+      {:error, :occupied} ->
+        text =
+          "the journal #{path} is locked with a socket named #{path}.lock, and there is another " <>
+            "file of that name: move it away"
+
+        {:error, Error.new(:journal_error, text)}
+
+      {:error, reason} ->
+        {:error, failed(path, "locked", reason)}
+    end
+  end
+
+  defp holder(nil), do: "another process"
+
+  defp holder(os_pid) do
+    if "#{os_pid}" == System.pid(),
+      do: "another instance of this node",
+      else: "another process (pid #{os_pid})"
   end
 
   @doc "Appends a change; once it answers, the change is on the disk."
@@ -142,9 +176,17 @@ defmodule DSPex.Journal.File do
 
   # --- what it has ---
 
-  defp replay(records, path) do
-    empty = %__MODULE__{path: path, io: nil, configuration: %{}, programs: %{}, records: 0}
-    {:ok, Enum.reduce(records, empty, &keep(&2, &1))}
+  defp replay(records, path, lock) do
+    empty = %__MODULE__{
+      path: path,
+      lock: lock,
+      io: nil,
+      configuration: %{},
+      programs: %{},
+      records: 0
+    }
+
+    Enum.reduce(records, empty, &keep(&2, &1))
   end
 
   # Records are kept as they are written: what they mean is looked at when they are read.
@@ -290,8 +332,7 @@ defmodule DSPex.Journal.File do
     records = configuration ++ Map.values(file.programs)
     bytes = [@heading | Enum.map(records, &frame/1)]
 
-    with :ok <- Elixir.File.mkdir_p(Path.dirname(file.path)),
-         {:ok, io} <- :file.open(beside, [:write, :raw, :binary]),
+    with {:ok, io} <- :file.open(beside, [:write, :raw, :binary]),
          :ok <- :file.change_mode(beside, @mode),
          :ok <- :file.write(io, bytes),
          :ok <- :file.sync(io),

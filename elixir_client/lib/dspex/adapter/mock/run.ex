@@ -3,15 +3,7 @@ defmodule DSPex.Adapter.Mock.Run do
   # Executions of a mock: one, many, and scored ones.
 
   alias DSPex.Adapter.Mock.{Exchange, MadeUp, Score, Server, Store}
-  alias DSPex.{Error, Signature, Telemetry, Tool}
-
-  # What modules answer beside the outputs of the signature.
-  @module_outputs %{
-    "chain_of_thought" => ~w(reasoning),
-    "react" => ~w(reasoning),
-    "program_of_thought" => ~w(reasoning),
-    "code_act" => ~w(reasoning)
-  }
+  alias DSPex.{Error, ModuleOutputs, Signature, Telemetry, Tool}
 
   @doc "One execution: what `execute` answers."
   @spec execute(map(), map(), map(), map()) :: DSPex.Adapter.result()
@@ -110,16 +102,24 @@ defmodule DSPex.Adapter.Mock.Run do
   defp outputs(program, scripted, inputs) do
     fields = program.signature.outputs
     made_up = for field <- fields, not is_map_key(scripted, to_string(field.name)), do: field
-    added = for name <- @module_outputs[program.made_of["module"]] || [], do: name
+    made_of = program.made_of
+
+    added =
+      for {name, kind} <- ModuleOutputs.of(made_of["module"], made_of["options"]),
+          do: {Atom.to_string(name), kind}
 
     with {:ok, rest} <- MadeUp.outputs(made_up, inputs),
-         {own, scripted} = Map.split(scripted, added),
+         {own, scripted} = Map.split(scripted, Enum.map(added, &elem(&1, 0))),
          {:ok, outputs} <-
            Signature.validate_outputs(program.signature, Map.merge(rest, scripted)) do
-      own = Map.new(added, &{&1, Map.get(own, &1, MadeUp.text(&1, inputs))})
+      own = Map.new(added, fn {name, kind} -> {name, own[name] || added(kind, name, inputs)} end)
       {:ok, Map.merge(own, Signature.dump(fields, outputs))}
     end
   end
+
+  defp added(:string, name, inputs), do: MadeUp.text(name, inputs)
+  defp added(:map, _name, _inputs), do: %{}
+  defp added(:list, _name, _inputs), do: []
 
   defp result(program, inputs, outputs, params, began, request) do
     usage = usage(words(inputs), words(outputs))
