@@ -222,3 +222,13 @@ def test_a_method_that_is_none_is_not_found(server: ServerProcess) -> None:
     assert server.http.post("/v1/calls/shutdown", json={}).status_code == 404
     made = error(server, "create", program="t", signature="q -> a", tools=[{"name": "t"}])
     assert made["code"] == "invalid_params"
+
+
+def test_a_demonstration_has_values_that_json_has_not(server: ServerProcess) -> None:
+    demo = {"inputs": {"photo": {"$bytes": "AP8="}}, "outputs": {"answer": "a cat"}}
+    given = {"name": "photos", "signature": "photo: bytes -> answer", "demos": [demo]}
+    assert server.http.post("/v1/programs", json=given).status_code == 201
+    about = result(server, "describe", program="photos")
+    assert about["demos"][0]["inputs"] == {"photo": b"\x00\xff"}
+    refused = {**given, "name": "p", "demos": [{**demo, "inputs": {"photo": {"$bytes": "?"}}}]}
+    assert server.http.post("/v1/programs", json=refused).status_code == 400

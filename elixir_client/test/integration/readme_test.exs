@@ -4,7 +4,7 @@ defmodule DSPex.Integration.ReadmeTest do
 
   import ExUnit.CaptureIO
 
-  alias DSPex.Test.{Bridge, LM, Readme}
+  alias DSPex.Test.{Bridge, LM, Readme, Serve}
 
   @moduletag :integration
   @moduletag :capture_log
@@ -86,6 +86,33 @@ defmodule DSPex.Integration.ReadmeTest do
     {{:module, module, _binary, _last}, _binding} = evaluate(test)
     module.setup()
     assert module.run()
+  end
+
+  test "a server is used as the README has it" do
+    url = Serve.start()
+    at = &String.replace(&1, "http://127.0.0.1:8000", url)
+    [child, config, resources] = examples("Over a server")
+    {child, _binding} = child |> at.() |> evaluate()
+    start_supervised!(child)
+    assert {:ok, 1} = DSPex.ping(Module.concat(own(), "DSPex"), payload: 1)
+
+    assert [dspex: [{DSPex.ML, url: ^url}]] =
+             Config.Reader.eval!("config.exs", "import Config\n" <> at.(config))
+
+    before = DSPex.ML.put_url(url)
+
+    printed =
+      capture_io(fn ->
+        {program, binding} = evaluate(resources)
+        send(self(), {:done, program, binding[:execution]})
+      end)
+
+    DSPex.ML.put_url(before)
+    assert_received {:done, program, execution}
+    assert execution.outputs == %{topic: :defect}
+    assert %{state: :deployed, deployed_revision: 1, revision: 2} = program
+    assert printed =~ ~r/^ticket, version 1: text: str -> topic: /
+    assert printed =~ ~r/^1 runs, \d+ tokens for the last one$/m
   end
 
   test "tokens are told as the README has it" do

@@ -25,6 +25,7 @@ defmodule DSPex.Test.Serve do
       Port.open({:spawn_executable, python}, [
         :binary,
         :exit_status,
+        :stderr_to_stdout,
         {:line, 10_000},
         args:
           ["-P", "-c", @serve, "serve", "--port", "0", "--data-dir", folder] ++
@@ -32,20 +33,22 @@ defmodule DSPex.Test.Serve do
       ])
 
     ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(folder) end)
-    url(port)
+    url(port, [])
   end
 
-  defp url(port) do
+  defp url(port, said) do
     receive do
       {^port, {:data, {:eol, "dspex: GraphQL at " <> rest}}} ->
         [url, _json] = String.split(rest, "/graphql", parts: 2)
         url
 
-      {^port, {:data, _other}} ->
-        url(port)
+      {^port, {:data, {_whole, line}}} ->
+        url(port, [line | said])
 
       {^port, {:exit_status, status}} ->
-        flunk("the server ended with status #{status}: its stderr says why")
+        flunk(
+          "the server ended with status #{status}:\n#{said |> Enum.reverse() |> Enum.join("\n")}"
+        )
     after
       @patience_ms -> flunk("the server did not start within #{@patience_ms} ms")
     end

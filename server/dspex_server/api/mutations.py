@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import strawberry
+from dspex_bridge.programs.json_forms import from_json
 from dspex_protocol.errors import InvalidParamsError
 from strawberry.scalars import JSON
 
@@ -81,6 +82,8 @@ class ProgramInput:
             found["signature"] = self.definition
         if self.pipeline is not None:
             found |= _mapping(self.pipeline, "pipeline")
+        if "demos" in found:
+            found["demos"] = from_json(found["demos"], "demos")
         return found
 
 

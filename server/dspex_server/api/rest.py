@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from dspex_bridge.programs.json_forms import from_json
 from dspex_protocol.errors import DSPexError, InvalidParamsError, NotFoundError, ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -139,6 +140,8 @@ async def _create(request: Request) -> Response:
     name, draft = params.pop("name", None), params.pop("draft", False)
     if not (name is None or isinstance(name, str)) or not isinstance(draft, bool):
         raise InvalidParamsError("name must be a text and draft a boolean", data={"param": "name"})
+    if "demos" in params:
+        params["demos"] = from_json(params["demos"], "demos")
     async with _app(request).database.write() as session:
         row = await create_program(session, params, name=name, draft=draft)
     return JSONResponse(_program(row), 201)

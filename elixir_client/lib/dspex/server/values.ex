@@ -49,6 +49,30 @@ defmodule DSPex.Server.Values do
   defp tag(other), do: other
 
   @doc """
+  A term as JSON that the server takes as it is, without the forms: definitions and parameters.
+
+      iex> DSPex.Server.Values.to_plain(%{temperature: 0.5, stop: ["."]})
+      {:ok, %{"temperature" => 0.5, "stop" => ["."]}}
+  """
+  @spec to_plain(term()) :: {:ok, term()} | {:error, Error.t()}
+  def to_plain(term) do
+    with {:ok, bytes} <- Codec.encode(term),
+         {:ok, plain} <- Codec.decode(bytes) do
+      if plain?(plain),
+        do: {:ok, plain},
+        else: {:error, Error.new(:encode_error, "only values that JSON has may stand here")}
+    end
+  end
+
+  defp plain?(list) when is_list(list), do: Enum.all?(list, &plain?/1)
+
+  defp plain?(map) when is_map(map) and not is_struct(map),
+    do: Enum.all?(Map.values(map), &plain?/1)
+
+  defp plain?(scalar) when scalar in [nil, true, false], do: true
+  defp plain?(scalar), do: is_binary(scalar) or is_number(scalar)
+
+  @doc """
   The term that JSON stands for.
 
       iex> DSPex.Server.Values.from_json(%{"photo" => %{"$bytes" => "AP8="}})

@@ -1,0 +1,270 @@
+defmodule DSPex.ML.Program do
+  @moduledoc """
+  A program at a server: its state, and the revisions that it has had.
+
+    * `:state` - `:draft`, `:ready`, `:optimized`, `:deployed`, `:error` (it cannot be made; `:ready`
+      again once it runs) or `:archived`.
+    * `:revision` - the newest, or the one that was rolled back to; it runs where none is deployed.
+    * `:deployed_revision` - the one that runs where there is one.
+    * `:executions`, `:failures`, `:total_tokens`, `:cost_usd` - of all that have ended.
+    * `:signature` - what it was made of here, with the names and types of Elixir, which the outputs of
+      its executions then have; `nil` in a program that was read from the server, whose outputs have
+      string keys.
+  """
+
+  import DSPex.Arguments, only: [check: 2]
+
+  alias DSPex.{Error, Options, Programs, Signature}
+  alias DSPex.ML.{Execution, GraphQL, Page, Resource}
+  alias DSPex.Server.Values
+
+  @fields [
+    id: :plain,
+    name: :plain,
+    module: :plain,
+    lm: :plain,
+    adapter: :plain,
+    config: :plain,
+    state: :state,
+    revision: :plain,
+    deployed_revision: :plain,
+    executions: :plain,
+    failures: :plain,
+    total_tokens: :plain,
+    cost_usd: :plain,
+    created_at: :time
+  ]
+
+  @type state :: :draft | :ready | :optimized | :deployed | :error | :archived
+
+  @type t :: %__MODULE__{
+          id: String.t(),
+          name: String.t(),
+          module: String.t(),
+          lm: String.t() | nil,
+          adapter: String.t() | nil,
+          config: map(),
+          state: state(),
+          revision: pos_integer(),
+          deployed_revision: pos_integer() | nil,
+          executions: non_neg_integer(),
+          failures: non_neg_integer(),
+          total_tokens: non_neg_integer(),
+          cost_usd: float(),
+          created_at: DateTime.t(),
+          signature: Signature.t() | nil
+        }
+
+  defstruct Keyword.keys(@fields) ++ [:signature]
+
+  @create_schema [
+                   name: {:name, "what it is called; its id where there is none."},
+                   signature:
+                     {:any, "a `DSPex.ML.Signature`, or what `DSPex.Signature.fetch/1` takes."},
+                   variables: {:map, "what the optimizer `:variables` may choose, by name."},
+                   draft: {:boolean, "whether it does not run yet.", false}
+                 ] ++ Keyword.delete(Programs.program_schema(), :tools)
+
+  @execute_schema [
+    lm: {:name, "the name of an LM of the server."},
+    adapter: {:name, "`:chat`, `:json` or `:xml`."},
+    config: {:map, "parameters of the LM, such as `temperature:`."},
+    limits: {{:is, &DSPex.Limits.option/1}, "ceilings of its LM calls, as in `create/1`."},
+    timeout: {:timeout, "milliseconds until it is cancelled, or `:infinity`.", 60_000}
+  ]
+
+  @sorts [:created_at, :name, :executions, :cost_usd]
+
+  @list_schema [
+                 name_contains: {:string, "with this in its name."},
+                 module: {:name, "of this module, such as `:chain_of_thought`."},
+                 state: {{:is, &Resource.states/1}, "in this state, or in one of these."},
+                 signature_id: {:string, "of this version of a named signature."},
+                 sort:
+                   {{:is, &__MODULE__.sort/1},
+                    "by `:created_at`, `:name`, `:executions` or `:cost_usd`."},
+                 direction: {{:is, &__MODULE__.direction/1}, "`:asc` or `:desc`, the default."}
+               ] ++ Resource.page_schema()
+
+  @doc false
+  def sort(name) when name in @sorts, do: {:ok, name |> Atom.to_string() |> String.upcase()}
+  def sort(_other), do: {:error, "expected one of #{inspect(@sorts)}"}
+
+  @doc false
+  def direction(name) when name in [:asc, :desc],
+    do: {:ok, name |> Atom.to_string() |> String.upcase()}
+
+  def direction(_other), do: {:error, "expected :asc or :desc"}
+
+  @doc """
+  Makes a program. One with tools is not for a server, which does not call functions of Elixir.
+
+  #{Options.docs(@create_schema)}
+  """
+  @spec create(keyword()) :: {:ok, t()} | {:error, Error.t()}
+  def create(options) do
+    with {:ok, options} <- check(options, @create_schema),
+         {own, made_of} = Keyword.split(options, [:name, :signature, :draft]),
+         {:ok, params, signature, []} <-
+           Programs.create_params(definition(own[:signature]), made_of),
+         {:ok, input} <- input(params, own),
+         {:ok, program} <-
+           Resource.change(__MODULE__, @fields, "createProgram", [
+             {"input", "ProgramInput!", input}
+           ]),
+         do: {:ok, %{program | signature: signature}}
+  end
+
+  defp definition(%DSPex.ML.Signature{definition: definition}), do: definition
+  defp definition(other), do: other
+
+  defp input(params, own) do
+    {demos, params} = Map.pop(params, :demos)
+    {definition, params} = Map.pop(params, :signature)
+
+    kind =
+      case own[:signature] do
+        %DSPex.ML.Signature{id: id} -> %{"signatureId" => id}
+        _other -> %{"definition" => definition}
+      end
+
+    with {:ok, plain} <- Values.to_plain(params),
+         {:ok, kind} <- Values.to_plain(kind),
+         {:ok, demos} <- Values.to_json(demos) do
+      more = if demos == nil, do: %{}, else: %{"demos" => demos}
+      named = if own[:name], do: %{"name" => own[:name]}, else: %{}
+
+      {:ok,
+       %{"draft" => own[:draft]}
+       |> Map.merge(plain)
+       |> Map.merge(kind)
+       |> Map.merge(more)
+       |> Map.merge(named)}
+    end
+  end
+
+  @doc "As `create/1`, but raises the error."
+  @spec create!(keyword()) :: t()
+  def create!(options), do: options |> create() |> Resource.bang!()
+
+  @doc """
+  Runs it: the execution, which has completed. Where it has not, the error is why; its data has the
+  `"execution_id"` of the row that says so, but where nothing was begun.
+
+      {:ok, execution} = DSPex.ML.Program.execute(program, %{email: "It leaks."})
+
+  #{Options.docs(@execute_schema)}
+  """
+  @spec execute(t() | String.t(), map() | keyword(), keyword()) ::
+          {:ok, Execution.t()} | {:error, Error.t()}
+  def execute(program, inputs, options \\ []) do
+    with {:ok, options} <- check(options, @execute_schema),
+         {:ok, id} <- Resource.id(program, __MODULE__),
+         {timeout, options} = Keyword.pop!(options, :timeout),
+         {:ok, inputs} <- DSPex.Arguments.map(inputs, "inputs"),
+         signature = if(is_struct(program), do: program.signature),
+         {:ok, inputs, options} <-
+           DSPex.Execution.dump_inputs(signature, inputs, Map.new(options)),
+         {:ok, inputs} <- Values.to_json(inputs),
+         {:ok, plain} <- Values.to_plain(options) do
+      input = Map.merge(plain, %{"program" => id, "inputs" => inputs})
+      input = if timeout == :infinity, do: input, else: Map.put(input, "timeoutMs", timeout)
+      run(input, timeout, signature)
+    end
+  end
+
+  # Of the server's own answer to a deadline, which it counts from when the bridge is asked.
+  @grace_ms 5_000
+
+  defp run(input, timeout, signature) do
+    waits = if timeout == :infinity, do: :infinity, else: timeout + @grace_ms
+
+    with {:ok, made} <-
+           GraphQL.mutate(
+             "executeProgram",
+             [{"input", "ExecuteInput!", input}],
+             Execution.member(),
+             waits
+           ),
+         {:ok, execution} <- Execution.load(made),
+         do: Execution.outcome(execution, signature)
+  end
+
+  @doc "As `execute/3`, but raises the error."
+  @spec execute!(t() | String.t(), map() | keyword(), keyword()) :: Execution.t()
+  def execute!(program, inputs, options \\ []),
+    do: program |> execute(inputs, options) |> Resource.bang!()
+
+  @doc "The program of an id or a name, as it is now."
+  @spec get(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
+  def get(program),
+    do: keep(program, Resource.get(__MODULE__, @fields, "program", program))
+
+  @doc """
+  The programs that there are, the newest first where nothing else is said.
+
+  #{Options.docs(@list_schema)}
+  """
+  @spec list(keyword()) :: {:ok, Page.t(t())} | {:error, Error.t()}
+  def list(options \\ []) do
+    with {:ok, options} <- check(options, @list_schema) do
+      filter = Resource.filter(options, [:name_contains, :module, :state, :signature_id])
+
+      arguments = [
+        {"filter", "ProgramFilter", filter},
+        {"sort", "ProgramSort!", options[:sort]},
+        {"direction", "Direction!", options[:direction]}
+      ]
+
+      Resource.list(__MODULE__, @fields, "programs", arguments, options)
+    end
+  end
+
+  @doc "Has a revision, the newest where none is given, run until another is deployed."
+  @spec deploy(t() | String.t(), pos_integer() | nil) :: {:ok, t()} | {:error, Error.t()}
+  def deploy(program, revision \\ nil),
+    do: change(program, "deployProgram", [{"revision", "Int", revision}])
+
+  @doc "As `deploy/2`, but raises the error."
+  @spec deploy!(t() | String.t(), pos_integer() | nil) :: t()
+  def deploy!(program, revision \\ nil), do: program |> deploy(revision) |> Resource.bang!()
+
+  @doc "Has an earlier revision run; later ones stay."
+  @spec rollback(t() | String.t(), pos_integer()) :: {:ok, t()} | {:error, Error.t()}
+  def rollback(program, revision),
+    do: change(program, "rollbackProgram", [{"revision", "Int!", revision}])
+
+  @doc "As `rollback/2`, but raises the error."
+  @spec rollback!(t() | String.t(), pos_integer()) :: t()
+  def rollback!(program, revision), do: program |> rollback(revision) |> Resource.bang!()
+
+  @doc "Has it run no more; all that it did stays."
+  @spec archive(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
+  def archive(program), do: change(program, "archiveProgram", [])
+
+  @doc "As `archive/1`, but raises the error."
+  @spec archive!(t() | String.t()) :: t()
+  def archive!(program), do: program |> archive() |> Resource.bang!()
+
+  @doc "Deletes it and all that it did. It is refused while it runs."
+  @spec delete(t() | String.t()) :: :ok | {:error, Error.t()}
+  def delete(program) do
+    with {:ok, id} <- Resource.id(program, __MODULE__),
+         member = "... on DeletedProgram { id }",
+         {:ok, _id} <- GraphQL.mutate("deleteProgram", [{"id", "ID!", id}], member),
+         do: :ok
+  end
+
+  defp change(program, field, arguments) do
+    with {:ok, id} <- Resource.id(program, __MODULE__) do
+      arguments = [{"id", "ID!", id} | arguments]
+      keep(program, Resource.change(__MODULE__, @fields, field, arguments))
+    end
+  end
+
+  # The server does not know the names that Elixir has.
+  defp keep(%__MODULE__{signature: signature}, {:ok, program}),
+    do: {:ok, %{program | signature: signature}}
+
+  defp keep(_program, answer), do: answer
+end
