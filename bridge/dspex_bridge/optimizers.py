@@ -57,6 +57,10 @@ _MIPRO_DEMOS = 4
 _MIPRO_MINIBATCH = 35
 _MIPRO_UNDRAWN_SETS = 3
 
+# What `auto` takes of the valset, and from when on it scores by minibatches.
+_MIPRO_VALSETS = {"light": 100, "medium": 300, "heavy": 1000}
+_MIPRO_LEAST_TO_BATCH = 51
+
 # What all of them need.
 _PACKAGES = ("numpy",)
 
@@ -138,10 +142,12 @@ def _mipro_conflict(params: dict[str, Any], val: int) -> str | None:
             "more, or max_labeled_demos 0 too, for instructions alone"
         )
     size = _or(params, "minibatch_size", _MIPRO_MINIBATCH)
-    if by_hand and params.get("minibatch") is not False and size > val:
+    used = val if by_hand else min(val, _MIPRO_VALSETS[auto or "light"])
+    batches = params.get("minibatch") is not False if by_hand else used >= _MIPRO_LEAST_TO_BATCH
+    if batches and size > used:
         return (
-            f"minibatch_size ({size}) is more than the valset has ({val}): give a smaller one, or "
-            "minibatch false"
+            f"minibatch_size ({size}) is more than the examples of the valset that it takes "
+            f"({used}): give a smaller one" + (", or minibatch false" if by_hand else "")
         )
     return None
 

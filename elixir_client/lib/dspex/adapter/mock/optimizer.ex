@@ -16,13 +16,22 @@ defmodule DSPex.Adapter.Mock.Optimizer do
     quiet = %{request | listens?: false}
     scoring = %{"devset" => valset, "metric" => params["metric"]}
 
-    tell(request, 0, "start", "#{length(params["trainset"])} examples", nil)
+    tell(request, 0, "start", "#{length(params["trainset"])} examples", {nil, nil})
 
     with {:ok, base} <- Run.evaluate(program, scoring, quiet),
-         :ok <- tell(request, 0, "baseline", "the program as it is", base["score"]),
+         :ok <-
+           tell(request, 0, "baseline", "the program as it is", {base["score"], base["score"]}),
          better = put_in(program.made_of["demos"], demos),
          {:ok, scored} <- Run.evaluate(better, scoring, quiet) do
-      tell(request, 1, "evaluate", "with #{length(demos)} demonstrations", scored["score"])
+      best = max(base["score"], scored["score"])
+
+      tell(
+        request,
+        1,
+        "evaluate",
+        "with #{length(demos)} demonstrations",
+        {scored["score"], best}
+      )
 
       lineage = %{
         "base_program" => program.id,
@@ -38,14 +47,14 @@ defmodule DSPex.Adapter.Mock.Optimizer do
     end
   end
 
-  defp tell(request, step, phase, message, score) do
+  defp tell(request, step, phase, message, {score, best}) do
     Run.notify(request, "progress", %{
       "step" => step,
       "total" => 1,
       "phase" => phase,
       "message" => message,
       "score" => score,
-      "best_score" => score
+      "best_score" => best
     })
   end
 

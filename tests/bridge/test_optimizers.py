@@ -1,0 +1,62 @@
+"""What is known of optimizers without running them, and that it is what DSPy does."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import dspy
+import pytest
+from dspex_bridge import optimizers
+from dspex_bridge.optimizers import OPTIMIZERS
+from dspy.teleprompt import mipro_optimizer_v2
+
+BY_HAND = {"num_candidates": 3, "num_trials": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "val", "why"),
+    [
+        ("mipro_v2", {}, 1, None),
+        ("mipro_v2", {"auto": "heavy"}, 1000, None),
+        ("mipro_v2", BY_HAND, 35, None),
+        ("mipro_v2", BY_HAND, 34, "minibatch_size (35) is more than"),
+        ("mipro_v2", {**BY_HAND, "minibatch": False}, 1, None),
+        ("mipro_v2", {**BY_HAND, "minibatch_size": 10}, 10, None),
+        # By itself it takes no minibatches of few examples, and no more than so many of many.
+        ("mipro_v2", {"minibatch_size": 60}, 50, None),
+        ("mipro_v2", {"minibatch_size": 60}, 51, "(51): give a smaller one"),
+        ("mipro_v2", {"minibatch_size": 101}, 500, "(100): give a smaller one"),
+        ("mipro_v2", {"minibatch_size": 101, "auto": "medium"}, 500, None),
+        ("mipro_v2", {"num_candidates": 3}, 100, "both, or neither"),
+        ("mipro_v2", {"num_trials": 3}, 100, "both, or neither"),
+        ("mipro_v2", {"num_trials": 3, "auto": "light"}, 100, "leave it out"),
+        ("mipro_v2", {"max_bootstrapped_demos": 0}, 100, "at most 3 sets"),
+        ("mipro_v2", {"max_bootstrapped_demos": 0, "max_labeled_demos": 0}, 100, None),
+        ("mipro_v2", {"max_bootstrapped_demos": 1, "max_labeled_demos": 0}, 100, None),
+        ("mipro_v2", {"max_bootstrapped_demos": 0, **BY_HAND}, 100, None),
+        ("mipro_v2", {"max_bootstrapped_demos": 0, **BY_HAND, "num_candidates": 4}, 99, "most 3"),
+        ("gepa", {}, 1, None),
+        ("gepa", {"max_metric_calls": 9}, 1, None),
+        ("gepa", {"max_metric_calls": 9, "auto": "light"}, 1, "give one of them"),
+    ],
+)
+def test_parameters_that_cannot_go_together_are_told(
+    name: str, params: dict[str, Any], val: int, why: str | None
+) -> None:
+    told = OPTIMIZERS[name].conflict(params, val)
+    assert (told is None) == (why is None), told
+    assert (why or "") in (told or "")
+
+
+def test_what_is_said_of_mipro_is_so_in_dspy() -> None:
+    made = inspect.signature(dspy.MIPROv2.__init__).parameters
+    assert made["max_bootstrapped_demos"].default == optimizers._MIPRO_DEMOS
+    assert made["max_labeled_demos"].default == optimizers._MIPRO_DEMOS
+    run = inspect.signature(dspy.MIPROv2.compile).parameters
+    assert run["minibatch_size"].default == optimizers._MIPRO_MINIBATCH
+    sizes = {name: how["val_size"] for name, how in mipro_optimizer_v2.AUTO_RUN_SETTINGS.items()}
+    assert sizes == optimizers._MIPRO_VALSETS
+    assert mipro_optimizer_v2.MIN_MINIBATCH_SIZE + 1 == optimizers._MIPRO_LEAST_TO_BATCH
+    for how in mipro_optimizer_v2.AUTO_RUN_SETTINGS.values():
+        assert how["n"] > optimizers._MIPRO_UNDRAWN_SETS
