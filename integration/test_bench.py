@@ -16,7 +16,10 @@ import pytest
 from integration.bench import baseline
 from integration.bench.__main__ import main
 from integration.bench.lines import WrongAnswerError
-from integration.bench.measurement import Comparison, Measurement, Result, measure
+from integration.bench.measurement import Comparison, Contestant, Measurement, Result, measure
+from integration.bench.measurements import MEASUREMENTS
+from integration.bench.profiling import summary
+from integration.bench.run import Run
 from integration.bench.server import Server, requests
 from integration.bench.workshop import Workshop
 
@@ -166,3 +169,79 @@ def test_an_argument_that_cannot_be_is_refused_with_what_can(
         main(arguments)
     assert ended.value.code == 2
     assert ("there are ping" in (said := capsys.readouterr().err)) or "1 or more" in said
+
+
+def test_a_page_has_each_comparison_with_its_target_and_a_plot_of_the_rounds(
+    tmp_path: Path,
+) -> None:
+    run = Run(seed=1, rounds=2, is_quick=False, failed=["<other>"])
+    run.results.append(_result([3.0, 5.0], [1.0, 1.0], _COST))
+    run.write(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "<td class=number>4 <td>at most 2<td class=missed>missed" in page
+    assert page.count("<circle") == 4
+    assert "&lt;other&gt;" in page
+
+
+def test_a_measurement_that_fails_is_told_and_does_not_end_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_workshop: Workshop, _stack: ExitStack) -> dict[str, Contestant]:
+        raise WrongAnswerError("not what was asked for")
+
+    constant = Measurement(
+        "constant",
+        "constant",
+        "µs",
+        lambda *_: {"own": lambda: 1.0, "floor": lambda: 2.0},
+        (_COST,),
+    )
+    monkeypatch.setitem(MEASUREMENTS, "broken", Measurement("broken", "broken", "µs", broken, ()))
+    monkeypatch.setitem(MEASUREMENTS, "constant", constant)
+    arguments = ["broken", "constant", "--no-peers", "--output", str(tmp_path)]
+    assert main(arguments) == 1
+    told = json.loads((tmp_path / "bench.json").read_text())
+    assert told["failed"] == ["broken"]
+    assert [each["name"] for each in told["measurements"]] == ["constant"]
+    assert "not what was asked for" in capsys.readouterr().err
+
+
+def test_a_check_fails_where_the_baseline_was_better_and_passes_where_it_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measurement = Measurement(
+        "made-up", "made up", "µs", lambda *_: {"own": lambda: 3.0, "floor": lambda: 1.0}, (_COST,)
+    )
+    path = tmp_path / "baseline.json"
+    monkeypatch.setitem(MEASUREMENTS, "made-up", measurement)
+    monkeypatch.setattr(baseline, "BASELINE", path)
+    arguments = ["made-up", "--no-peers", "--check", "--output", str(tmp_path)]
+    path.write_text(json.dumps({"made-up": {"cost": 2.9}}))
+    assert main(arguments) == 0
+    path.write_text(json.dumps({"made-up": {"cost": 2.0}}))
+    assert main(arguments) == 1
+    assert "made-up: cost is 3 and was 2" in capsys.readouterr().err
+
+
+def test_the_committed_baseline_names_measurements_and_comparisons_that_there_are() -> None:
+    for name, ratios in baseline.read().items():
+        known = {each.name for each in MEASUREMENTS[name].comparisons if each.over is not None}
+        assert set(ratios) <= known, name
+
+
+def test_a_profile_tells_own_and_inner_shares_of_the_samples() -> None:
+    told = summary(["loop;work 30", "loop;work;loop 10", "loop 60"]).splitlines()
+    assert told[0] == "  100 samples"
+    assert [line.split() for line in told[2:]] == [
+        ["70.0%", "100.0%", "loop"],
+        ["30.0%", "40.0%", "work"],
+    ]
+
+
+def test_every_measurement_has_a_name_of_its_own_and_says_what_it_compares() -> None:
+    for name, measurement in MEASUREMENTS.items():
+        assert name == measurement.name
+        assert measurement.note
+        names = [each.name for each in measurement.comparisons]
+        assert names
+        assert len(set(names)) == len(names)

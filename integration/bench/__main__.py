@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import random
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import baseline, report
-from .measurement import Result, measure
+from .lines import WrongAnswerError
+from .measurement import Measurement, Result, measure
 from .measurements import MEASUREMENTS
 from .peers.venv import peers_python
+from .profiling import profile
+from .run import Run
 from .workshop import Workshop
 
 __all__ = ["main"]
@@ -29,33 +31,48 @@ def main(arguments: Sequence[str]) -> int:
         for measurement in MEASUREMENTS.values():
             print(f"{measurement.name:16} {measurement.title}")
         return 0
+    if options.profile:
+        with Workshop(quick=options.quick, peers=peers_python()) as workshop:
+            print(profile(MEASUREMENTS[options.profile], workshop))
+        return 0
     names = options.names or list(MEASUREMENTS)
     rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
     folder = Path(options.output or tempfile.mkdtemp(prefix="dspex-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     seed = random.randrange(2**32) if options.seed is None else options.seed
     print(f"{len(names)} measurements of {rounds} rounds, seed {seed}", flush=True)
-    results: list[Result] = []
+    run = Run(seed=seed, rounds=rounds, is_quick=options.quick)
     rng = random.Random(seed)
     peers = None if options.no_peers else peers_python()
     with Workshop(quick=options.quick, peers=peers) as workshop:
         for name in names:
-            results.append(measure(MEASUREMENTS[name], workshop, rounds, rng))
-            print(report.text(results[-1]), flush=True)
-    told = {
-        "seed": seed,
-        "rounds": rounds,
-        "is_quick": options.quick,
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "measurements": [result.to_json() for result in results],
-    }
-    (folder / "bench.json").write_text(json.dumps(told, indent=1, ensure_ascii=False))
-    print(f"\nwritten to {folder}")
+            result = _measured(MEASUREMENTS[name], workshop, rounds, rng)
+            if result is None:
+                run.failed.append(name)
+            else:
+                run.results.append(result)
+                print(report.text(result), flush=True)
+            # After each, as the whole takes long.
+            run.write(folder)
+    print(f"\nwritten to {folder}: bench.json, index.html")
     if options.write_baseline:
-        baseline.write(results)
+        baseline.write(run.results)
         print(f"written to {baseline.BASELINE}")
-    return _check(results) if options.check else 0
+    if run.failed:
+        print(f"failed: {', '.join(run.failed)}", file=sys.stderr)
+    lost = _check(run.results) if options.check else 0
+    return 1 if lost or run.failed else 0
+
+
+def _measured(
+    measurement: Measurement, workshop: Workshop, rounds: int, rng: random.Random
+) -> Result | None:
+    """None where it failed, which is printed: the others are made all the same."""
+    try:
+        return measure(measurement, workshop, rounds, rng)
+    except (WrongAnswerError, OSError, subprocess.SubprocessError) as error:
+        print(f"\n{measurement.name} FAILED: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def _check(results: Sequence[Result]) -> int:
@@ -89,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--no-peers", action="store_true", help="leave out what needs the peers' packages"
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        type=_name,
+        help="sample the bridge in this measurement, and print which functions take the time",
     )
     parser.add_argument("--output", metavar="FOLDER", help="default: a new temporary one")
     parser.add_argument("--seed", type=int, help="of the order in a round (default: a new one)")

@@ -16,14 +16,15 @@ BASELINE = Path(__file__).with_name("baseline.json")
 MAX_LOSS = 0.25
 
 
-def read(path: Path = BASELINE) -> dict[str, dict[str, float]]:
+def read(path: Path | None = None) -> dict[str, dict[str, float]]:
     """Ratios by measurement and comparison."""
-    ratios: dict[str, dict[str, float]] = json.loads(path.read_text())
+    ratios: dict[str, dict[str, float]] = json.loads((path or BASELINE).read_text())
     return ratios
 
 
-def write(results: Iterable[Result], path: Path = BASELINE) -> None:
+def write(results: Iterable[Result], path: Path | None = None) -> None:
     """Puts these results in place of those of the same measurements; others stay."""
+    path = path or BASELINE
     kept = read(path) if path.exists() else {}
     for result in results:
         ratios = {name: float(f"{ratio:.4g}") for name, ratio in result.ratios().items()}

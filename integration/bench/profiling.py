@@ -1,0 +1,114 @@
+"""Where the bridges of a measurement spend their time: py-spy samples them while it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from .measurement import Measurement
+from .workshop import Workshop
+
+__all__ = ["profile", "summary"]
+
+_SAMPLES_A_SECOND = 500
+_SECONDS = 8.0
+_SHOWN = 25
+
+# How the processes are known whose time it is.
+_BRIDGES = (b"dspex_bridge", b"constant_bridge")
+
+
+def profile(measurement: Measurement, workshop: Workshop) -> str:
+    """Runs the contestants with a bridge for some seconds; the functions that took the most."""
+    assert workshop.peers is not None
+    raw = workshop.folder / "profile"
+    with ExitStack() as stack:
+        contestants = measurement.open(workshop, stack)
+        for contestant in contestants.values():
+            contestant()
+        # What only has the floor or a peer in it would be time in which nobody is looked at.
+        others = {"floor", "router", "JSON lines", "pynvim", "MCP", "gRPC", "FastAPI"}
+        own = [run for name, run in contestants.items() if name not in others]
+        samplers = [
+            subprocess.Popen(
+                [
+                    *(str(workshop.peers.with_name("py-spy")), "record", "--function"),
+                    *("--rate", str(_SAMPLES_A_SECOND), "--duration", "unlimited"),
+                    *("--format", "raw", "--output", f"{raw}-{pid}", "--pid", str(pid)),
+                ],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for pid in _bridges()
+        ]
+        if not samplers:
+            return f"{measurement.name} keeps no bridge at work that could be looked at"
+        until = time.monotonic() + _SECONDS
+        while time.monotonic() < until:
+            for run in own:
+                run()
+        for sampler in samplers:
+            sampler.send_signal(signal.SIGINT)
+            sampler.wait()
+    lines = [line for file in raw.parent.glob("profile-*") for line in _lines(file)]
+    return f"{measurement.name}: {measurement.title}\n{summary(lines)}"
+
+
+def summary(stacks: Iterable[str]) -> str:
+    """Of lines `FUNCTION;FUNCTION;... SAMPLES`, the caller first: the share of samples in which a
+    function ran itself, and in which it or what it called did."""
+    itself: Counter[str] = Counter()
+    within: Counter[str] = Counter()
+    for line in stacks:
+        stack, _, samples = line.rpartition(" ")
+        functions = stack.split(";")
+        itself[functions[-1]] += int(samples)
+        for function in set(functions):
+            within[function] += int(samples)
+    total = itself.total()
+    if not total:
+        return "  no samples"
+    rows = [
+        f"  {own / total:7.1%} {within[name] / total:7.1%}  {name}"
+        for name, own in itself.most_common(_SHOWN)
+    ]
+    return "\n".join([f"  {total} samples", "   itself  within  function", *rows])
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+def _bridges() -> list[int]:
+    """Bridges under this process, and the guard of each, which has its command and only waits."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (entry / "stat").read_text()
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+        except FileNotFoundError:
+            continue  # it ended just now
+    return [pid for pid in parents if _is_below(pid, parents) and _is_bridge(pid)]
+
+
+def _is_below(pid: int, parents: dict[int, int]) -> bool:
+    while pid in parents:
+        pid = parents[pid]
+        if pid == os.getpid():
+            return True
+    return False
+
+
+def _is_bridge(pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        python = Path(f"/proc/{pid}/exe").resolve().name
+    except FileNotFoundError:
+        return False
+    return python.startswith("python") and any(name in command for name in _BRIDGES)
