@@ -13,7 +13,7 @@ from .errors import WrongStateError
 from .executing import Call
 from .resources.executions import EXECUTIONS
 from .resources.jobs import BATCHES, find_batch
-from .resources.programs import find_program
+from .resources.programs import Runnable, find_program
 
 if TYPE_CHECKING:
     from .db.database import Database
@@ -48,17 +48,17 @@ class Batcher:
         places = asyncio.Semaphore(_CONCURRENCY)
         async with self._database.read() as session:
             stored = await self._executor.stored(session, program, batch.revision)
+        runnable = Runnable(program.id, program.state, batch.revision)
 
         async def one(row: Execution) -> None:
             async with places:
                 await self._executor.run(
                     row.id,
-                    program,
+                    runnable,
                     stored,
                     row.inputs,
                     Call(trace_id=row.trace_id),
                     is_started=row.state == "running",
-                    is_in_batch=True,
                 )
 
         after = -1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -26,24 +28,26 @@ from .resources.executions import (
     begin_execution,
     cancel_execution,
     complete_execution,
-    count_in_batch,
     fail_execution,
     find_execution,
+    read_execution,
     start_execution,
 )
-from .resources.programs import PROGRAMS, find_program, find_revision, require_runnable
+from .resources.programs import PROGRAMS, find_runnable, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from dspex_protocol.client import Client
     from dspex_protocol.messages import Notification
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from .bridges import Bridges
     from .db.database import Database
     from .db.models import Execution, Program
     from .events import Events
+    from .resources.programs import Runnable
 
 __all__ = ["Call", "Executor"]
 
@@ -91,6 +95,15 @@ class _Known:
     inputs: InputConverter
 
 
+@dataclass(frozen=True)
+class _Begun:
+    execution_id: str
+    program: Runnable
+    stored: Stored
+    is_started: bool
+    problem: DSPexError | None
+
+
 class Executor:
     """Runs programs on the bridges. `server_id` owns the executions that it has open."""
 
@@ -103,6 +116,8 @@ class Executor:
         self._server_id = server_id
         self._places = asyncio.Semaphore(MAX_RUNNING)
         self._known: OrderedDict[tuple[str, int], _Known] = OrderedDict()
+        # It is looked into on the thread that writes, too.
+        self._knowing = threading.Lock()
         self._running: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -122,46 +137,61 @@ class Executor:
         DatabaseUnavailableError; everything else is in the row. `began` hears its id, and `chunk`
         the pieces of a stream, each with a function `grant` to be called once it was passed on.
         """
-        async with self._database.write() as session:
-            program = await find_program(session, program_id)
-            known = await self._know(session, program, require_runnable(program))
+        begun = await self._begin(program_id, inputs, call)
+        if begun.problem is not None:
+            return await self._end(begun.execution_id, begun.program, begun.problem)
+        if began is not None:
+            began(begun.execution_id)
+        return await self.run(
+            begun.execution_id,
+            begun.program,
+            begun.stored,
+            inputs,
+            call,
+            is_started=begun.is_started,
+            stream=stream,
+            chunk=chunk,
+        )
+
+    async def _begin(self, program_id: str, inputs: Mapping[str, Any], call: Call) -> _Begun:
+        def write(connection: Connection) -> _Begun:
+            program = find_runnable(connection, program_id)
+            known = self._know(connection, program.id, program.revision)
             problem = self._problem(known, inputs)
             is_free = problem is None and not self._places.locked()
-            execution_id = await begin_execution(
-                session,
+            execution_id = begin_execution(
+                connection,
                 program.id,
-                known.stored.revision,
+                program.revision,
                 inputs,
                 owner=self._server_id,
                 running=is_free,
                 trace_id=call.trace_id,
             )
-            if problem is not None:
-                await fail_execution(session, execution_id, program.id, problem)
-                return await find_execution(session, execution_id)
-        if began is not None:
-            began(execution_id)
-        return await self.run(
-            execution_id,
-            program,
-            known.stored,
-            inputs,
-            call,
-            is_started=is_free,
-            stream=stream,
-            chunk=chunk,
-        )
+            return _Begun(execution_id, program, known.stored, is_free, problem)
+
+        # Its end is what is acknowledged: a power failure, which ends its run too, may undo it.
+        writing = asyncio.ensure_future(self._database.write_soon(write, is_synced=False))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # Whoever asked has gone: what was written for them does not stay open.
+            await asyncio.wait({writing})
+            if writing.exception() is None:
+                begun = writing.result()
+                error = RequestCancelledError("it was cancelled")
+                await self._end(begun.execution_id, begun.program, error)
+            raise
 
     async def run(
         self,
         execution_id: str,
-        program: Program,
+        program: Runnable,
         stored: Stored,
         inputs: Mapping[str, Any],
         call: Call,
         *,
         is_started: bool,
-        is_in_batch: bool = False,
         stream: Mapping[str, Any] | None = None,
         chunk: Callable[[dict[str, Any]], None] | None = None,
     ) -> Execution:
@@ -204,9 +234,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - whatever it is, its row must say so
             _log.exception("execution %s failed", execution_id)
             outcome = InternalError(f"the server failed ({type(error).__name__}): its log says how")
-        finally:
-            del self._running[execution_id]
-        execution = await asyncio.shield(self._end(execution_id, program, outcome, is_in_batch))
+        execution = await asyncio.shield(self._end(execution_id, program, outcome))
         if has_gone:
             raise asyncio.CancelledError
         return execution
@@ -243,7 +271,8 @@ class Executor:
         return list(self._running)
 
     async def stored(self, session: AsyncSession, program: Program, revision: int) -> Stored:
-        return (await self._know(session, program, revision)).stored
+        connection = await session.connection()
+        return (await connection.run_sync(self._know, program.id, revision)).stored
 
     async def _run(
         self,
@@ -254,52 +283,50 @@ class Executor:
     ) -> dict[str, Any]:
         async with self._places:
             if not is_started:
-                await self._write(partial(self._start, execution_id))
+                await self._write(partial(self._start, execution_id), order=stored.program_id)
             self._events.changed(execution_id, stored.program_id)
             return await self._bridges.run(stored, work)
 
-    async def _start(self, execution_id: str, session: AsyncSession) -> None:
+    def _start(self, execution_id: str, connection: Connection) -> None:
         try:
-            await start_execution(session, execution_id, self._server_id)
+            start_execution(connection, execution_id, self._server_id)
         except WrongStateError:
             # Written a moment ago, where the database went away before it said so.
-            execution = await find_execution(session, execution_id)
+            execution = read_execution(connection, execution_id)
             if (execution.state, execution.owner) != ("running", self._server_id):
                 raise
 
     async def _end(
-        self,
-        execution_id: str,
-        program: Program,
-        outcome: DSPexError | dict[str, Any],
-        is_in_batch: bool,
+        self, execution_id: str, program: Runnable, outcome: DSPexError | dict[str, Any]
     ) -> Execution:
-        async def write(session: AsyncSession) -> Execution:
+        def write(connection: Connection) -> Execution:
             try:
                 if isinstance(outcome, DSPexError):
-                    await fail_execution(session, execution_id, program.id, outcome)
+                    execution = fail_execution(connection, execution_id, outcome)
                 else:
-                    await complete_execution(session, execution_id, program.id, outcome)
-                await self._judge(session, program, outcome)
-                if is_in_batch:
-                    await count_in_batch(session, execution_id)
+                    execution = complete_execution(connection, execution_id, outcome)
             except WrongStateError:
-                pass  # it was cancelled meanwhile, and that stands
-            return await find_execution(session, execution_id)
+                # It was cancelled meanwhile, and that stands.
+                return read_execution(connection, execution_id)
+            self._judge(connection, program, outcome)
+            return execution
 
-        execution = await self._write(write)
+        try:
+            execution = await self._write(write, order=program.id)
+        finally:
+            # Not before: what is open and runs nowhere is held for forgotten.
+            self._running.pop(execution_id, None)
         self._events.changed(execution_id, program.id, execution.batch_id)
         return execution
 
-    async def _write(self, write: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def _write(self, write: Callable[[Connection], T], *, order: str) -> T:
         """A result is not lost because the database is away for a minute."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _WRITE_PATIENCE_S
         attempt = 0
         while True:
             try:
-                async with self._database.write() as session:
-                    return await write(session)
+                return await self._database.write_soon(write, order=order)
             except DatabaseUnavailableError as error:
                 if loop.time() > until:
                     raise
@@ -307,30 +334,34 @@ class Executor:
                 await asyncio.sleep(_WRITE_PAUSES_S[min(attempt, len(_WRITE_PAUSES_S) - 1)])
                 attempt += 1
 
-    async def _judge(
-        self, session: AsyncSession, program: Program, outcome: DSPexError | dict[str, Any]
+    def _judge(
+        self, connection: Connection, program: Runnable, outcome: DSPexError | dict[str, Any]
     ) -> None:
         """A program that cannot even be made says so in its state, until it can."""
         cannot_be_made = isinstance(outcome, SignatureError | UnavailableError) and not isinstance(
             outcome, BridgeUnavailableError
         )
-        if program.state == "ready" and cannot_be_made:
-            assert isinstance(outcome, DSPexError)  # noqa: S101 - it is one of two of them
-            await PROGRAMS.move(session, program.id, "error", reason=outcome.message)
-        elif program.state == "error" and not isinstance(outcome, DSPexError):
-            await PROGRAMS.move(session, program.id, "ready", reason="it ran")
+        with contextlib.suppress(WrongStateError):  # its state was changed meanwhile
+            if program.state == "ready" and cannot_be_made:
+                assert isinstance(outcome, DSPexError)  # noqa: S101 - it is one of two of them
+                PROGRAMS.change(connection, program.id, "error", reason=outcome.message)
+            elif program.state == "error" and not isinstance(outcome, DSPexError):
+                PROGRAMS.change(connection, program.id, "ready", reason="it ran")
 
-    async def _know(self, session: AsyncSession, program: Program, revision: int) -> _Known:
-        key = (program.id, revision)
-        known = self._known.get(key)
-        if known is None:
-            row = await find_revision(session, program, revision)
-            spec = bundles.load(row.state)
-            known = _Known(Stored(program.id, revision, row.state), InputConverter(spec.signature))
+    def _know(self, connection: Connection, program_id: str, revision: int) -> _Known:
+        key = (program_id, revision)
+        with self._knowing:
+            known = self._known.get(key)
+            if known is not None:
+                self._known.move_to_end(key)
+                return known
+        state = read_state(connection, program_id, revision)
+        signature = bundles.load(state).signature
+        known = _Known(Stored(program_id, revision, state), InputConverter(signature))
+        with self._knowing:
             self._known[key] = known
             if len(self._known) > _MAX_KNOWN:
                 self._known.popitem(last=False)
-        self._known.move_to_end(key)
         return known
 
     def _problem(self, known: _Known, inputs: Mapping[str, Any]) -> DSPexError | None:

@@ -162,5 +162,5 @@ class Membership:
             if execution_id not in self._executor.running:
                 with contextlib.suppress(WrongStateError, NotFoundError):
                     async with self._database.write() as session:
-                        await interrupt_execution(session, execution_id, program_id)
+                        await interrupt_execution(session, execution_id)
                 self._events.changed(execution_id, program_id)

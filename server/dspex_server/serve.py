@@ -52,7 +52,7 @@ async def _serve(settings: Settings) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with running(settings) as app:
             config = uvicorn.Config(
-                web(app, settings.host),
+                web(app, settings.host, settings.token),
                 log_level="warning",
                 lifespan="off",
                 timeout_graceful_shutdown=_GRACE_S,

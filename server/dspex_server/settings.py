@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,11 @@ _MAX_DEFAULT_BRIDGES = 4
 
 _DEMO_LM = "demo/knn"
 
+# A token is guessed as fast as the server answers: shorter ones are not taken for one.
+_MIN_TOKEN_CHARS = 16
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -34,6 +39,7 @@ class Settings:
     serves: bool
     host: str
     port: int
+    token: str | None = field(repr=False)
     data_dir: Path
     database_url: str
     bridges: int
@@ -59,12 +65,20 @@ def read_settings(command: str, arguments: Sequence[str]) -> Settings:
         parser.error("a worker shares a PostgreSQL with a server: --database-url postgresql://…")
     try:
         lms, default_lm, notice = _lms(parsed.lm, parsed.lms)
+        token = _token(parsed.token_file) if command == "serve" else None
     except (ValueError, OSError, InvalidParamsError) as error:
         parser.error(str(error))
+    host = getattr(parsed, "host", "")
+    if command == "serve" and host not in _LOOPBACK and token is None:
+        parser.error(
+            f"--host {host} lets in whoever can reach it: say which token they have to show, by "
+            "--token-file or DSPEX_SERVER_TOKEN"
+        )
     return Settings(
         serves=command == "serve",
-        host=getattr(parsed, "host", ""),
+        host=host,
         port=getattr(parsed, "port", 0),
+        token=token,
         data_dir=data_dir,
         database_url=url,
         bridges=parsed.bridges,
@@ -92,6 +106,12 @@ def _parser(command: str) -> argparse.ArgumentParser:
             default=_DEFAULT_PORT,
             metavar="N",
             help="0 takes a free one (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--token-file",
+            metavar="FILE",
+            help="a file with the token that every request has to show (default: "
+            "$DSPEX_SERVER_TOKEN, else none is needed; a --host that others reach needs one)",
         )
     parser.add_argument(
         "--data-dir",
@@ -161,6 +181,22 @@ def _lms(named: Sequence[str], file: str | None) -> tuple[dict[str, Any], str, s
         first, is_named, _ = named[0].partition("=")
         default = first if is_named else "main"
     return lms, default, notice
+
+
+def _token(file: str | None) -> str | None:
+    """Raises ValueError, which does not repeat it, and OSError."""
+    token = os.environ.get("DSPEX_SERVER_TOKEN") or None
+    if file is not None:
+        token = Path(file).read_text(encoding="utf-8").strip()
+    if token is None:
+        return None
+    is_one = token.isascii() and token.isprintable() and " " not in token
+    if not is_one or len(token) < _MIN_TOKEN_CHARS:
+        raise ValueError(
+            f"the token must have {_MIN_TOKEN_CHARS} characters or more, of ASCII and without "
+            "spaces: `openssl rand -hex 32` makes one"
+        )
+    return token
 
 
 def _default_folder() -> str:

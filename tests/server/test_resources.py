@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from dspex_protocol.errors import (
@@ -24,9 +24,12 @@ from sqlalchemy import func, select
 from tests.server.background import on_a_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from dspex_server.resources.machine import StateMachine
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+T = TypeVar("T")
 
 MACHINES = [
     signatures.SIGNATURES,
@@ -70,10 +73,15 @@ async def history(database: Database, resource_id: str) -> list[tuple[str | None
         return [(row.source, row.target) for row in rows]
 
 
+async def on(session: AsyncSession, work: Callable[..., T], *arguments: Any) -> T:
+    return await (await session.connection()).run_sync(work, *arguments)
+
+
 async def begin(database: Database, program_id: str, *, running: bool = True) -> str:
     async with database.write() as session:
-        return await executions.begin_execution(
-            session,
+        connection = await session.connection()
+        return await connection.run_sync(
+            executions.begin_execution,
             program_id,
             1,
             {"question": "2 + 2?"},
@@ -227,10 +235,10 @@ async def test_an_execution_is_completed_once_and_its_program_counts_it(url: str
         program_id = await make_program(database)
         execution_id = await begin(database, program_id)
         async with database.write() as session:
-            await executions.complete_execution(session, execution_id, program_id, RESULT)
+            await on(session, executions.complete_execution, execution_id, RESULT)
         with pytest.raises(WrongStateError, match="completed, which is final"):
             async with database.write() as session:
-                await executions.complete_execution(session, execution_id, program_id, RESULT)
+                await on(session, executions.complete_execution, execution_id, RESULT)
         async with database.read() as session:
             row = await executions.find_execution(session, execution_id)
             assert (row.state, row.outputs, row.total_tokens) == ("completed", {"answer": "4"}, 7)
@@ -254,7 +262,7 @@ async def test_a_failed_execution_keeps_its_error_and_what_was_spent(url: str) -
             "too \x00 long", data={"usage": {"total_tokens": 3}, "cost_usd": 0.5}
         )
         async with database.write() as session:
-            await executions.fail_execution(session, execution_id, program_id, error)
+            await on(session, executions.fail_execution, execution_id, error)
         async with database.read() as session:
             row = await executions.find_execution(session, execution_id)
             assert row.error is not None
@@ -292,7 +300,7 @@ async def test_of_many_who_change_a_state_at_once_one_does(url: str) -> None:
         async def complete() -> bool:
             try:
                 async with database.write() as session:
-                    await executions.complete_execution(session, execution_id, program_id, RESULT)
+                    await on(session, executions.complete_execution, execution_id, RESULT)
             except WrongStateError:
                 return False
             return True

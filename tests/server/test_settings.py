@@ -12,7 +12,7 @@ from dspex_server.settings import Settings, read_settings
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("DSPEX_MODEL", "OPENAI_API_KEY", "DSPEX_DATABASE_URL"):
+    for name in ("DSPEX_MODEL", "OPENAI_API_KEY", "DSPEX_DATABASE_URL", "DSPEX_SERVER_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
@@ -65,6 +65,38 @@ def test_what_is_wrong_is_told_with_status_2(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert text in said.replace("\n", " ")
+    assert "secret" not in said
+
+
+def test_a_host_that_others_reach_needs_a_token(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert serve("--host", host).token is None
+    for host in ("0.0.0.0", "::", "", "192.0.2.1"):  # noqa: S104 - it is refused
+        with pytest.raises(SystemExit) as ended:
+            serve("--host", host)
+        assert ended.value.code == 2
+        assert "--token-file or DSPEX_SERVER_TOKEN" in capsys.readouterr().err.replace("\n", " ")
+    monkeypatch.setenv("DSPEX_SERVER_TOKEN", "from-the-environment")
+    settings = serve("--host", "0.0.0.0")  # noqa: S104 - with a token
+    assert settings.token == "from-the-environment"  # noqa: S105 - a test's
+    assert "from-the-environment" not in repr(settings)
+    file = tmp_path / "token"
+    file.write_text("from-the-file-here\n")
+    assert serve("--token-file", str(file)).token == "from-the-file-here"  # noqa: S105
+
+
+@pytest.mark.parametrize("token", ["", "short-secret", "a-secret with spaces", "le-sécret-de-moi"])
+def test_a_token_that_is_none_is_refused_and_not_repeated(
+    token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(token)
+    with pytest.raises(SystemExit):
+        serve("--token-file", str(file))
+    said = capsys.readouterr().err
+    assert "16 characters" in said
     assert "secret" not in said
 
 

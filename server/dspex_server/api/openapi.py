@@ -93,6 +93,8 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "DSPex", "version": VERSION},
+        # The token, where the server was given one.
+        "security": [{}, {"token": []}],
         "paths": {
             "/v1/programs": {
                 "get": _operation(
@@ -153,6 +155,7 @@ def document() -> dict[str, Any]:
             },
         },
         "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {
                 "Program": _object(_PROGRAM),
                 "Execution": _object(_EXECUTION),
@@ -166,7 +169,7 @@ def document() -> dict[str, Any]:
                     "required": ["inputs"],
                     "additionalProperties": False,
                 },
-            }
+            },
         },
     }
 

@@ -1,4 +1,4 @@
-"""The GraphQL schema, and the limits of a request."""
+"""The GraphQL schema, and what is told of errors."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import strawberry
 from dspex_protocol.errors import DSPexError
-from strawberry.extensions import (
-    MaskErrors,
-    MaxAliasesLimiter,
-    MaxTokensLimiter,
-    ParserCache,
-    QueryDepthLimiter,
-    ValidationCache,
-)
+from strawberry.extensions import MaskErrors
 from strawberry.schema.config import StrawberryConfig
 
+from .documents import Documents
 from .mutations import Mutation
 from .queries import Query
 from .scalars import SCALARS
@@ -26,14 +20,6 @@ if TYPE_CHECKING:
     from graphql import GraphQLError
 
 __all__ = ["SCHEMA", "sdl"]
-
-# A document has as many tokens as its longest reasonable one (a dataset's rows written out) needs;
-# the others keep one request from asking for everything many times over.
-_MAX_TOKENS = 100_000
-_MAX_DEPTH = 16
-_MAX_ALIASES = 50
-
-_MAX_CACHED = 128
 
 _log = logging.getLogger("dspex.server")
 
@@ -64,12 +50,7 @@ SCHEMA = _Schema(
     config=StrawberryConfig(scalar_map=SCALARS),
     extensions=[
         lambda: MaskErrors(_is_hidden, "the server failed: its log says how"),
-        lambda: QueryDepthLimiter(max_depth=_MAX_DEPTH),
-        lambda: MaxAliasesLimiter(max_alias_count=_MAX_ALIASES),
-        lambda: MaxTokensLimiter(max_token_count=_MAX_TOKENS),
-        # A client sends the same few documents, with other variables.
-        lambda: ParserCache(maxsize=_MAX_CACHED),
-        lambda: ValidationCache(maxsize=_MAX_CACHED),
+        Documents,
     ],
 )
 

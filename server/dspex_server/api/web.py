@@ -10,8 +10,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
+from .access import Access, is_token
 from .rest import routes, trace_of
 from .schema import SCHEMA
 
@@ -31,9 +33,10 @@ _LOCAL = {"127.0.0.1": ["127.0.0.1", "localhost"], "::1": ["[::1]", "localhost"]
 _LOCAL["localhost"] = _LOCAL["127.0.0.1"]
 
 
-def web(app: App, host: str) -> Starlette:
-    """`host` is what it is bound to: on the loopback only its own names are answered."""
-    graphql = _GraphQL(app)
+def web(app: App, host: str, token: str | None) -> Starlette:
+    """`host` is what it is bound to: on the loopback only its own names are answered. Where there
+    is a `token`, every request has to show it."""
+    graphql = _GraphQL(app, token)
     served = Starlette(
         routes=[
             Route("/healthz", _healthz),
@@ -43,6 +46,7 @@ def web(app: App, host: str) -> Starlette:
         ],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=_LOCAL.get(host, ["*"])),
+            Middleware(Access, token=token),
             Middleware(_BodyLimit),
         ],
     )
@@ -64,7 +68,7 @@ async def _healthz(request: Request) -> JSONResponse:
 
 
 class _GraphQL(GraphQL[Any, None]):
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, token: str | None) -> None:
         super().__init__(
             SCHEMA,
             graphql_ide=None,
@@ -73,6 +77,15 @@ class _GraphQL(GraphQL[Any, None]):
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
         )
         self._app = app
+        self._token = token
+
+    async def on_ws_connect(self, context: Any) -> dict[str, object] | None:
+        """Answers connection_init. The header was looked at before."""
+        if self._token is not None and "authorization" not in context["request"].headers:
+            shown = context.get("connection_params") or {}
+            if not is_token(shown.get("authorization"), self._token):
+                raise ConnectionRejectionError
+        return None
 
     async def get_context(self, request: Any, response: Any) -> Any:
         return {

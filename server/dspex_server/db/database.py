@@ -2,6 +2,7 @@
 
     async with database.read() as session: ...      one snapshot, nothing is written
     async with database.write() as session: ...     committed at the end, or rolled back
+    await database.write_soon(work)                 one transaction for those who come together
 
 SQLite has one writer at a time: a transaction that writes says so from its beginning, and waits in
 this process and not in SQLite's polling.
@@ -11,22 +12,26 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex_protocol.errors import InvalidParamsError
-from sqlalchemy import event, make_url
+from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from dspex_server.errors import DatabaseUnavailableError
 
+from .group_commit import SYNCED, GroupCommit
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from sqlalchemy import URL, Connection
 
 __all__ = ["Database", "parse_url", "unavailable"]
+
+T = TypeVar("T")
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 
@@ -69,10 +74,18 @@ class Database:
                 "connect_args": {"connect_timeout": _CONNECT_TIMEOUT_S},
             }
         self.engine = create_async_engine(self.url, **options)
-        self._writer = asyncio.Lock() if self.is_sqlite else nullcontext()
+        self._turn = asyncio.Lock() if self.is_sqlite else nullcontext()
+        # The drivers of these are not asynchronous: a whole transaction is one change of threads.
+        driver = "sqlite" if self.is_sqlite else self.url.drivername
+        self.writer = create_engine(
+            self.url.set(drivername=driver),
+            **{**options, "pool_size": 1, "execution_options": {_WRITES: True}},
+        )
+        self._group = GroupCommit(self.writer, self._turn)
         if self.is_sqlite:
-            event.listen(self.engine.sync_engine, "connect", _open_sqlite)
-            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            for engine in (self.engine.sync_engine, self.writer):
+                event.listen(engine, "connect", _open_sqlite)
+                event.listen(engine, "begin", _begin_sqlite)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -83,12 +96,20 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncSession]:
         # Rows stay readable after the commit: they are answers.
         session = AsyncSession(self.engine, expire_on_commit=False)
-        async with _told(self.url), self._writer, session:
+        async with _told(self.url), self._turn, session:
             await session.connection(execution_options={_WRITES: True})
             yield session
             await session.commit()
 
+    async def write_soon(
+        self, work: Callable[[Connection], T], *, order: str = "", is_synced: bool = True
+    ) -> T:
+        """What `work` returns, once it is committed. See GroupCommit.write."""
+        async with _told(self.url):
+            return await self._group.write(work, order=order, is_synced=is_synced)
+
     async def close(self) -> None:
+        await self._group.close()
         await self.engine.dispose()
 
 
@@ -132,5 +153,8 @@ def _open_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if SYNCED in options:
+        mode = "FULL" if options[SYNCED] else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {mode}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")

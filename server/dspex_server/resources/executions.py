@@ -1,11 +1,15 @@
-"""Executions: one run of one revision, written before it begins and when it has ended."""
+"""Executions: one run of one revision, written before it begins and when it has ended.
+
+What takes a connection is for `Database.write_soon`; in a session's transaction it is run by
+`(await session.connection()).run_sync`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dspex_protocol.errors import DSPexError, NotFoundError
-from sqlalchemy import insert, select, update
+from sqlalchemy import Table, bindparam, insert, select, update
 
 from dspex_server.db.models import Batch, Execution, Program, now
 from dspex_server.errors import ExecutionInterruptedError
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from sqlalchemy import Connection, Row
     from sqlalchemy.ext.asyncio import AsyncSession
 
 __all__ = [
@@ -24,13 +29,13 @@ __all__ = [
     "begin_execution",
     "cancel_execution",
     "complete_execution",
-    "count_in_batch",
     "error_map",
     "fail_execution",
     "fail_orphans",
     "find_execution",
     "interrupt_execution",
     "open_executions",
+    "read_execution",
     "start_execution",
 ]
 
@@ -46,9 +51,25 @@ EXECUTIONS = StateMachine(
     },
 )
 
+_TABLE = cast("Table", Execution.__table__)
+_BEGIN = insert(_TABLE)
+_READ = select(_TABLE).where(_TABLE.c.id == bindparam("wanted_id"))
+_BATCHES = cast("Table", Batch.__table__)
+_COUNTED = cast("Table", Program.__table__)
+_COUNT = (
+    update(_COUNTED)
+    .where(_COUNTED.c.id == bindparam("counted"))
+    .values(
+        {
+            name: _COUNTED.c[name] + bindparam(f"more_{name}")
+            for name in ("executions", "failures", "total_tokens", "cost_usd")
+        }
+    )
+)
 
-async def begin_execution(
-    session: AsyncSession,
+
+def begin_execution(
+    connection: Connection,
     program_id: str,
     revision: int,
     inputs: Mapping[str, Any],
@@ -70,25 +91,26 @@ async def begin_execution(
         "trace_id": trace_id,
         "owner": owner,
         "started_at": at if running else None,
+        **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0),
     }
-    await session.execute(insert(Execution), [row])
-    await EXECUTIONS.began(session, str(row["id"]), *states)
+    connection.execute(_BEGIN, row)
+    EXECUTIONS.record(connection, str(row["id"]), *states)
     return str(row["id"])
 
 
-async def start_execution(session: AsyncSession, execution_id: str, owner: str) -> None:
-    await EXECUTIONS.move(
-        session, execution_id, "running", source="pending", owner=owner, started_at=now()
+def start_execution(connection: Connection, execution_id: str, owner: str) -> None:
+    EXECUTIONS.change(
+        connection, execution_id, "running", source="pending", owner=owner, started_at=now()
     )
 
 
-async def complete_execution(
-    session: AsyncSession, execution_id: str, program_id: str, result: Mapping[str, Any]
-) -> None:
+def complete_execution(
+    connection: Connection, execution_id: str, result: Mapping[str, Any]
+) -> Execution:
     """`result` is the answer of the protocol's `execute`, its outputs as JSON."""
     usage = result["usage"]
-    await EXECUTIONS.move(
-        session,
+    row = EXECUTIONS.change(
+        connection,
         execution_id,
         "completed",
         source="running",
@@ -102,57 +124,26 @@ async def complete_execution(
         cached=result["cached"],
         finished_at=now(),
     )
-    await _count(
-        session,
-        program_id,
-        executions=1,
-        total_tokens=usage["total_tokens"],
-        cost_usd=result["cost_usd"] or 0.0,
-    )
+    return _ended(connection, row)
 
 
-async def fail_execution(
-    session: AsyncSession, execution_id: str, program_id: str, error: DSPexError
-) -> None:
+def fail_execution(connection: Connection, execution_id: str, error: DSPexError) -> Execution:
     """What was spent is kept. Raises WrongStateError where it has ended, or was cancelled."""
     target = "cancelled" if error.code == "cancelled" else "failed"
     usage = error.data.get("usage") or {}
-    tokens = usage.get("total_tokens", 0)
-    cost = error.data.get("cost_usd")
-    await EXECUTIONS.move(
-        session,
+    row = EXECUTIONS.change(
+        connection,
         execution_id,
         target,
         reason=error.code,
         error=error_map(error),
         prompt_tokens=usage.get("prompt_tokens", 0),
         completion_tokens=usage.get("completion_tokens", 0),
-        total_tokens=tokens,
-        cost_usd=cost,
+        total_tokens=usage.get("total_tokens", 0),
+        cost_usd=error.data.get("cost_usd"),
         finished_at=now(),
     )
-    await _count(
-        session,
-        program_id,
-        executions=1,
-        failures=int(target == "failed"),
-        total_tokens=tokens,
-        cost_usd=cost or 0.0,
-    )
-
-
-async def count_in_batch(session: AsyncSession, execution_id: str) -> None:
-    """Its batch's count, in the transaction in which it ended."""
-    row = (
-        await session.execute(
-            select(Execution.batch_id, Execution.state).where(Execution.id == execution_id)
-        )
-    ).one()
-    if row.batch_id is not None and row.state in ("completed", "failed"):
-        column = getattr(Batch, row.state)
-        await session.execute(
-            update(Batch).where(Batch.id == row.batch_id).values({column: column + 1})
-        )
+    return _ended(connection, row)
 
 
 async def cancel_execution(session: AsyncSession, execution_id: str) -> Execution:
@@ -164,10 +155,7 @@ async def cancel_execution(session: AsyncSession, execution_id: str) -> Executio
 async def find_execution(session: AsyncSession, execution_id: str) -> Execution:
     found = await session.get(Execution, execution_id)
     if found is None:
-        raise NotFoundError(
-            f"there is no execution {execution_id}",
-            data={"kind": "execution", "name": execution_id},
-        )
+        raise _no_execution(execution_id)
     return found
 
 
@@ -191,7 +179,7 @@ async def fail_orphans(session: AsyncSession, alive: Sequence[str]) -> list[str]
     """Ends what none of the servers that live has open, items of batches excepted: those are run
     again with their batch. The ids."""
     rows = await session.execute(
-        select(Execution.id, Execution.program_id)
+        select(Execution.id)
         .where(
             Execution.state.in_(EXECUTIONS.open),
             Execution.owner.not_in(alive),
@@ -200,15 +188,15 @@ async def fail_orphans(session: AsyncSession, alive: Sequence[str]) -> list[str]
         .with_for_update()
     )
     ended = []
-    for execution_id, program_id in rows.all():
-        await interrupt_execution(session, execution_id, program_id)
+    for (execution_id,) in rows.all():
+        await interrupt_execution(session, execution_id)
         ended.append(execution_id)
     return ended
 
 
-async def interrupt_execution(session: AsyncSession, execution_id: str, program_id: str) -> None:
+async def interrupt_execution(session: AsyncSession, execution_id: str) -> None:
     error = ExecutionInterruptedError("the server that ran it ended before it did: run it again")
-    await fail_execution(session, execution_id, program_id, error)
+    await (await session.connection()).run_sync(fail_execution, execution_id, error)
 
 
 def error_map(error: DSPexError) -> dict[str, Any]:
@@ -221,7 +209,36 @@ def error_map(error: DSPexError) -> dict[str, Any]:
     }
 
 
-async def _count(session: AsyncSession, program_id: str, **more: float) -> None:
-    # The last statement of its transaction: everybody who runs the program waits for this row.
-    columns = {name: getattr(Program, name) + value for name, value in more.items() if value}
-    await session.execute(update(Program).where(Program.id == program_id).values(columns))
+def read_execution(connection: Connection, execution_id: str) -> Execution:
+    row = connection.execute(_READ, {"wanted_id": execution_id}).one_or_none()
+    if row is None:
+        raise _no_execution(execution_id)
+    return Execution(**row._mapping)
+
+
+def _ended(connection: Connection, row: Row[Any]) -> Execution:
+    """Counts it. The last statements of its transaction: everybody who runs the program, or the
+    batch, waits for these rows."""
+    execution = Execution(**row._mapping)
+    if execution.batch_id is not None and execution.state in ("completed", "failed"):
+        column = _BATCHES.c[execution.state]
+        connection.execute(
+            update(_BATCHES).where(_BATCHES.c.id == execution.batch_id).values({column: column + 1})
+        )
+    connection.execute(
+        _COUNT,
+        {
+            "counted": execution.program_id,
+            "more_executions": 1,
+            "more_failures": int(execution.state == "failed"),
+            "more_total_tokens": execution.total_tokens,
+            "more_cost_usd": execution.cost_usd or 0.0,
+        },
+    )
+    return execution
+
+
+def _no_execution(execution_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"there is no execution {execution_id}", data={"kind": "execution", "name": execution_id}
+    )

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from dspex_protocol.errors import NotFoundError
-from sqlalchemy import CursorResult, Table, insert, select, update
+from sqlalchemy import Table, bindparam, insert, select, update
 
-from dspex_server.db.models import Transition
+from dspex_server.db.models import Transition, now
 from dspex_server.errors import WrongStateError
+from dspex_server.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sqlalchemy import Connection, Row
     from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.sql.dml import ReturningUpdate
 
     from dspex_server.db.models import Base
 
 __all__ = ["StateMachine"]
+
+_RECORD = insert(cast("Table", Transition.__table__))
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,16 @@ class StateMachine:
         self, session: AsyncSession, resource_id: str, *states: str, reason: str | None = None
     ) -> None:
         """Records that a resource was made, and the states that it went through since."""
+        connection = await session.connection()
+        await connection.run_sync(self.record, resource_id, *states, reason=reason)
+
+    def record(
+        self, connection: Connection, resource_id: str, *states: str, reason: str | None = None
+    ) -> None:
+        """As `began`."""
         sources: list[str | None] = [None, *states[:-1]]
-        await session.execute(
-            insert(Transition),
+        connection.execute(
+            _RECORD,
             [
                 self._recorded(resource_id, source, state, reason)
                 for source, state in zip(sources, states, strict=True)
@@ -71,7 +84,7 @@ class StateMachine:
     ) -> None:
         """Records that many were made at once."""
         rows = [self._recorded(each, None, state, None) for each in resource_ids]
-        await session.execute(insert(Transition), rows)
+        await session.execute(_RECORD, rows)
 
     async def move(
         self,
@@ -82,34 +95,44 @@ class StateMachine:
         source: str | None = None,
         reason: str | None = None,
         **values: Any,
-    ) -> str:
-        """Changes the state, and `values` with it. The state it had, which `source` says where it
-        is known. Raises NotFoundError and WrongStateError."""
-        found = source or await self._state(session, resource_id)
-        self.require(resource_id, found, target)
-        table = cast("Table", self.model.__table__)
-        changed = cast(
-            "CursorResult[Any]",
-            await session.execute(
-                update(table)
-                .where(table.c.id == resource_id, table.c.state == found)
-                .values(state=target, **values)
-            ),
+    ) -> None:
+        """Changes the state, and `values` with it. `source` is the state that it has, where that
+        is known. Raises NotFoundError and WrongStateError, and has then changed nothing."""
+        connection = await session.connection()
+        await connection.run_sync(
+            self.change, resource_id, target, source=source, reason=reason, **values
         )
-        if changed.rowcount == 0:  # it was not in the state that was thought
-            self.require(resource_id, await self._state(session, resource_id), target)
+
+    def change(
+        self,
+        connection: Connection,
+        /,
+        resource_id: str,
+        target: str,
+        *,
+        source: str | None = None,
+        reason: str | None = None,
+        **values: Any,
+    ) -> Row[Any]:
+        """As `move`. The row that it is now."""
+        found = source or self._state(connection, resource_id)
+        self.require(resource_id, found, target)
+        changed = connection.execute(
+            _update(cast("Table", self.model.__table__)),
+            {**values, "state": target, "wanted_id": resource_id, "wanted_state": found},
+        ).one_or_none()
+        if changed is None:  # it was not in the state that was thought
+            self.require(resource_id, self._state(connection, resource_id), target)
             raise WrongStateError(
                 f"{self.resource} {resource_id} is not {found} any more",
                 data={"resource": self.resource, "id": resource_id, "wanted": target},
             )
-        await session.execute(
-            insert(Transition), [self._recorded(resource_id, found, target, reason)]
-        )
-        return found
+        connection.execute(_RECORD, [self._recorded(resource_id, found, target, reason)])
+        return changed
 
-    async def _state(self, session: AsyncSession, resource_id: str) -> str:
+    def _state(self, connection: Connection, resource_id: str) -> str:
         table = cast("Table", self.model.__table__)
-        state: str | None = await session.scalar(
+        state: str | None = connection.scalar(
             select(table.c.state).where(table.c.id == resource_id).with_for_update()
         )
         if state is None:
@@ -123,9 +146,21 @@ class StateMachine:
         self, resource_id: str, source: str | None, target: str, reason: str | None
     ) -> dict[str, Any]:
         return {
+            "id": new_id(),
+            "at": now(),
             "resource": self.resource,
             "resource_id": resource_id,
             "source": source,
             "target": target,
             "reason": reason,
         }
+
+
+@cache
+def _update(table: Table) -> ReturningUpdate[Any]:
+    """Sets the columns that it is executed with, of a row that has a state."""
+    return (
+        update(table)
+        .where(table.c.id == bindparam("wanted_id"), table.c.state == bindparam("wanted_state"))
+        .returning(table)
+    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspex_bridge.programs import bundles
 from dspex_bridge.programs.converters import InputConverter, OutputConverter
 from dspex_bridge.programs.creation import checked, program_spec
 from dspex_bridge.shapes import CREATE
 from dspex_protocol.errors import AlreadyExistsError, InvalidParamsError, NotFoundError
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from dspex_server.db.models import Execution, Program, Revision
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dspex_bridge.programs.spec import ProgramSpec
+    from sqlalchemy import Connection, Row
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from dspex_server.db.models import Signature
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROGRAMS",
     "RUNNABLE",
+    "Runnable",
     "add_program",
     "add_revision",
     "archive_program",
@@ -38,7 +40,9 @@ __all__ = [
     "deploy_program",
     "find_program",
     "find_revision",
+    "find_runnable",
     "no_tools",
+    "read_state",
     "replace_program",
     "require_runnable",
     "rollback_program",
@@ -61,6 +65,14 @@ PROGRAMS = StateMachine(
 )
 
 RUNNABLE = ("ready", "optimized", "deployed", "error")
+
+# An id counts before a name that is another's id.
+_FIND_RUNNABLE = (
+    select(Program.id, Program.name, Program.state, Program.revision, Program.deployed_revision)
+    .where((Program.id == bindparam("wanted")) | (Program.name == bindparam("wanted")))
+    .order_by((Program.id == bindparam("wanted")).desc())
+    .limit(1)
+)
 
 
 async def create_program(
@@ -146,10 +158,30 @@ async def find_program(
     query = query.order_by((Program.id == program_id).desc()).limit(1)
     found = await session.scalar(query.with_for_update() if for_update else query)
     if found is None:
-        raise NotFoundError(
-            f"there is no program {program_id!r}", data={"kind": "program", "name": program_id}
-        )
+        raise _no_program(program_id)
     return found
+
+
+def _no_program(program_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"there is no program {program_id!r}", data={"kind": "program", "name": program_id}
+    )
+
+
+class Runnable(NamedTuple):
+    """A program that runs, and the number of the revision that does."""
+
+    id: str
+    state: str
+    revision: int
+
+
+def find_runnable(connection: Connection, program_id: str) -> Runnable:
+    """As `find_program` and `require_runnable`, for `Database.write_soon`."""
+    found = connection.execute(_FIND_RUNNABLE, {"wanted": program_id}).one_or_none()
+    if found is None:
+        raise _no_program(program_id)
+    return Runnable(found.id, found.state, require_runnable(found))
 
 
 async def find_revision(session: AsyncSession, program: Program, number: int) -> Revision:
@@ -157,14 +189,28 @@ async def find_revision(session: AsyncSession, program: Program, number: int) ->
         select(Revision).where(Revision.program_id == program.id, Revision.number == number)
     )
     if found is None:
-        raise NotFoundError(
-            f"program {program.name} has no revision {number}",
-            data={"kind": "revision", "name": str(number)},
-        )
+        raise _no_revision(program.name, number)
     return found
 
 
-def require_runnable(program: Program) -> int:
+def read_state(connection: Connection, program_id: str, number: int) -> dict[str, Any]:
+    """The state of a revision, for `Database.write_soon`."""
+    state: dict[str, Any] | None = connection.scalar(
+        select(Revision.state).where(Revision.program_id == program_id, Revision.number == number)
+    )
+    if state is None:
+        raise _no_revision(program_id, number)
+    return state
+
+
+def _no_revision(program: str, number: int) -> NotFoundError:
+    return NotFoundError(
+        f"program {program} has no revision {number}",
+        data={"kind": "revision", "name": str(number)},
+    )
+
+
+def require_runnable(program: Program | Row[str, str, str, int, int | None]) -> int:
     """The revision that runs: the deployed one where there is one. Raises WrongStateError."""
     if program.state not in RUNNABLE:
         raise WrongStateError(

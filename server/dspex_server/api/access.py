@@ -1,0 +1,68 @@
+"""Who is let in: pages of other sites never are; with a token, only who shows it.
+
+A browser lets any page send requests to this machine. It puts the page's origin into them, which a
+page cannot change; other clients send none.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["Access", "is_token"]
+
+# Whether a server is well may be asked by anybody.
+_OPEN_PATHS = ("/healthz",)
+
+
+def is_token(authorization: object, token: str) -> bool:
+    """Whether the value of an Authorization header shows the token."""
+    scheme, _, shown = str(authorization).partition(" ")
+    # Takes as long whatever is right in it.
+    is_right = hmac.compare_digest(shown.encode(errors="surrogatepass"), token.encode())
+    return scheme.lower() == "bearer" and is_right
+
+
+class Access:
+    """A WebSocket without the header is let through: it may show the token in connection_init,
+    since a browser can give it no header."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await refusal(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+            return _refusal(403, "forbidden", "pages of other sites are not let in")
+        if self._token is None or scope["path"] in _OPEN_PATHS:
+            return None
+        shown = headers.get("authorization")
+        if (shown is None and scope["type"] == "websocket") or is_token(shown, self._token):
+            return None
+        text = "this server wants its token: send 'Authorization: Bearer …' with each request"
+        return _refusal(401, "unauthorized", text, {"www-authenticate": "Bearer"})
+
+
+def _refusal(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> Response:
+    error = {"code": code, "message": message, "retryable": False, "data": {}}
+    return JSONResponse({"error": error}, status, headers)
