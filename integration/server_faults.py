@@ -34,9 +34,9 @@ from integration.postgres import Postgres, postgres_version
 from integration.server_history import count_open, faults_of, read_tables
 from integration.server_load import Load
 from integration.server_process import ServerProcess, write_lms
-from integration.test_server_jobs import prepare, solve
+from integration.server_work import prepare, solve
 
-__all__ = ["PLANS", "run"]
+__all__ = ["PLANS", "check_files", "environment", "run"]
 
 #: The kills of a full run, by the database.
 PLANS = {
@@ -169,7 +169,9 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def run(*, plan: dict[str, int], seed: int, database: str, folder: Path) -> dict[str, Any]:
+def run(
+    *, plan: dict[str, int], seed: int, database: str, folder: Path, settle_s: float = SETTLE_S
+) -> dict[str, Any]:
     """The counts; `faults` is empty where all is well. The history is kept in `folder`."""
     began = time.monotonic()
     with ExitStack() as stack:
@@ -205,7 +207,7 @@ def run(*, plan: dict[str, int], seed: int, database: str, folder: Path) -> dict
         chaos = _Chaos(seed, hosts, load, postgres)
         chaos.run(plan)
         load.stop()
-        _settle(hosts, url)
+        _settle(hosts, url, settle_s)
         for host in hosts:
             host.end()
         tables = read_tables(url)
@@ -214,7 +216,7 @@ def run(*, plan: dict[str, int], seed: int, database: str, folder: Path) -> dict
         (folder / "traceback.log").write_text(tracebacks[-1])
     load.history.write(folder / "history.jsonl")
     faults = faults_of(load.history, tables, _answer)
-    checked = [] if postgres is not None else _check_files(folder / "data")
+    checked = [] if postgres is not None else check_files(folder / "data")
     faults += [said for said in checked if not said.endswith(": ok")]
     return {
         "seed": seed,
@@ -240,9 +242,9 @@ def run(*, plan: dict[str, int], seed: int, database: str, folder: Path) -> dict
     }
 
 
-def _settle(hosts: list[_Host], url: str) -> None:
+def _settle(hosts: list[_Host], url: str, bound_s: float) -> None:
     """Until nothing is open; the checker says what still is where that takes too long."""
-    until = time.monotonic() + SETTLE_S
+    until = time.monotonic() + bound_s
     for host in hosts:
         host.is_ready.wait(_FIND_S)
     while count_open(url) and time.monotonic() < until:
@@ -263,7 +265,7 @@ def _counted(words: list[str]) -> dict[str, int]:
     return dict(sorted(Counter(words).items()))
 
 
-def _check_files(folder: Path) -> list[str]:
+def check_files(folder: Path) -> list[str]:
     found = []
     for file in sorted(folder.glob("*.sqlite")):
         connection = sqlite3.connect(file)
@@ -273,7 +275,7 @@ def _check_files(folder: Path) -> list[str]:
     return found
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     names = ("sqlalchemy", "dbos", "psycopg", "dspy")
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
@@ -307,7 +309,7 @@ def main() -> None:
         raise SystemExit("\n".join(found["faults"][:20]))
     if options.record is not None:
         records = json.loads(options.record.read_text()) if options.record.exists() else {}
-        records[database] = {**found, **_environment()}
+        records[database] = {**found, **environment()}
         options.record.write_text(json.dumps(records, indent=2) + "\n")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from integration.server_history import History
-from integration.test_server_jobs import EXECUTE_BATCH, OPTIMIZE, RANDOM_SEARCH
+from integration.server_work import EXECUTE_BATCH, OPTIMIZE, RANDOM_SEARCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Load"]
 
 _EXECUTORS = 4
-_JOB_OWNERS = 3
+_JOB_OWNERS = 8
 _BATCH = 10
 
 # A server that is killed closes its connections: this is for one that hangs.

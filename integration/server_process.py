@@ -10,16 +10,19 @@ import sys
 import threading
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 from websockets.asyncio.client import connect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-__all__ = ["ServerProcess", "write_lms"]
+__all__ = ["ServerProcess", "Start", "write_lms"]
+
+#: Of `ServerProcess`'s arguments.
+Start: TypeAlias = "Callable[..., ServerProcess]"
 
 _COMMAND = ("-P", "-c", "from dspex_bridge.cli import main; main()")
 

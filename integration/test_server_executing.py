@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -234,6 +235,24 @@ async def test_a_bridge_that_cannot_be_started_is_told(tmp_path: Path, lm: Scrip
         assert "/bin/false" in failed.error["message"]
         async with here.database.read() as session:
             assert (await find_program(session, "qa")).state == "ready"
+
+
+@on_a_loop
+async def test_a_bridge_that_is_killed_while_it_starts_is_replaced(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    lm.always({"answer": "4"})
+    # The first two end before they said a word.
+    script = 'mkdir "$0" 2>&- && kill -9 $$; mkdir "$0/2" 2>&- && kill -9 $$; shift; exec "$@"'
+    bridge = (sys.executable, "-P", "-m", "dspex_bridge")
+    command = ("/bin/sh", "-c", script, str(tmp_path / "started"), "--", *bridge)
+    async with house(tmp_path, lm, command=command) as here:
+        await here.create()
+        done = await asyncio.gather(
+            *(here.executor.execute("qa", QUESTION, Call()) for _ in range(20))
+        )
+        assert {one.state for one in done} == {"completed"}
+        assert (tmp_path / "started" / "2").is_dir()
 
 
 @on_a_loop

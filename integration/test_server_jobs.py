@@ -3,172 +3,84 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from dspex_bridge.testing.scripted_lm import Failure, Prompt, ScriptedLM
 
 from integration.server_process import ServerProcess, write_lms
+from integration.server_work import (
+    BATCH,
+    CANCEL,
+    ITEMS,
+    JOB,
+    OPTIMIZE,
+    RANDOM_SEARCH,
+    WAIT_S,
+    Gate,
+    execute_batch,
+    moves,
+    optimize,
+    prepare,
+    revisions,
+    solve,
+)
 from tests.server.background import on_a_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-PROGRAM = """
-mutation { createProgram(input: {name: "qa", signature: "question -> answer"}) {
-  ... on Program { id } ... on Problem { message } } }
-"""
-DATASET = """
-mutation ($rows: [JSON!]!) { createDataset(input: {name: "sums", rows: $rows}) {
-  ... on Dataset { id version size } ... on Problem { message } } }
-"""
-OPTIMIZE = """
-mutation ($input: OptimizeInput!) { optimizeProgram(input: $input) {
-  __typename ... on OptimizationJob { id state } ... on Problem { code message } } }
-"""
-JOB = """
-query ($id: ID!) { optimizationJob(id: $id) {
-  state score baseScore resultRevision attempts error { code message }
-  transitions { source target } } }
-"""
-EXECUTE_BATCH = """
-mutation ($input: BatchInput!) { executeBatch(input: $input) {
-  __typename ... on Batch { id state total } ... on Problem { code message } } }
-"""
-BATCH = """
-query ($id: ID!) { batch(id: $id) {
-  state total completed failed attempts transitions { source target } } }
-"""
-ITEMS = """
-query ($id: ID!) { executions(filter: {batchId: $id}, page: {first: 500}, direction: ASC) {
-  nodes { batchIndex state outputs } } }
-"""
-CANCEL = """
-mutation ($id: ID!) { cancelJob(id: $id) {
-  __typename ... on OptimizationJob { state } ... on Batch { batchState: state }
-  ... on WrongState { currentState } } }
-"""
-ROWS = [
-    {"inputs": {"question": f"{n} + {n}?"}, "outputs": {"answer": str(2 * n)}} for n in range(8)
-]
-RANDOM_SEARCH = {
-    "program": "qa",
-    "optimizer": "bootstrap_few_shot_random_search",
-    "params": {"num_candidate_programs": 2, "max_bootstrapped_demos": 2, "num_threads": 1},
-    "dataset": "sums",
-    "metric": {"name": "exact_match"},
-    "seed": 1,
-}
-WAIT_S = 60
-
-Start: TypeAlias = "Callable[..., ServerProcess]"
+    from integration.server_process import Start
 
 
-def solve(prompt: Prompt) -> dict[str, str]:
-    """The sum in the last question; one of them is wrong, so that the search does not end early."""
-    number = int(prompt.text.rpartition(" + ")[2].partition("?")[0])
-    return {"answer": str(2 * number) if number != 7 else "wrong"}
-
-
-class Gate:
-    """Answers `solve` until `count` prompts were answered; then it waits for `open`."""
-
-    def __init__(self, count: int) -> None:
-        self._left = threading.Semaphore(count)
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self, prompt: Prompt) -> dict[str, str]:
-        if not self._left.acquire(blocking=False):
-            self.reached.set()
-            assert self.opened.wait(WAIT_S)
-        return solve(prompt)
-
-
-@pytest.fixture
-def lm() -> Iterator[ScriptedLM]:
+@pytest.fixture(scope="module")
+def server_lm() -> Iterator[ScriptedLM]:
     scripted = ScriptedLM()
-    scripted.always(solve)
     yield scripted
     scripted.close()
 
 
+@pytest.fixture(scope="module")
+def running(
+    server_lm: ScriptedLM, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    lms = write_lms(folder, {"main": server_lm.lm})
+    process = ServerProcess("--data-dir", str(folder), "--lms", str(lms), "--bridges", "1")
+    yield process
+    assert process.close() == 0, process.output
+
+
 @pytest.fixture
-def start(tmp_path: Path, lm: ScriptedLM) -> Iterator[Start]:
-    """Starts a server in one folder, again and again."""
-    lms = write_lms(tmp_path, {"main": lm.lm})
-    started: list[ServerProcess] = []
-
-    def begin(*arguments: str) -> ServerProcess:
-        server = ServerProcess(
-            *("--data-dir", str(tmp_path / "data"), "--lms", str(lms), "--bridges", "1"),
-            *arguments,
-        )
-        started.append(server)
-        return server
-
-    yield begin
-    for server in started:
-        server.close()
+def server(running: ServerProcess, server_lm: ScriptedLM) -> ServerProcess:
+    """One for all tests that leave it as it was; each has a program of its own."""
+    server_lm.always(solve)
+    return running
 
 
-def prepare(server: ServerProcess) -> str:
-    server.graphql(DATASET, rows=ROWS)
-    program_id: str = server.graphql(PROGRAM)["createProgram"]["id"]
-    return program_id
-
-
-def optimize(server: ServerProcess, **more: Any) -> str:
-    started = server.graphql(OPTIMIZE, input={**RANDOM_SEARCH, **more})["optimizeProgram"]
-    assert started["__typename"] == "OptimizationJob", started
-    job_id: str = started["id"]
-    return job_id
-
-
-def execute_batch(server: ServerProcess, count: int, **more: Any) -> str:
-    inputs = [{"question": f"{n} + {n}?"} for n in range(count)]
-    asked = {"program": "qa", "inputs": inputs, **more}
-    batch_id: str = server.graphql(EXECUTE_BATCH, input=asked)["executeBatch"]["id"]
-    return batch_id
-
-
-def revisions(server: ServerProcess) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = server.graphql(
-        '{ program(id: "qa") { revisions { number origin parent jobId score } } }'
-    )["program"]["revisions"]
-    return found
-
-
-def moves(job: dict[str, Any]) -> list[str]:
-    return [item["target"] for item in job["transitions"]]
-
-
-def test_an_optimization_makes_a_revision_that_runs_from_then_on(start: Start) -> None:
-    server = start()
-    prepare(server)
-    job_id = optimize(server, idempotencyKey="once")
-    assert optimize(server, idempotencyKey="once") == job_id
+def test_an_optimization_makes_a_revision_that_runs_from_then_on(server: ServerProcess) -> None:
+    prepare(server, "made")
+    job_id = optimize(server, program="made", idempotencyKey="once")
+    assert optimize(server, program="made", idempotencyKey="once") == job_id
     job = server.wait(JOB, "COMPLETED", id=job_id)
     assert job["resultRevision"] == 2
     assert job["score"] == pytest.approx(7 / 8)
     assert moves(job) == ["queued", "running", "completed"]
-    (first, second) = revisions(server)
+    (first, second) = revisions(server, "made")
     assert (first["origin"], second["origin"]) == ("created", "optimized")
     assert (second["parent"], second["jobId"]) == (1, job_id)
-    program = server.graphql('{ program(id: "qa") { state revision } }')["program"]
+    program = server.graphql('{ program(id: "made") { state revision } }')["program"]
     assert program == {"state": "OPTIMIZED", "revision": 2}
     ended = server.graphql(CANCEL, id=job_id)["cancelJob"]
     assert (ended["__typename"], ended["currentState"]) == ("WrongState", "completed")
 
 
 @on_a_loop
-async def test_an_optimization_is_followed_to_its_end(start: Start) -> None:
+async def test_an_optimization_is_followed_to_its_end(server: ServerProcess) -> None:
     import asyncio
 
-    server = await asyncio.to_thread(start)
-    await asyncio.to_thread(prepare, server)
-    job_id = await asyncio.to_thread(optimize, server)
+    await asyncio.to_thread(prepare, server, "followed")
+    job_id = await asyncio.to_thread(optimize, server, program="followed")
     query = """
     subscription ($id: ID!) { optimizationUpdates(jobId: $id) { state progress score } }
     """
@@ -178,9 +90,8 @@ async def test_an_optimization_is_followed_to_its_end(start: Start) -> None:
     assert any(item["progress"] and "lm_calls" in item["progress"] for item in told)
 
 
-def test_what_cannot_be_optimized_is_told_before_anything_runs(start: Start) -> None:
-    server = start()
-    prepare(server)
+def test_what_cannot_be_optimized_is_told_before_anything_runs(server: ServerProcess) -> None:
+    prepare(server, "refused")
     cases: list[tuple[dict[str, Any], str, str]] = [
         ({"optimizer": "coppro"}, "invalid_params", "Did you mean 'copro'"),
         ({"dataset": "nothing"}, "not_found", "no dataset"),
@@ -188,7 +99,7 @@ def test_what_cannot_be_optimized_is_told_before_anything_runs(start: Start) -> 
         ({"metric": {"name": "exact"}}, "invalid_params", "exact_match"),
     ]
     for given, code, text in cases:
-        asked = {**RANDOM_SEARCH, **given}
+        asked = {**RANDOM_SEARCH, "program": "refused", **given}
         problem = server.graphql(OPTIMIZE, input=asked)["optimizeProgram"]
         assert (problem["code"], text in problem["message"]) == (code, True), problem
 
@@ -218,21 +129,22 @@ def test_an_optimization_goes_on_from_its_checkpoint_after_a_kill(
     assert len(lm.prompts) - before <= asked - asked // 2 + 1
 
 
-def test_an_optimization_that_is_cancelled_makes_nothing(start: Start, lm: ScriptedLM) -> None:
-    server = start()
-    prepare(server)
+def test_an_optimization_that_is_cancelled_makes_nothing(
+    server: ServerProcess, server_lm: ScriptedLM
+) -> None:
+    prepare(server, "cancelled")
     gate = Gate(3)
-    lm.always(gate)
-    job_id = optimize(server)
+    server_lm.always(gate)
+    job_id = optimize(server, program="cancelled")
     assert gate.reached.wait(WAIT_S)
     assert server.graphql(CANCEL, id=job_id)["cancelJob"]["state"] == "CANCELLED"
     gate.opened.set()
-    lm.always(solve)
+    server_lm.always(solve)
     # Its place is free again.
-    second = optimize(server)
+    second = optimize(server, program="cancelled")
     server.wait(JOB, "COMPLETED", id=second)
     assert server.graphql(JOB, id=job_id)["optimizationJob"]["state"] == "CANCELLED"
-    assert [item["jobId"] for item in revisions(server)] == [None, second]
+    assert [item["jobId"] for item in revisions(server, "cancelled")] == [None, second]
 
 
 def test_an_optimization_whose_lm_refuses_fails_with_its_error(
@@ -259,16 +171,17 @@ def test_an_optimization_is_tried_again_where_its_lm_is_away_for_a_while(
     assert not any("Traceback" in line for line in server.output)
 
 
-def test_a_batch_runs_every_input_and_counts_what_failed(start: Start, lm: ScriptedLM) -> None:
-    server = start()
-    prepare(server)
+def test_a_batch_runs_every_input_and_counts_what_failed(
+    server: ServerProcess, server_lm: ScriptedLM
+) -> None:
+    prepare(server, "batch")
 
     def answer(prompt: Prompt) -> Any:
         return Failure(400, "no") if "5 + 5?" in prompt.text else solve(prompt)
 
-    lm.always(answer)
-    batch_id = execute_batch(server, 20, idempotencyKey="once")
-    assert execute_batch(server, 20, idempotencyKey="once") == batch_id
+    server_lm.always(answer)
+    batch_id = execute_batch(server, 20, program="batch", idempotencyKey="once")
+    assert execute_batch(server, 20, program="batch", idempotencyKey="once") == batch_id
     batch = server.wait(BATCH, "COMPLETED", id=batch_id)
     assert (batch["total"], batch["completed"], batch["failed"]) == (20, 19, 1)
     items = server.graphql(ITEMS, id=batch_id)["executions"]["nodes"]
@@ -302,12 +215,13 @@ def test_a_batch_goes_on_after_a_kill_and_runs_nothing_twice_that_had_ended(
     assert counted == {"executions": 60, "failures": 0}
 
 
-def test_a_batch_that_is_cancelled_leaves_no_item_open(start: Start, lm: ScriptedLM) -> None:
-    server = start()
-    prepare(server)
+def test_a_batch_that_is_cancelled_leaves_no_item_open(
+    server: ServerProcess, server_lm: ScriptedLM
+) -> None:
+    prepare(server, "stopped")
     gate = Gate(5)
-    lm.always(gate)
-    batch_id = execute_batch(server, 40)
+    server_lm.always(gate)
+    batch_id = execute_batch(server, 40, program="stopped")
     assert gate.reached.wait(WAIT_S)
     assert server.graphql(CANCEL, id=batch_id)["cancelJob"]["batchState"] == "CANCELLED"
     gate.opened.set()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
-from dspex_bridge.testing.scripted_lm import ScriptedLM
 
-from integration.postgres import Postgres
-from integration.server_process import ServerProcess, write_lms
-from integration.test_server_jobs import (
+from integration.server_work import (
     BATCH,
     JOB,
+    WAIT_S,
     Gate,
     execute_batch,
     optimize,
@@ -23,12 +21,10 @@ from integration.test_server_jobs import (
 from tests.server.background import on_a_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from dspex_bridge.testing.scripted_lm import ScriptedLM
 
-Start: TypeAlias = "Callable[..., ServerProcess]"
-
-WAIT_S = 60
+    from integration.postgres import Postgres
+    from integration.server_process import Start
 
 # A server is held for dead after 15 seconds; then its work has to be done.
 TAKE_OVER_S = 90
@@ -36,46 +32,11 @@ TAKE_OVER_S = 90
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def lm() -> Iterator[ScriptedLM]:
-    scripted = ScriptedLM()
-    scripted.always(solve)
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture
-def start(tmp_path: Path, lm: ScriptedLM, postgres: Postgres) -> Iterator[Start]:
-    url = postgres.new_database()
-    lms = write_lms(tmp_path, {"main": lm.lm})
-    started: list[ServerProcess] = []
-
-    def begin(*arguments: str, command: str = "serve") -> ServerProcess:
-        server = ServerProcess(
-            *("--data-dir", str(tmp_path / "data"), "--lms", str(lms), "--bridges", "1"),
-            *("--database-url", url, *arguments),
-            command=command,
-        )
-        started.append(server)
-        return server
-
-    yield begin
-    for server in started:
-        server.close()
-
-
 def test_a_worker_runs_the_jobs_of_a_server_and_another_takes_over_when_it_is_killed(
-    start: Start, lm: ScriptedLM
+    start_shared: Start, lm: ScriptedLM
 ) -> None:
-    server = start("--optimizations", "0", "--batches", "0")
-    worker = start(command="worker")
+    server = start_shared("--optimizations", "0", "--batches", "0")
+    worker = start_shared(command="worker")
     prepare(server)
     first = optimize(server)
     assert server.wait(JOB, "COMPLETED", id=first)["resultRevision"] == 2
@@ -86,22 +47,22 @@ def test_a_worker_runs_the_jobs_of_a_server_and_another_takes_over_when_it_is_ki
     worker.kill()
     lm.always(solve)
     gate.opened.set()
-    start(command="worker")
+    start_shared(command="worker")
     job = server.wait(JOB, "COMPLETED", TAKE_OVER_S, id=second)
     assert job["resultRevision"] == 3
     assert [item["jobId"] for item in revisions(server)] == [None, first, second]
 
 
 def test_a_batch_of_a_server_that_is_killed_is_ended_by_another(
-    start: Start, lm: ScriptedLM
+    start_shared: Start, lm: ScriptedLM
 ) -> None:
-    first = start()
+    first = start_shared()
     prepare(first)
     gate = Gate(10)
     lm.always(gate)
     batch_id = execute_batch(first, 40)
     assert gate.reached.wait(WAIT_S)
-    second = start()
+    second = start_shared()
     first.kill()
     lm.always(solve)
     gate.opened.set()
@@ -113,11 +74,13 @@ def test_a_batch_of_a_server_that_is_killed_is_ended_by_another(
 
 @on_a_loop
 async def test_an_execution_is_followed_and_cancelled_on_another_server(
-    start: Start, lm: ScriptedLM
+    start_shared: Start, lm: ScriptedLM
 ) -> None:
     import asyncio
 
-    runs, other = await asyncio.gather(asyncio.to_thread(start), asyncio.to_thread(start))
+    runs, other = await asyncio.gather(
+        asyncio.to_thread(start_shared), asyncio.to_thread(start_shared)
+    )
     program_id = await asyncio.to_thread(prepare, runs)
     gate = Gate(0)
     lm.always(gate)
@@ -137,9 +100,9 @@ async def test_an_execution_is_followed_and_cancelled_on_another_server(
 
 
 def test_a_database_that_is_away_is_told_and_a_result_waits_for_it(
-    start: Start, lm: ScriptedLM, postgres: Postgres
+    start_shared: Start, lm: ScriptedLM, postgres: Postgres
 ) -> None:
-    server = start()
+    server = start_shared()
     prepare(server)
     gate = Gate(0)
     lm.always(gate)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .batching import Batcher
     from .optimizing import Optimizer
 
-__all__ = ["BATCH_QUEUE", "OPTIMIZATION_QUEUE", "Workflows"]
+__all__ = ["BATCH_QUEUE", "OPTIMIZATION_QUEUE", "Workflows", "outlasting"]
 
 T = TypeVar("T")
 
@@ -69,10 +69,10 @@ class _Host:
     batcher: Batcher
 
     async def there(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_outlasting(work), self.loop))
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(outlasting(work), self.loop))
 
 
-async def _outlasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def outlasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Begins again for as long as the database is away: that is no fault of the job's, and no
     attempt of its own."""
     while True:

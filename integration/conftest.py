@@ -1,0 +1,59 @@
+"""What the tests of servers are given: a scripted LM, servers in a folder of the test's own, and a
+PostgreSQL for those that share one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from dspex_bridge.testing.scripted_lm import ScriptedLM
+
+from integration.postgres import Postgres
+from integration.server_process import ServerProcess, Start, write_lms
+from integration.server_work import solve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def lm() -> Iterator[ScriptedLM]:
+    scripted = ScriptedLM()
+    scripted.always(solve)
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, lm: ScriptedLM) -> Iterator[Start]:
+    """Starts a server in one folder, again and again."""
+    yield from _starting(tmp_path, lm)
+
+
+@pytest.fixture
+def start_shared(tmp_path: Path, lm: ScriptedLM, postgres: Postgres) -> Iterator[Start]:
+    """Starts servers and workers on one database of a PostgreSQL."""
+    yield from _starting(tmp_path, lm, "--database-url", postgres.new_database())
+
+
+def _starting(folder: Path, lm: ScriptedLM, *always: str) -> Iterator[Start]:
+    lms = write_lms(folder, {"main": lm.lm})
+    always = ("--data-dir", str(folder / "data"), "--lms", str(lms), "--bridges", "1", *always)
+    started: list[ServerProcess] = []
+
+    def begin(*arguments: str, command: str = "serve") -> ServerProcess:
+        server = ServerProcess(*always, *arguments, command=command)
+        started.append(server)
+        return server
+
+    yield begin
+    for server in started:
+        server.close()

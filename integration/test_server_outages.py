@@ -1,0 +1,57 @@
+"""A server whose database or disk fails for a while; `python -m integration.server_outages` makes
+the long outage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.server_outages import (
+    database_down,
+    disk_full,
+    disk_mounted,
+    read_only_start,
+    writes_refused,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from integration.postgres import Postgres
+
+AWAY_S = 5.0
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> None:
+    try:
+        with disk_mounted(tmp_path / "tried"):
+            pass
+    except PermissionError as error:
+        pytest.skip(f"a small disk cannot be made here: {error}")
+
+
+def test_a_database_that_is_down_is_told_and_afterwards_all_is_well(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    found = database_down(tmp_path, postgres, AWAY_S)
+    assert found["away_s"] >= AWAY_S
+
+
+@pytest.mark.usefixtures("mounts")
+def test_a_full_disk_is_told_and_afterwards_all_is_well(tmp_path: Path) -> None:
+    assert disk_full(tmp_path)["refused"] > 0
+
+
+def test_a_disk_that_refuses_writes_is_told_and_afterwards_all_is_well(tmp_path: Path) -> None:
+    assert writes_refused(tmp_path)["refused"] > 0
+
+
+@pytest.mark.usefixtures("mounts")
+def test_a_server_on_a_read_only_disk_says_so_and_starts_when_it_is_writable(
+    tmp_path: Path,
+) -> None:
+    read_only_start(tmp_path)

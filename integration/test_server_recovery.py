@@ -1,0 +1,70 @@
+"""What a kill at the wrong moment leaves behind, made by hand: somebody sees to it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.server_work import BATCH, WAIT_S, Gate, execute_batch, prepare, solve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dspex_bridge.testing.scripted_lm import ScriptedLM
+
+    from integration.server_process import Start
+
+pytestmark = pytest.mark.timeout(180)
+
+EXECUTE = """
+mutation { executeProgram(input: {program: "qa", inputs: {question: "1 + 1?"}}) {
+  ... on Execution { id state } } }
+"""
+EXECUTION = "query ($id: ID!) { execution(id: $id) { state error { code } } }"
+
+
+def change(folder: Path, statement: str, *values: str) -> None:
+    file = folder / "data" / "dspex.sqlite"
+    with closing(sqlite3.connect(file, timeout=WAIT_S)) as connection, connection:
+        assert connection.execute(statement, values).rowcount == 1
+
+
+def test_a_batch_of_a_server_that_was_never_written_down_is_taken_over(
+    start: Start, lm: ScriptedLM, tmp_path: Path
+) -> None:
+    server = start()
+    prepare(server)
+    gate = Gate(2)
+    lm.always(gate)
+    batch_id = execute_batch(server, 10)
+    assert gate.reached.wait(WAIT_S)
+    server.kill()
+    # It was killed before it wrote itself down; or it was held for dead, and its row is gone.
+    change(tmp_path, "DELETE FROM servers")
+    lm.always(solve)
+    gate.opened.set()
+    batch = start().wait(BATCH, "COMPLETED", id=batch_id)
+    assert (batch["completed"], batch["failed"]) == (10, 0)
+
+
+def test_an_execution_that_its_server_does_not_run_is_failed_as_interrupted(
+    start: Start, tmp_path: Path
+) -> None:
+    server = start()
+    prepare(server)
+    execution_id = server.graphql(EXECUTE)["executeProgram"]["id"]
+    # As where the database wrote it and went away before it said so.
+    change(
+        tmp_path,
+        "UPDATE executions SET state = 'running', created_at = '2020-01-01 00:00:00' WHERE id = ?",
+        execution_id,
+    )
+    until = time.monotonic() + WAIT_S
+    while (found := server.graphql(EXECUTION, id=execution_id)["execution"])["state"] == "RUNNING":
+        assert time.monotonic() < until, found
+        time.sleep(0.1)
+    assert found == {"state": "FAILED", "error": {"code": "interrupted"}}
