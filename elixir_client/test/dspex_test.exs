@@ -4,7 +4,7 @@ defmodule DSPexTest do
   @moduletag :protocol
 
   alias DSPex.{Error, Prediction, Program}
-  alias DSPex.Test.Peer
+  alias DSPex.Test.{Peer, Scripted}
 
   doctest DSPex.Prediction
 
@@ -25,7 +25,7 @@ defmodule DSPexTest do
     else
       {listener, command} = Peer.listen()
       name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
-      start_supervised!({DSPex, name: name, command: command})
+      Scripted.start(name: name, command: command)
       {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
       %{name: name, peer: peer}
     end

@@ -6,7 +6,7 @@ defmodule DSPex.ConnectionTest do
   import ExUnit.CaptureLog
 
   alias DSPex.{Error, Secret}
-  alias DSPex.Test.Peer
+  alias DSPex.Test.{Peer, Scripted}
 
   @moduletag :capture_log
 
@@ -19,7 +19,7 @@ defmodule DSPex.ConnectionTest do
   defp start(options \\ [], args \\ []) do
     {listener, command} = Peer.listen(args)
     name = name()
-    start_supervised!({DSPex, [name: name, command: command] ++ options})
+    Scripted.start([name: name, command: command] ++ options)
     {name, listener}
   end
 
@@ -42,7 +42,7 @@ defmodule DSPex.ConnectionTest do
     answer
   end
 
-  defp connection(name), do: DSPex.Test.Scripted.connection(name)
+  defp connection(name), do: Scripted.connection(name)
   defp state(name), do: :sys.get_state(connection(name))
 
   defp created(%{"program" => program}) do
@@ -682,7 +682,7 @@ defmodule DSPex.ConnectionTest do
 
   describe "a Python that does not read" do
     test "makes callers wait, then refuses them, and serves who waited when it reads again" do
-      {name, peer, _listener} = ready(max_queued_bytes: 3_000_000, heartbeat_interval: :infinity)
+      {name, peer, _listener} = ready(max_queued_bytes: 3_000_000)
       {waiting, error} = fill(name, peer)
       assert %Error{code: :overloaded, retryable: true} = error
       assert error.message =~ "Python reads too slowly"
@@ -696,7 +696,7 @@ defmodule DSPex.ConnectionTest do
     end
 
     test "and dies leaves those who waited to the next one" do
-      {name, peer, listener} = ready(max_queued_bytes: 3_000_000, heartbeat_interval: :infinity)
+      {name, peer, listener} = ready(max_queued_bytes: 3_000_000)
       {calls, _error} = fill(name, peer)
       written = Enum.count(state(name).calls.by_id, fn {_id, call} -> call.written? end)
       {lost, waiting} = Enum.split(calls, written)

@@ -6,7 +6,7 @@ defmodule DSPex.KillTest do
 
   import ExUnit.CaptureLog
 
-  alias DSPex.Test.{Folder, Peer}
+  alias DSPex.Test.{Folder, Peer, Scripted}
 
   @moduletag :capture_log
 
@@ -14,9 +14,9 @@ defmodule DSPex.KillTest do
     bin = Folder.make()
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
-    start_supervised!({DSPex, name: name, command: command})
+    Scripted.start(name: name, command: command)
     {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
-    connection = DSPex.Test.Scripted.connection(name)
+    connection = Scripted.connection(name)
     Peer.eventually(fn -> :sys.get_state(connection).phase == :ready end)
 
     path = System.fetch_env!("PATH")

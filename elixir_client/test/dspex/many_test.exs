@@ -415,7 +415,7 @@ defmodule DSPex.ManyTest do
     test "and not sent yet is cancelled without a word to Python" do
       {listener, command} = Peer.listen()
       name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
-      start_supervised!({DSPex, name: name, command: command})
+      start(name: name, command: command)
       peer = Peer.accept(listener)
       {:ok, begun} = DSPex.async(name, "p", %{question: "1"})
       DSPex.cancel(begun)

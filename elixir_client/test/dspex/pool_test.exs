@@ -7,7 +7,7 @@ defmodule DSPex.PoolTest do
   import ExUnit.CaptureLog
 
   alias DSPex.Error
-  alias DSPex.Test.Peer
+  alias DSPex.Test.{Peer, Scripted}
 
   import DSPex.Test.Scripted, only: [async: 1, await: 1, created: 1, outputs: 1]
 
@@ -16,9 +16,7 @@ defmodule DSPex.PoolTest do
   defp start(size, options \\ []) do
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
-    # A peer only answers while the test reads from it.
-    own = [name: name, command: command, pool_size: size, heartbeat_interval: :infinity]
-    start_supervised!({DSPex, Keyword.merge(own, options)})
+    Scripted.start([name: name, command: command, pool_size: size] ++ options)
     {name, listener}
   end
 

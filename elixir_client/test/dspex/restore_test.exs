@@ -7,7 +7,7 @@ defmodule DSPex.RestoreTest do
   import ExUnit.CaptureLog
 
   alias DSPex.{Error, Secret}
-  alias DSPex.Test.Peer
+  alias DSPex.Test.{Peer, Scripted}
 
   @moduletag :capture_log
 
@@ -19,12 +19,12 @@ defmodule DSPex.RestoreTest do
   defp start(options \\ []) do
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
-    start_supervised!({DSPex, [name: name, command: command] ++ options})
+    Scripted.start([name: name, command: command] ++ options)
     {name, listener}
   end
 
   defp await(task), do: Task.await(task, @patience_ms)
-  defp connection(name), do: DSPex.Test.Scripted.connection(name)
+  defp connection(name), do: Scripted.connection(name)
   defp state(name), do: :sys.get_state(connection(name))
   defp down?(name), do: state(name).phase == :down
 

@@ -104,7 +104,7 @@ defmodule DSPex.TelemetryTest do
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
     listen([:dspex, :python])
-    start_supervised!({DSPex, name: name, command: command})
+    start(name: name, command: command)
     peer = Peer.accept(listener)
     os_pid = peer.os_pid
 
@@ -148,7 +148,7 @@ defmodule DSPex.TelemetryTest do
   test "the queue is told: what was written after which wait, and what was refused" do
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
-    start_supervised!({DSPex, name: name, command: command, max_queued_bytes: 2000})
+    start(name: name, command: command, max_queued_bytes: 2000)
     peer = Peer.accept(listener)
     listen([:dspex, :queue])
     # Python is not ready yet: both wait, and there is room for one.
@@ -302,13 +302,16 @@ defmodule DSPex.TelemetryTest do
     log =
       capture_log([metadata: [:dspex_server], format: "$metadata$message\n"], fn ->
         {name, peer, listener} = ready()
+        Peer.eventually(fn -> match?({:ok, [%{status: :ready}]}, DSPex.workers(name)) end)
         Peer.kill(peer)
         listener |> Peer.accept() |> Peer.handshake()
         send(self(), {:instance, name})
       end)
 
     assert_received {:instance, name}
-    assert log =~ ~r/^dspex_server=#{inspect(name)} DSPex: Python \(pid \d+\) ended: .*signal 9/m
+
+    assert log =~
+             ~r/^dspex_server=#{inspect(name)} DSPex: Python \(pid \d+\) ended: killed by signal 9/m
   end
 
   @tag :protocol
@@ -349,7 +352,7 @@ defmodule DSPex.TelemetryTest do
       {listener, command} = Peer.listen()
       name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
       options = if level, do: [log_level: level], else: []
-      start_supervised!({DSPex, [name: name, command: command] ++ options})
+      start([name: name, command: command] ++ options)
       {hello, _peer} = listener |> Peer.accept() |> Peer.handshake()
       assert hello["log_level"] == told
       stop_supervised!(name)

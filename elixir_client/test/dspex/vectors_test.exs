@@ -7,7 +7,7 @@ defmodule DSPex.VectorsTest do
   alias DSPex.{Binary, Error, Signature, Tensor}
   alias DSPex.Protocol.{Codec, Message}
   alias DSPex.Signature.TypeConverter
-  alias DSPex.Test.{JSON, Peer}
+  alias DSPex.Test.{JSON, Peer, Scripted}
 
   defp bytes(%{"hex" => hex}), do: Base.decode16!(hex, case: :lower)
 
@@ -115,7 +115,7 @@ defmodule DSPex.VectorsTest do
   @tag :capture_log
   test "messages.json: malformed ones are answered or ignored, and the connection goes on" do
     {listener, command} = Peer.listen()
-    start_supervised!({DSPex, name: __MODULE__, command: command})
+    Scripted.start(name: __MODULE__, command: command)
     {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
 
     # Those with frames before them, or with a limit, are for a bridge; what begins as a response goes

@@ -10,11 +10,20 @@ defmodule DSPex.Test.Scripted do
 
   def patience_ms, do: @patience_ms
 
+  @doc """
+  Starts an instance, whose Python is sent no heartbeats unless the options say so: one that the test
+  leaves alone for a while, on a machine that is busy, would be taken for stuck.
+  """
+  def start(options) do
+    options = Keyword.put_new(options, :heartbeat_interval, :infinity)
+    ExUnit.Callbacks.start_supervised!({DSPex, options})
+  end
+
   @doc "An instance with a Python that has shaken hands."
   def ready(options \\ [], limits \\ %{}) do
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
-    ExUnit.Callbacks.start_supervised!({DSPex, [name: name, command: command] ++ options})
+    start([name: name, command: command] ++ options)
     {_hello, peer} = listener |> Peer.accept() |> Peer.handshake(limits)
     {name, peer, listener}
   end
