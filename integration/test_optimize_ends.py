@@ -159,14 +159,28 @@ def test_a_cancel_gives_the_best_so_far_to_who_asked_for_it() -> None:
     run(test)
 
 
+async def enough_for_two(client: Client) -> int:
+    """Milliseconds in which a run has scored two candidates, and has not ended: by what one takes
+    on this machine, as busy as it is."""
+    began = time.monotonic()
+    first = Run(client)
+    left = await first.two_candidates()
+    first.cancel()
+    with pytest.raises(RequestCancelledError):
+        await first.result
+    assert await is_gone(left)
+    return round(1000 * (1.0 + 3 * (time.monotonic() - began)))
+
+
 def test_a_deadline_ends_a_run_and_its_worker() -> None:
     async def test(client: Client, _server: OpenAIServer) -> None:
+        timeout_ms = await enough_for_two(client)
         began = time.monotonic()
-        long = Run(client, timeout_ms=6000)
+        long = Run(client, timeout_ms=timeout_ms)
         left = await long.two_candidates()
         with pytest.raises(RequestTimeoutError):
             await long.result
-        assert 6.0 <= time.monotonic() - began < 6.0 + ENDED_WITHIN_S
+        assert 0 <= time.monotonic() - began - timeout_ms / 1000 < ENDED_WITHIN_S
         assert await is_gone(left)
         assert await programs(client) == ["p"]
 
@@ -175,11 +189,12 @@ def test_a_deadline_ends_a_run_and_its_worker() -> None:
 
 def test_a_deadline_gives_the_best_so_far_to_who_asked_for_it() -> None:
     async def test(client: Client, _server: OpenAIServer) -> None:
+        timeout_ms = await enough_for_two(client)
         began = time.monotonic()
-        long = Run(client, timeout_ms=6000, on_stop="best")
+        long = Run(client, timeout_ms=timeout_ms, on_stop="best")
         left = await long.two_candidates()
         result = await long.result
-        assert 6.0 <= time.monotonic() - began < 6.0 + ENDED_WITHIN_S
+        assert 0 <= time.monotonic() - began - timeout_ms / 1000 < ENDED_WITHIN_S
         assert await is_gone(left)
         await assert_is_best_so_far(client, result, "timeout")
 
