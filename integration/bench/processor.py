@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-__all__ = ["processor_ns", "processor_us_a_call"]
+__all__ = ["below", "busier_us_a_call", "processor_ns", "processor_us_a_call"]
 
 
 def processor_ns(pid: int) -> int:
@@ -22,6 +22,37 @@ def processor_ns(pid: int) -> int:
 
 def processor_us_a_call(pids: Collection[int], run: Callable[[], object], calls: int) -> float:
     """What the processes use while `run` makes so many calls, for each of them."""
-    before = sum(map(processor_ns, pids))
+    return _used_ns([pids], run)[0] / calls / 1000
+
+
+def busier_us_a_call(pid: int, run: Callable[[], object], calls: int) -> float:
+    """The same of a process or of those that it has started, whichever use more: the time that a
+    call takes where each side has a processor of its own, and neither waits for the other."""
+    return max(_used_ns([[pid], below(pid)], run)) / calls / 1000
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (entry / "stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended just now
+        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+
+    def is_below(child: int) -> bool:
+        while child in parents:
+            child = parents[child]
+            if child == pid:
+                return True
+        return False
+
+    return [child for child in parents if is_below(child)]
+
+
+def _used_ns(groups: Collection[Collection[int]], run: Callable[[], object]) -> list[int]:
+    before = [sum(map(processor_ns, pids)) for pids in groups]
     run()
-    return (sum(map(processor_ns, pids)) - before) / calls / 1000
+    after = [sum(map(processor_ns, pids)) for pids in groups]
+    return [late - early for late, early in zip(after, before, strict=True)]

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .measurement import Measurement
+from .processor import below
 from .workshop import Workshop
 
 __all__ = ["profile", "summary"]
@@ -87,22 +88,7 @@ def _lines(file: Path) -> list[str]:
 
 def _bridges() -> list[int]:
     """Bridges under this process, and the guard of each, which has its command and only waits."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text()
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-        except FileNotFoundError:
-            continue  # it ended just now
-    return [pid for pid in parents if _is_below(pid, parents) and _is_bridge(pid)]
-
-
-def _is_below(pid: int, parents: dict[int, int]) -> bool:
-    while pid in parents:
-        pid = parents[pid]
-        if pid == os.getpid():
-            return True
-    return False
+    return [pid for pid in below(os.getpid()) if _is_bridge(pid)]
 
 
 def _is_bridge(pid: int) -> bool:
