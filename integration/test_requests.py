@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -264,3 +267,22 @@ def test_a_limit_that_is_lowered_while_a_stream_is_open_holds_for_its_chunks() -
         # The whole answer is over the new limit; its chunks were not.
         assert message[2]["code"] == "frame_too_large"
         assert text == answer
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults are read from /proc")
+def test_large_requests_use_the_memory_of_those_before_them(pipe: Pipe) -> None:
+    """Each page that is asked of the system anew costs more than to decode what is in it."""
+    payload, number = bytes(1_000_000), 20
+    pages = len(payload) // resource.getpagesize()
+
+    def page_faults() -> int:
+        stat = Path(f"/proc/{pipe.process.pid}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[7])  # minflt, the tenth of them all
+
+    pipe.ask("list")  # DSPy is there
+    for _ in range(5):
+        pipe.ask("ping", {"payload": payload})
+    before = page_faults()
+    for _ in range(number):
+        assert pipe.ask("ping", {"payload": payload}) == {"payload": payload}
+    assert page_faults() - before < number * pages / 2, "not even the payloads' own"

@@ -16,6 +16,7 @@ from dspex_protocol.messages import Notification, Request
 from .dispatch import Dispatcher
 from .exceptions import describe
 from .health import Health
+from .heap import keep_freed_memory
 from .host import Host, Options
 from .methods.control import DEFAULT_DRAIN_MS
 from .writer import BACKLOG_HIGH
@@ -144,6 +145,7 @@ def _load(host: Host) -> None:
         # What was imported stays: a collection need not look at it again. Large frames make many
         # objects at once, and most of their time was collections.
         gc.freeze()
+        keep_freed_memory()
         ready = {
             **host.engine.versions(),
             "import_ms": round((time.monotonic() - started) * 1000, 3),
