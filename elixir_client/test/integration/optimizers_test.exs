@@ -96,6 +96,9 @@ defmodule DSPex.Integration.OptimizersTest do
       assert optimization.comparison["examples"] == @val
       assert optimization.state["lineage"]["optimizer"]["name"] == "#{unquote(optimizer)}"
       assert Enum.any?(optimization.changes, &(&1 =~ ~r/: 0 -> \d+ demonstrations/))
+      # Only that one writes instructions.
+      written? = Enum.any?(optimization.changes, &String.starts_with?(&1, "+"))
+      assert written? == (unquote(optimizer) == :mipro_v2)
       assert_gain(name, Desk, optimization.program, held_out)
     end
   end
