@@ -13,7 +13,9 @@ defmodule DSPex.Telemetry do
     },
     call_stop: %{
       event: [:dspex, :call, :stop],
-      text: "A call is answered, or nobody wants its answer any more.",
+      text:
+        "A call is answered, or its caller does not want its answer any more. Who is killed tells " <>
+          "no more events.",
       measurements: [duration: "nanoseconds"],
       metadata: [
         server: "the instance",

@@ -145,6 +145,48 @@ defmodule DSPex.TelemetryTest do
   end
 
   @tag :protocol
+  test "each Python that was told to be ready is told to have ended, however soon it dies" do
+    {listener, command} = Peer.listen()
+    name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
+    listen([:dspex, :python])
+    start(name: name, command: command)
+
+    # The last of them is one too many: it is an event of its own.
+    for _ <- 1..4 do
+      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+      %{os_pid: os_pid} = peer
+      assert_receive {[:dspex, :python, :ready], _, %{server: ^name, os_pid: ^os_pid}}, 10_000
+      Peer.kill(peer)
+
+      assert_receive {[:dspex, :python, :stop], %{lost: 0},
+                      %{server: ^name, os_pid: ^os_pid, reason: "killed by signal 9"}},
+                     10_000
+    end
+
+    assert_receive {[:dspex, :python, :failed], %{failures: 4}, %{server: ^name, reason: reason}},
+                   10_000
+
+    assert reason =~ "before it answered anything"
+  end
+
+  @tag :protocol
+  test "a restart is told: the Python that is replaced, and the next one" do
+    {name, peer, listener} = ready()
+    %{os_pid: before} = peer
+    Peer.eventually(fn -> match?({:ok, [%{status: :ready}]}, DSPex.workers(name)) end)
+    listen([:dspex, :python])
+    restart = async(fn -> DSPex.restart(name) end)
+    {_hello, %{os_pid: now}} = listener |> Peer.accept() |> Peer.handshake()
+    assert await(restart) == :ok
+
+    assert_receive {[:dspex, :python, :stop], %{lost: 0},
+                    %{server: ^name, os_pid: ^before, reason: "a restart was asked for"}}
+
+    assert_receive {[:dspex, :python, :start], _, %{server: ^name, os_pid: ^now}}
+    assert_receive {[:dspex, :python, :ready], _, %{server: ^name, os_pid: ^now}}
+  end
+
+  @tag :protocol
   test "the queue is told: what was written after which wait, and what was refused" do
     {listener, command} = Peer.listen()
     name = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")

@@ -127,14 +127,17 @@ defmodule DSPex.Connection.Lifecycle do
 
   # One that dies as soon as it is ready would be started for ever.
   def ended(%{phase: :ready, proven?: false, failures: failures} = state, how)
-      when failures >= @early_ends,
-      do: start_failed(state, "it ended before it answered anything: #{how}", @early_backoff_ms)
+      when failures >= @early_ends do
+    News.ended(state, how)
+    start_failed(state, "it ended before it answered anything: #{how}", @early_backoff_ms)
+  end
 
   def ended(%{phase: :ready, proven?: false, failures: failures} = state, how)
       when failures > 0 do
     delay = min(backoff_ms(failures), @early_backoff_ms)
     text = "Python ended before it answered anything (#{how})"
     Logger.warning("DSPex: #{text}; starting another in #{delay} ms")
+    News.ended(state, how)
     Process.send_after(self(), :start, delay)
     %{disconnect(state, text) | phase: :starting, failures: failures + 1}
   end
