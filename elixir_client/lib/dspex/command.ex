@@ -31,13 +31,13 @@ defmodule DSPex.Command do
   end
 
   defp message(executable, nil) do
-    "there is no #{inspect(executable)} on PATH. Install the Python package into a virtual " <>
-      "environment (scripts/setup --no-elixir in a checkout of DSPex makes .venv), then say where " <>
-      "it is: " <>
+    "there is no #{inspect(executable)} on PATH. `mix dspex.install` makes a virtual environment " <>
+      "with it, .venv; then say where it is: " <>
       "command: [\".venv/bin/dspex\", \"bridge\"], or #{@variable}=\".venv/bin/dspex bridge\""
   end
 
   defp message(executable, source) do
-    "#{source} names #{inspect(executable)}, which is no executable file"
+    "#{source} names #{inspect(executable)}, which is no executable file; `mix dspex.install` makes " <>
+      "a virtual environment with the bridge"
   end
 end

@@ -41,13 +41,15 @@ defmodule DSPex.CommandTest do
     System.put_env("PATH", "/nowhere")
     assert {:error, %Error{code: :start_failed, message: message}} = Command.find(nil)
     assert message =~ ~s(there is no "dspex" on PATH)
-    assert message =~ "scripts/setup"
+    assert message =~ "mix dspex.install"
     assert message =~ "DSPEX_BRIDGE="
 
     System.put_env("DSPEX_BRIDGE", "/no/such bridge")
     assert {:error, %Error{message: message}} = Command.find(nil)
 
-    assert message ==
+    assert message =~
              "the environment variable DSPEX_BRIDGE names \"/no/such\", which is no executable file"
+
+    assert message =~ "mix dspex.install"
   end
 end

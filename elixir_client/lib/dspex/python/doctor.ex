@@ -18,7 +18,7 @@ defmodule DSPex.Python.Doctor do
         [found | started([executable | args])]
 
       {:error, error} ->
-        [{:wrong, "#{error.message}. `mix dspex.install` makes an environment"}]
+        [{:wrong, error.message}]
     end
   end
 
