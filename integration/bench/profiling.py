@@ -1,4 +1,7 @@
-"""Where the bridges of a measurement spend their time: py-spy samples them while it runs."""
+"""Where the bridges of a measurement spend their time: py-spy samples them while it runs.
+
+It looks at the thread that has the interpreter: what waits in the kernel, or for it, is not seen.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from .measurement import Measurement
-from .processor import below
+from .measurement import Contestant, Measurement
+from .processor import below, processor_ns
 from .workshop import Workshop
 
 __all__ = ["profile", "summary"]
@@ -33,20 +36,21 @@ def profile(measurement: Measurement, workshop: Workshop) -> str:
         contestants = measurement.open(workshop, stack)
         for contestant in contestants.values():
             contestant()
-        # What only has the floor or a peer in it would be time in which nobody is looked at.
-        others = {"floor", "router", "JSON lines", "pynvim", "MCP", "gRPC", "FastAPI"}
-        own = [run for name, run in contestants.items() if name not in others]
+        bridges = _bridges()
+        # The floor and the peers would be time in which no bridge has anything to do.
+        used = {run: _used_ns(bridges, run) for run in contestants.values()}
+        own = [run for run, ns in used.items() if ns > max(used.values()) / 4]
         samplers = [
             subprocess.Popen(
                 [
-                    *(str(workshop.peers.with_name("py-spy")), "record", "--function"),
+                    *(str(workshop.peers.with_name("py-spy")), "record", "--function", "--gil"),
                     *("--rate", str(_SAMPLES_A_SECOND), "--duration", "unlimited"),
                     *("--format", "raw", "--output", f"{raw}-{pid}", "--pid", str(pid)),
                 ],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            for pid in _bridges()
+            for pid in bridges
         ]
         if not samplers:
             return f"{measurement.name} keeps no bridge at work that could be looked at"
@@ -80,6 +84,12 @@ def summary(stacks: Iterable[str]) -> str:
         for name, own in itself.most_common(_SHOWN)
     ]
     return "\n".join([f"  {total} samples", "   itself  within  function", *rows])
+
+
+def _used_ns(pids: Sequence[int], run: Contestant) -> int:
+    before = sum(map(processor_ns, pids))
+    run()
+    return sum(map(processor_ns, pids)) - before
 
 
 def _lines(file: Path) -> list[str]:
