@@ -109,9 +109,6 @@ class ServerBench:
             self._bridge = await stack.enter_async_context(await Client.spawn())
             await self._bridge.configure(lms={"main": {"model": "demo/knn"}}, default_lm="main")
             await self._bridge.create("question -> answer", program="qa")
-            self._sockets = [
-                await stack.enter_async_context(_Socket(self._server.url)) for _ in range(_CLIENTS)
-            ]
             return stack.pop_all()
 
     def close(self) -> None:
@@ -135,10 +132,11 @@ class ServerBench:
 
         async def run() -> list[float]:
             times = []
-            for _ in range(calls):
-                began = time.perf_counter()
-                await self._sockets[0].execute()
-                times.append(time.perf_counter() - began)
+            async with _Socket(self._server.url) as socket:
+                for _ in range(calls):
+                    began = time.perf_counter()
+                    await socket.execute()
+                    times.append(time.perf_counter() - began)
             return times
 
         return statistics.median(self._runner.run(run())) * 1000
@@ -149,14 +147,15 @@ class ServerBench:
         async def run() -> int:
             until = time.perf_counter() + seconds
 
-            async def call(socket: _Socket) -> int:
+            async def call() -> int:
                 done = 0
-                while time.perf_counter() < until:
-                    await socket.execute()
-                    done += 1
+                async with _Socket(self._server.url) as socket:
+                    while time.perf_counter() < until:
+                        await socket.execute()
+                        done += 1
                 return done
 
-            return sum(await asyncio.gather(*(call(socket) for socket in self._sockets)))
+            return sum(await asyncio.gather(*(call() for _ in range(_CLIENTS))))
 
         before, began = self._spent(), time.perf_counter()
         done = self._runner.run(run())

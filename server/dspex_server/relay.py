@@ -68,9 +68,14 @@ class Relay:
 
     async def _tell(self, connection: psycopg.AsyncConnection) -> None:
         while True:
-            named = await self._waiting.get()
-            text = json.dumps([self._server_id, *named])
-            await connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, text))
+            waiting = [await self._waiting.get()]
+            while not self._waiting.empty():
+                waiting.append(self._waiting.get_nowait())
+            texts = [json.dumps([self._server_id, *named]) for named in waiting]
+            # One statement, however many there are: each is a journey and a transaction.
+            await connection.execute(
+                "SELECT pg_notify(%s, text) FROM unnest(%s::text[]) AS text", (_CHANNEL, texts)
+            )
 
     async def _listen(self, connection: psycopg.AsyncConnection) -> None:
         await connection.execute(f"LISTEN {_CHANNEL}")

@@ -10,7 +10,16 @@ from strawberry.scalars import JSON
 from dspex_server.db import models
 
 from .scalars import JobState, Long
-from .types import ExecutionError, Info, Program, Transition, app_of, program_of, transitions_of
+from .types import (
+    ExecutionError,
+    Info,
+    Program,
+    Transition,
+    app_of,
+    made_of,
+    one_of,
+    transitions_of,
+)
 
 __all__ = ["Batch", "Dataset", "Example", "OptimizationJob"]
 
@@ -38,30 +47,12 @@ class OptimizationJob:
 
     @classmethod
     def of(cls, row: models.OptimizationJob) -> Self:
-        return cls(
-            id=strawberry.ID(row.id),
-            program_id=strawberry.ID(row.program_id),
-            revision=row.revision,
-            state=JobState(row.state),
-            optimizer=JSON(row.optimizer),
-            metric=None if row.metric is None else JSON(row.metric),
-            dataset_id=None if row.dataset_id is None else strawberry.ID(row.dataset_id),
-            progress=None if row.progress is None else JSON(row.progress),
-            score=row.score,
-            base_score=row.base_score,
-            result_revision=row.result_revision,
-            total_tokens=Long(row.total_tokens),
-            cost_usd=row.cost_usd,
-            attempts=row.attempts,
-            error=ExecutionError.of(row.error),
-            created_at=row.created_at,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-        )
+        state, error = JobState(row.state), ExecutionError.of(row.error)
+        return made_of(cls, row, state=state, error=error)
 
     @strawberry.field
     async def program(self, info: Info) -> Program | None:
-        return await program_of(info, self.program_id)
+        return await one_of(info, models.Program, Program.of, self.program_id)
 
     @strawberry.field
     async def transitions(self, info: Info) -> list[Transition]:
@@ -85,20 +76,8 @@ class Batch:
 
     @classmethod
     def of(cls, row: models.Batch) -> Self:
-        return cls(
-            id=strawberry.ID(row.id),
-            program_id=strawberry.ID(row.program_id),
-            revision=row.revision,
-            state=JobState(row.state),
-            total=row.total,
-            completed=row.completed,
-            failed=row.failed,
-            attempts=row.attempts,
-            error=ExecutionError.of(row.error),
-            created_at=row.created_at,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-        )
+        state, error = JobState(row.state), ExecutionError.of(row.error)
+        return made_of(cls, row, state=state, error=error)
 
     @strawberry.field
     async def transitions(self, info: Info) -> list[Transition]:
@@ -122,14 +101,7 @@ class Dataset:
 
     @classmethod
     def of(cls, row: models.Dataset) -> Self:
-        return cls(
-            id=strawberry.ID(row.id),
-            name=row.name,
-            version=row.version,
-            size=row.size,
-            digest=row.digest,
-            created_at=row.created_at,
-        )
+        return made_of(cls, row)
 
     @strawberry.field(description="Its rows in their order, a hundred at most.")
     async def rows(self, info: Info, first: int = 100, skip: int = 0) -> list[Example]:
@@ -143,4 +115,4 @@ class Dataset:
                 .order_by(models.DatasetRow.position)
                 .limit(min(max(first, 0), 100))
             )
-            return [Example(inputs=JSON(row.inputs), outputs=JSON(row.outputs)) for row in rows]
+            return [made_of(Example, row) for row in rows]

@@ -15,7 +15,7 @@ from dspex_server.resources.programs import find_program
 from .job_types import Batch, Dataset, OptimizationJob
 from .pages import Connection, Page, page_of
 from .scalars import Direction, ExecutionState, JobState, ProgramState, SignatureState
-from .types import Execution, Info, Program, Signature, app_of
+from .types import Execution, Info, Program, Signature, app_of, one_of
 
 __all__ = ["Query"]
 
@@ -69,9 +69,7 @@ class JobFilter:
 class Query:
     @strawberry.field
     async def signature(self, info: Info, id: strawberry.ID) -> Signature | None:
-        async with app_of(info).database.read() as session:
-            row = await session.get(models.Signature, id)
-        return None if row is None else Signature.of(row)
+        return await one_of(info, models.Signature, Signature.of, id)
 
     @strawberry.field(description="The newest first.")
     async def signatures(
@@ -128,9 +126,7 @@ class Query:
 
     @strawberry.field
     async def execution(self, info: Info, id: strawberry.ID) -> Execution | None:
-        async with app_of(info).database.read() as session:
-            row = await session.get(models.Execution, id)
-        return None if row is None else Execution.of(row)
+        return await one_of(info, models.Execution, Execution.of, id)
 
     @strawberry.field
     async def executions(
@@ -167,9 +163,7 @@ class Query:
         info: Info,
         id: strawberry.ID,
     ) -> OptimizationJob | None:
-        async with app_of(info).database.read() as session:
-            row = await session.get(models.OptimizationJob, id)
-        return None if row is None else OptimizationJob.of(row)
+        return await one_of(info, models.OptimizationJob, OptimizationJob.of, id)
 
     @strawberry.field(description="The newest first.")
     async def optimization_jobs(
@@ -192,9 +186,7 @@ class Query:
 
     @strawberry.field
     async def batch(self, info: Info, id: strawberry.ID) -> Batch | None:
-        async with app_of(info).database.read() as session:
-            row = await session.get(models.Batch, id)
-        return None if row is None else Batch.of(row)
+        return await one_of(info, models.Batch, Batch.of, id)
 
     @strawberry.field(description="By its id, or the newest version of a name.")
     async def dataset(self, info: Info, id: strawberry.ID) -> Dataset | None:

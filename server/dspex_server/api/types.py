@@ -1,7 +1,9 @@
 """The resources as GraphQL types. Each is made of its row; what costs a query is a resolver."""
 
+from collections.abc import Callable
+from dataclasses import fields
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import strawberry
 from sqlalchemy import select
@@ -21,11 +23,13 @@ __all__ = [
     "Signature",
     "Transition",
     "app_of",
-    "program_of",
+    "made_of",
+    "one_of",
     "transitions_of",
 ]
 
 Info = strawberry.Info[dict[str, Any], None]
+T = TypeVar("T")
 
 # Rows of one resource: a history, revisions. More than these are not asked for at once.
 _MAX_ROWS = 1_000
@@ -34,6 +38,23 @@ _MAX_ROWS = 1_000
 def app_of(info: Info) -> App:
     app: App = info.context["app"]
     return app
+
+
+def made_of(kind: type[T], row: object, **others: Any) -> T:
+    """A type's fields are the columns of the same names, but for `others`."""
+    names = (field.name for field in fields(kind) if field.init)  # type: ignore[arg-type]
+    return kind(**{name: getattr(row, name) for name in names if name not in others}, **others)
+
+
+async def one_of(
+    info: Info, model: type[Any], make: Callable[[Any], T], resource_id: str | None
+) -> T | None:
+    """The resource of that id, where there is one."""
+    if resource_id is None:
+        return None
+    async with app_of(info).database.read() as session:
+        row = await session.get(model, resource_id)
+    return None if row is None else make(row)
 
 
 @strawberry.type(description="One change of a resource's state.")
@@ -54,9 +75,7 @@ async def transitions_of(info: Info, resource: str, resource_id: str) -> list[Tr
             .order_by(table.at, table.source.is_not(None), table.id)
             .limit(_MAX_ROWS)
         )
-        return [
-            Transition(source=r.source, target=r.target, reason=r.reason, at=r.at) for r in rows
-        ]
+        return [made_of(Transition, row) for row in rows]
 
 
 @strawberry.type(description="One version of a named signature.")
@@ -71,15 +90,7 @@ class Signature:
 
     @classmethod
     def of(cls, row: models.Signature) -> Self:
-        return cls(
-            id=strawberry.ID(row.id),
-            name=row.name,
-            version=row.version,
-            text=row.text,
-            definition=JSON(row.definition),
-            state=SignatureState(row.state),
-            created_at=row.created_at,
-        )
+        return made_of(cls, row, state=SignatureState(row.state))
 
     @strawberry.field
     async def transitions(self, info: Info) -> list[Transition]:
@@ -98,15 +109,7 @@ class Revision:
 
     @classmethod
     def of(cls, row: models.Revision) -> Self:
-        return cls(
-            number=row.number,
-            parent=row.parent,
-            origin=row.origin,
-            job_id=None if row.job_id is None else strawberry.ID(row.job_id),
-            score=row.score,
-            state=JSON(row.state),
-            created_at=row.created_at,
-        )
+        return made_of(cls, row)
 
 
 @strawberry.type
@@ -129,31 +132,11 @@ class Program:
 
     @classmethod
     def of(cls, row: models.Program) -> Self:
-        return cls(
-            id=strawberry.ID(row.id),
-            name=row.name,
-            module=row.module,
-            lm=row.lm,
-            adapter=row.adapter,
-            config=JSON(row.config),
-            state=ProgramState(row.state),
-            revision=row.revision,
-            deployed_revision=row.deployed_revision,
-            executions=row.executions,
-            failures=row.failures,
-            total_tokens=Long(row.total_tokens),
-            cost_usd=row.cost_usd,
-            created_at=row.created_at,
-            signature_id=row.signature_id,
-        )
+        return made_of(cls, row, state=ProgramState(row.state))
 
     @strawberry.field(description="The signature that it was made of, where it is a named one.")
     async def signature(self, info: Info) -> Signature | None:
-        if self.signature_id is None:
-            return None
-        async with app_of(info).database.read() as session:
-            row = await session.get(models.Signature, self.signature_id)
-        return None if row is None else Signature.of(row)
+        return await one_of(info, models.Signature, Signature.of, self.signature_id)
 
     @strawberry.field(description="From the first to the last.")
     async def revisions(self, info: Info) -> list[Revision]:
@@ -183,12 +166,6 @@ class ExecutionError:
         return None if error is None else cls(**{**error, "data": JSON(error["data"])})
 
 
-async def program_of(info: Info, program_id: str) -> Program | None:
-    async with app_of(info).database.read() as session:
-        row = await session.get(models.Program, program_id)
-    return None if row is None else Program.of(row)
-
-
 @strawberry.type
 class Execution:
     id: strawberry.ID
@@ -214,32 +191,12 @@ class Execution:
 
     @classmethod
     def of(cls, row: models.Execution) -> Self:
-        return cls(
-            id=strawberry.ID(row.id),
-            program_id=strawberry.ID(row.program_id),
-            revision=row.revision,
-            state=ExecutionState(row.state),
-            inputs=JSON(row.inputs),
-            outputs=None if row.outputs is None else JSON(row.outputs),
-            error=ExecutionError.of(row.error),
-            lm=row.lm,
-            prompt_tokens=row.prompt_tokens,
-            completion_tokens=row.completion_tokens,
-            total_tokens=row.total_tokens,
-            cost_usd=row.cost_usd,
-            duration_ms=row.duration_ms,
-            cached=row.cached,
-            trace_id=row.trace_id,
-            batch_id=None if row.batch_id is None else strawberry.ID(row.batch_id),
-            batch_index=row.batch_index,
-            created_at=row.created_at,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-        )
+        state, error = ExecutionState(row.state), ExecutionError.of(row.error)
+        return made_of(cls, row, state=state, error=error)
 
     @strawberry.field
     async def program(self, info: Info) -> Program | None:
-        return await program_of(info, self.program_id)
+        return await one_of(info, models.Program, Program.of, self.program_id)
 
     @strawberry.field
     async def transitions(self, info: Info) -> list[Transition]:
