@@ -11,7 +11,7 @@ defmodule DSPex.ConnectionTest do
   @moduletag :capture_log
 
   # Nothing in here waits so long unless it fails.
-  @patience_ms 10_000
+  @patience_ms 30_000
 
   defp name, do: Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
 

@@ -11,7 +11,7 @@ defmodule DSPex.RestoreTest do
 
   @moduletag :capture_log
 
-  @patience_ms 10_000
+  @patience_ms 30_000
 
   # After a first failure that is not final the next Python comes in a tenth of that.
   @long_ms 1000

@@ -109,13 +109,13 @@ defmodule DSPex.TelemetryTest do
     os_pid = peer.os_pid
 
     assert_receive {[:dspex, :python, :start], %{failures: 0}, %{server: ^name, os_pid: ^os_pid}},
-                   10_000
+                   30_000
 
     {_hello, peer} = Peer.handshake(peer)
 
     assert_receive {[:dspex, :python, :ready], %{duration: duration},
                     %{server: ^name, os_pid: ^os_pid}},
-                   10_000
+                   30_000
 
     assert duration > 0
 
@@ -126,18 +126,18 @@ defmodule DSPex.TelemetryTest do
 
     assert_receive {[:dspex, :python, :stop], %{lost: 1},
                     %{server: ^name, os_pid: ^os_pid, reason: reason}},
-                   10_000
+                   30_000
 
     assert reason =~ "signal 9"
 
     assert_receive {[:dspex, :python, :start], _, %{server: ^name, os_pid: next}}
                    when next != os_pid,
-                   10_000
+                   30_000
 
     listener |> Peer.accept() |> Peer.kill()
 
     assert_receive {[:dspex, :python, :failed], %{failures: failures}, %{server: ^name} = failed},
-                   10_000
+                   30_000
 
     assert failures > 0
     assert failed.reason =~ "before it was ready"
@@ -155,16 +155,16 @@ defmodule DSPex.TelemetryTest do
     for _ <- 1..4 do
       {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
       %{os_pid: os_pid} = peer
-      assert_receive {[:dspex, :python, :ready], _, %{server: ^name, os_pid: ^os_pid}}, 10_000
+      assert_receive {[:dspex, :python, :ready], _, %{server: ^name, os_pid: ^os_pid}}, 30_000
       Peer.kill(peer)
 
       assert_receive {[:dspex, :python, :stop], %{lost: 0},
                       %{server: ^name, os_pid: ^os_pid, reason: "killed by signal 9"}},
-                     10_000
+                     30_000
     end
 
     assert_receive {[:dspex, :python, :failed], %{failures: 4}, %{server: ^name, reason: reason}},
-                   10_000
+                   30_000
 
     assert reason =~ "before it answered anything"
   end
@@ -229,9 +229,9 @@ defmodule DSPex.TelemetryTest do
       call = %{program: "qa", request: id, tool: "add", args: %{a: a}, meta: %{}}
       Peer.message(peer, [0, a, "call_tool", call])
       about = %{server: name, kind: :tool, name: "add", program: "qa", request: id}
-      assert_receive {[:dspex, :callback, :start], %{system_time: _}, ^about}, 10_000
+      assert_receive {[:dspex, :callback, :start], %{system_time: _}, ^about}, 30_000
       stopped = Map.put(about, :outcome, outcome)
-      assert_receive {[:dspex, :callback, :stop], %{duration: _}, ^stopped}, 10_000
+      assert_receive {[:dspex, :callback, :stop], %{duration: _}, ^stopped}, 30_000
     end
 
     {{:response, 1, {:ok, 1}}, peer} = Peer.next(peer)

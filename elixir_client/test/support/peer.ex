@@ -8,7 +8,7 @@ defmodule DSPex.Test.Peer do
 
   alias DSPex.Protocol.{Codec, Framing, Message}
 
-  @patience_ms 10_000
+  @patience_ms 30_000
   @relay Path.expand("relay.py", __DIR__)
 
   defstruct [:socket, :os_pid, decoder: Framing.new(64 * 1024 * 1024), events: []]

@@ -6,7 +6,7 @@ defmodule DSPex.Test.Scripted do
 
   alias DSPex.Test.Peer
 
-  @patience_ms 10_000
+  @patience_ms 30_000
 
   def patience_ms, do: @patience_ms
 

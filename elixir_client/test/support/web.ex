@@ -6,7 +6,7 @@ defmodule DSPex.Test.Web do
 
   alias DSPex.Server.JSON
 
-  @patience_ms 10_000
+  @patience_ms 30_000
 
   @doc "Listens; gives the socket and the URL."
   def listen do
