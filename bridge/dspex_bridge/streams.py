@@ -38,8 +38,8 @@ class ChunkStream:
         self._send = send
         self._credit = window
         self._max_chars = max_chars
-        # Field -> (text, done), in the order in which they began to wait.
-        self._pending: dict[str, tuple[str, bool]] = {}
+        # Field -> (pieces of text, done), in the order in which they began to wait.
+        self._pending: dict[str, tuple[list[str], bool]] = {}
         # Field -> its attempt, from 1: those of one LM call begin theirs together.
         self._attempts: dict[str, int] = {}
         self._lock = allocate_lock()
@@ -53,8 +53,9 @@ class ChunkStream:
 
     def put(self, field: str, text: str, *, done: bool = False) -> None:
         with self._lock:
-            waiting, _ = self._pending.get(field, ("", False))
-            self._pending[field] = (waiting + text, done)
+            waiting, _ = self._pending.get(field) or ([], False)
+            waiting.append(text)
+            self._pending[field] = (waiting, done)
             self._send_pending(limited=True)
 
     def grant(self, chunks: int) -> None:
@@ -70,11 +71,12 @@ class ChunkStream:
     def _send_pending(self, *, limited: bool) -> None:
         while self._pending and (self._credit > 0 or not limited):
             field = next(iter(self._pending))
-            text, done = self._pending[field]
+            waiting, done = self._pending[field]
+            text = "".join(waiting)
             length = self._max_chars()
             rest = text[length:]
             if rest:
-                text, self._pending[field] = text[:length], (rest, done)
+                text, self._pending[field] = text[:length], ([rest], done)
             else:
                 del self._pending[field]
             self._credit -= 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from dspex_bridge.streams import ChunkStream
@@ -97,3 +98,21 @@ def test_nothing_gathers_for_a_client_that_has_hung_up() -> None:
     client.listens = True
     client.stream.finish()
     assert client.texts() == ["1"]
+
+
+def test_text_that_gathers_costs_the_same_however_much_has_gathered() -> None:
+    def seconds(count: int) -> float:
+        best = float("inf")
+        for _ in range(3):
+            client, piece = Client(window=1, max_chars=1_000_000_000), "x" * 256
+            client.stream.put("answer", "first")
+            started = time.thread_time()
+            for _ in range(count):
+                client.stream.put("answer", piece)
+            client.stream.finish()
+            best = min(best, time.thread_time() - started)
+            assert [len(text) for text in client.texts()] == [5, count * len(piece)]
+        return best
+
+    # 16 times the text; one that copied all of it at each piece would take 256 times as long.
+    assert seconds(16_000) < 80 * max(seconds(1000), 0.0005)

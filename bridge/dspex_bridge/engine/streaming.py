@@ -34,7 +34,8 @@ class FieldStream:
         self._chunks = chunks
         self._fields = {field: [field] for field in fields}
         self._parser: FieldParser | None = None
-        self._sent: dict[str, str] = {}
+        # Field -> the texts of its chunks.
+        self._sent: dict[str, list[str]] = {}
         self._open: set[str] = set()
         self._native_field: str | None = None
 
@@ -82,7 +83,7 @@ class FieldStream:
             for name, value in outputs.items()
             if name in self._fields and isinstance(value, str)
         }
-        if any(self._sent.get(name, "") != text for name, text in texts.items()):
+        if any("".join(self._sent.get(name, ())) != text for name, text in texts.items()):
             self._begin_attempt()
             for name, text in texts.items():
                 self._send(name, text, is_last=True)
@@ -99,7 +100,7 @@ class FieldStream:
         for field, text, is_last in pieces:
             if field not in self._fields:
                 continue
-            self._sent[field] = self._sent.get(field, "") + text
+            self._sent.setdefault(field, []).append(text)
             if is_last:
                 self._open.discard(field)
             else:
