@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -232,3 +235,29 @@ def test_a_demonstration_has_values_that_json_has_not(server: ServerProcess) -> 
     assert about["demos"][0]["inputs"] == {"photo": b"\x00\xff"}
     refused = {**given, "name": "p", "demos": [{**demo, "inputs": {"photo": {"$bytes": "?"}}}]}
     assert server.http.post("/v1/programs", json=refused).status_code == 400
+
+
+def test_who_hangs_up_at_once_leaves_nothing_open(server: ServerProcess, lm: ScriptedLM) -> None:
+    release = threading.Event()
+
+    def wait(_prompt: Prompt) -> dict[str, str]:
+        release.wait(WAIT_S)
+        return {"answer": "late"}
+
+    lm.always(wait)
+    result(server, "create", program="hasty", signature="question -> answer")
+    body = json.dumps({"program": "hasty", "inputs": {"question": "?"}}).encode()
+    head = f"POST /v1/calls/execute HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n"
+    address = (server.http.base_url.host, server.http.base_url.port)
+    try:
+        for after_ms in range(40):
+            with socket.create_connection(address) as connection:
+                connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
+                # Each at another moment of what the server does meanwhile.
+                select.select([], [], [], after_ms / 4000)
+        wait_s = time.monotonic() + WAIT_S
+        query = "{ executions(filter: {state: [PENDING, RUNNING]}) { totalCount } }"
+        while server.graphql(query)["executions"]["totalCount"]:
+            assert time.monotonic() < wait_s, "an execution that nobody waits for stays open"
+    finally:
+        release.set()

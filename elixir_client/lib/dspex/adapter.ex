@@ -115,7 +115,10 @@ defmodule DSPex.Adapter do
   @doc "Replaces them one after the other; see `DSPex.restart/2`."
   @callback restart(instance(), drain_timeout :: timeout()) :: :ok | {:error, Error.t()}
 
-  @optional_callbacks workers: 1, restart: 2
+  @doc "Checks its own options, those of `{adapter, options}`; what is secret in them is hidden here."
+  @callback options(keyword()) :: {:ok, keyword()} | {:error, String.t()}
+
+  @optional_callbacks workers: 1, restart: 2, options: 1
 
   @doc false
   # Which adapter an instance has is asked with every call, and changes with a restart at most.
@@ -219,7 +222,9 @@ defmodule DSPex.Adapter do
   @doc false
   # A check of `DSPex.Options`.
   def option({module, own}) when is_atom(module) and is_list(own) do
-    with {:ok, module} <- option(module), do: {:ok, {module, own}}
+    with {:ok, module} <- option(module),
+         {:ok, own} <- own_options(module, own),
+         do: {:ok, {module, own}}
   end
 
   def option(module) when is_atom(module) do
@@ -231,4 +236,8 @@ defmodule DSPex.Adapter do
   end
 
   def option(_other), do: {:error, "expected a module with the callbacks of DSPex.Adapter"}
+
+  defp own_options(module, own) do
+    if function_exported?(module, :options, 1), do: module.options(own), else: {:ok, own}
+  end
 end

@@ -254,5 +254,12 @@ defmodule DSPex.MLTest do
     assert ML.put_url(before) == "http://[::1]:9"
     assert Task.await(Task.async(&ML.url/0)) == "http://127.0.0.1:8000"
     assert_raise ArgumentError, fn -> ML.put_url("https://127.0.0.1") end
+
+    ML.put_url(before, token: "a-very-secret-token")
+    refute inspect(Process.get()) =~ "very-secret"
+    assert {:ok, {_host, _port, token}} = ML.address()
+    assert DSPex.Secret.reveal(token) == "a-very-secret-token"
+    ML.put_url(nil)
+    assert {:ok, {~c"127.0.0.1", 8000, nil}} = ML.address()
   end
 end

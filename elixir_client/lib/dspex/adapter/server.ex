@@ -1,9 +1,22 @@
 defmodule DSPex.Adapter.Server do
+  alias DSPex.Adapter.Server.{Exchange, Known}
+  alias DSPex.{Error, Options}
+  alias DSPex.Server.HTTP
+
+  @schema [
+    url: {{:is, &__MODULE__.url/1}, "where the server listens.", HTTP.default_url()},
+    token: {{:is, &HTTP.token/1}, "what it wants to be shown, where it was started with a token."}
+  ]
+
   @moduledoc """
   An instance whose programs are those of a `dspex serve`: in its database, run by its bridges, each
   execution a row there.
 
       {DSPex, name: MyApp.DSPex, backend: {DSPex.Adapter.Server, url: "http://127.0.0.1:8000"}}
+
+  Its options:
+
+  #{Options.docs(@schema)}
 
   The functions of `DSPex` are the same over it. What is different:
 
@@ -31,14 +44,6 @@ defmodule DSPex.Adapter.Server do
 
   @behaviour DSPex.Adapter
 
-  alias DSPex.Adapter.Server.{Exchange, Known}
-  alias DSPex.{Error, Options}
-  alias DSPex.Server.HTTP
-
-  @schema [
-    url: {{:is, &__MODULE__.url/1}, "where the server listens.", HTTP.default_url()}
-  ]
-
   # Before a call is made again; each time twice as long.
   @first_pause_ms 50
   @max_pause_ms 2000
@@ -51,8 +56,9 @@ defmodule DSPex.Adapter.Server do
   @impl true
   def start_link(name, configuration, options) do
     with :ok <- no_configuration(configuration),
-         {:ok, own} <- own(Keyword.get(options, :backend_options, [])) do
-      {:ok, address} = HTTP.address(own[:url])
+         # Those of `{adapter, options}` have been checked.
+         {:ok, own} = options(Keyword.get(options, :backend_options, [])),
+         {:ok, address} = HTTP.address(own[:url], own[:token]) do
       Known.start_link(name, address, options[:max_frame_bytes])
     end
   end
@@ -65,10 +71,8 @@ defmodule DSPex.Adapter.Server do
     {:error, Error.new(:invalid_params, text)}
   end
 
-  defp own(options) do
-    with {:error, message} <- Options.validate(options, @schema),
-         do: {:error, Error.new(:invalid_params, "option :backend: " <> message)}
-  end
+  @impl true
+  def options(options), do: Options.validate(options, @schema)
 
   @impl true
   def request(instance, method, params, timeout, options) do

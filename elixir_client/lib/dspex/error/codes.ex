@@ -39,6 +39,8 @@ defmodule DSPex.Error.Codes do
   # Of `dspex serve`, beside those of the bridges behind it.
   @server [
     wrong_state: "a resource cannot go from the state that it is in to the one asked for",
+    unauthorized: "the server wants a token, which was not shown or is another",
+    forbidden: "the server answers no pages of other sites",
     interrupted: "the server that ran an execution ended before it did",
     database_unavailable: "the server's database cannot be reached; nothing was written"
   ]

@@ -64,7 +64,7 @@ defmodule DSPex.ML.GraphQL do
   defp list(arguments, fun), do: "(" <> Enum.map_join(arguments, ", ", fun) <> ")"
 
   defp post(json, timeout) do
-    with {:ok, address} <- address(),
+    with {:ok, address} <- DSPex.ML.address(),
          {:ok, http} <- HTTP.post(address, "/graphql", JSON.encode(json), timeout) do
       try do
         with {:ok, 200, http} <- HTTP.status(http),
@@ -78,11 +78,6 @@ defmodule DSPex.ML.GraphQL do
         HTTP.close(http)
       end
     end
-  end
-
-  defp address do
-    with {:error, message} <- HTTP.address(DSPex.ML.url()),
-         do: {:error, Error.new(:invalid_params, "the option :url of DSPex.ML: " <> message)}
   end
 
   @renamed %{"missing" => "name", "currentState" => "state"}

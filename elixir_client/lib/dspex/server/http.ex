@@ -3,7 +3,7 @@ defmodule DSPex.Server.HTTP do
   # One exchange over HTTP/1.1 on a connection of its own, read by the process that opened it, piece
   # by piece and only when it asks: who reads slowly slows the server. Any process may stop it.
 
-  alias DSPex.Error
+  alias DSPex.{Error, Secret}
   alias DSPex.Server.JSON
 
   @default_url "http://127.0.0.1:8000"
@@ -20,29 +20,46 @@ defmodule DSPex.Server.HTTP do
 
   @opaque t :: %__MODULE__{}
 
-  @type address :: {host :: charlist(), port :: :inet.port_number()}
+  @typedoc "Where a server listens, and the token that it wants to be shown, if any."
+  @type address ::
+          {host :: charlist(), port :: :inet.port_number(), token :: Secret.t(String.t()) | nil}
 
   @spec default_url() :: String.t()
   def default_url, do: @default_url
 
   @doc "Where a server listens. `http` alone: it has no TLS, and listens on the loopback."
-  @spec address(term()) :: {:ok, address()} | {:error, String.t()}
-  def address(url) when is_binary(url) do
+  @spec address(term(), Secret.t(String.t()) | nil) :: {:ok, address()} | {:error, String.t()}
+  def address(url, token \\ nil)
+
+  def address(url, token) when is_binary(url) do
     case URI.new(url) do
       {:ok, %URI{scheme: "http", host: host, path: path, query: nil, userinfo: nil} = uri}
       when is_binary(host) and host != "" and path in [nil, "/"] ->
-        {:ok, {String.to_charlist(host), uri.port}}
+        {:ok, {String.to_charlist(host), uri.port, token}}
 
       _other ->
         {:error, "expected the address of a server, such as #{@default_url}"}
     end
   end
 
-  def address(_other), do: {:error, "expected the address of a server, such as #{@default_url}"}
+  def address(_other, _token),
+    do: {:error, "expected the address of a server, such as #{@default_url}"}
+
+  @doc "A token, hidden; a check of `DSPex.Options`. It is one line of the request's head."
+  @spec token(term()) :: {:ok, Secret.t(String.t())} | {:error, String.t()}
+  def token(%Secret{} = token), do: {:ok, token}
+
+  def token(token) when is_binary(token) and token != "" do
+    if String.match?(token, ~r/\A[\x21-\x7e]+\z/),
+      do: {:ok, Secret.new(token)},
+      else: {:error, "a token is of ASCII, without spaces"}
+  end
+
+  def token(_other), do: {:error, "expected a string that is not empty (is the variable set?)"}
 
   @doc "Sends a POST of JSON. Nothing of the answer has been read then."
   @spec post(address(), String.t(), iodata(), timeout()) :: {:ok, t()} | {:error, Error.t()}
-  def post({host, port}, path, body, timeout) do
+  def post({host, port, token}, path, body, timeout) do
     give_up_at =
       if timeout == :infinity,
         do: :infinity,
@@ -62,7 +79,7 @@ defmodule DSPex.Server.HTTP do
            timeout: timeout
          },
          :ok <- :inet.setopts(socket, send_timeout: left(give_up_at)),
-         :ok <- sent(exchange, [head(host, port, path, IO.iodata_length(body)), body]) do
+         :ok <- sent(exchange, [head(host, port, token, path, IO.iodata_length(body)), body]) do
       {:ok, exchange}
     else
       {:error, %Error{} = error} -> {:error, error}
@@ -78,9 +95,10 @@ defmodule DSPex.Server.HTTP do
     end
   end
 
-  defp head(host, port, path, length) do
+  defp head(host, port, token, path, length) do
     [
       "POST #{path} HTTP/1.1\r\nhost: #{authority(host)}:#{port}\r\n",
+      if(token, do: "authorization: Bearer #{Secret.reveal(token)}\r\n", else: ""),
       "content-type: application/json\r\ncontent-length: #{length}\r\nconnection: close\r\n\r\n"
     ]
   end

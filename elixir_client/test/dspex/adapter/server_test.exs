@@ -198,21 +198,47 @@ defmodule DSPex.Adapter.ServerTest do
     assert Process.info(self(), :messages) == {:messages, []}
   end
 
-  test "what it is given at the start has to make sense, and says what would" do
-    Process.flag(:trap_exit, true)
+  test "a token is shown, and to nobody else", context do
+    {listener, url} = Web.listen()
+    name = Module.concat(context.name, "Token")
+    options = [name: name, backend: {Adapter.Server, url: url, token: "a-very-secret-token"}]
+    spec = DSPex.child_spec(options)
+    refute inspect(spec, limit: :infinity) =~ "very-secret"
+    start_supervised!(spec)
+    refute inspect(:ets.tab2list(Module.concat(name, "Server"))) =~ "very-secret"
 
+    task = ping(name)
+    {:ok, socket} = :gen_tcp.accept(listener, 10_000)
+    assert {:ok, {:http_request, :POST, _path, _version}} = :gen_tcp.recv(socket, 0, 10_000)
+    assert {:ok, {:http_header, _, :Host, _, _host}} = :gen_tcp.recv(socket, 0, 10_000)
+    assert {:ok, {:http_header, _, :Authorization, _, shown}} = :gen_tcp.recv(socket, 0, 10_000)
+    assert shown == "Bearer a-very-secret-token"
+
+    unauthorized = ~s({"error": {"code": "unauthorized", "message": "no", "retryable": false}})
+    Web.answer(socket, 401, "application/json", unauthorized)
+    assert error(task).code == :unauthorized
+  end
+
+  test "what it is given at the start has to make sense, and says what would" do
     for {options, word} <- [
-          {[backend: {Adapter.Server, url: "https://127.0.0.1"}], "http://127.0.0.1:8000"},
-          {[backend: {Adapter.Server, url: "http://me:secret@127.0.0.1"}],
-           "http://127.0.0.1:8000"},
-          {[backend: {Adapter.Server, ulr: "http://127.0.0.1"}], "the options are :url"},
-          {[backend: Adapter.Server, lms: [main: "demo/knn"]], "--lms"}
+          {[url: "https://127.0.0.1"], "http://127.0.0.1:8000"},
+          {[url: "http://me:secret@127.0.0.1"], "http://127.0.0.1:8000"},
+          {[ulr: "http://127.0.0.1"], "the options are :url, :token"},
+          {[token: "of two\r\nlines"], "ASCII"},
+          {[token: ""], "is the variable set?"}
         ] do
-      assert {:error, %Error{code: :invalid_params} = error} =
-               DSPex.start_link([name: __MODULE__.Wrong] ++ options)
+      error =
+        assert_raise ArgumentError, fn ->
+          DSPex.start_link(name: __MODULE__.Wrong, backend: {Adapter.Server, options})
+        end
 
       assert error.message =~ word
       refute error.message =~ "secret"
     end
+
+    Process.flag(:trap_exit, true)
+    options = [name: __MODULE__.Wrong, backend: Adapter.Server, lms: [main: "demo/knn"]]
+    assert {:error, %Error{code: :invalid_params, message: message}} = DSPex.start_link(options)
+    assert message =~ "--lms"
   end
 end
