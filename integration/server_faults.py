@@ -126,9 +126,13 @@ class _Chaos:
             self._load.wait_for_answers(self._noise.randint(*_ANSWERS), _NO_ANSWER_S)
             time.sleep(self._noise.uniform(0.0, _MOMENT_S))
             count = self._noise.randint(1, _MAX_AT_ONCE)
-            # Bridges first: those of a server that was killed end by themselves.
-            for victim in sorted(victims[-count:]):
-                self._kill(victim)
+            # One of each at once, in the middle of answers; then those that have to come back
+            # first. Bridges before their servers, with which they would end by themselves.
+            chosen = Counter(victims[-count:])
+            while chosen:
+                for victim in sorted(chosen):
+                    self._kill(victim)
+                chosen -= Counter(set(chosen))
             del victims[-count:]
             self.rounds += 1
             if self.rounds % 10 == 0:
@@ -308,8 +312,8 @@ def main() -> None:
     if found["faults"]:
         raise SystemExit("\n".join(found["faults"][:20]))
     if options.record is not None:
-        records = json.loads(options.record.read_text()) if options.record.exists() else {}
-        records[database] = {**found, **environment()}
+        records = json.loads(options.record.read_text()) if options.record.exists() else []
+        records.append({**found, **environment()})
         options.record.write_text(json.dumps(records, indent=2) + "\n")
 
 

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH",
     "CANCEL",
+    "DATASET",
     "EXECUTE_BATCH",
     "ITEMS",
     "JOB",
     "OPTIMIZE",
     "RANDOM_SEARCH",
+    "ROWS",
     "WAIT_S",
     "Gate",
     "execute_batch",

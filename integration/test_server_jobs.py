@@ -104,6 +104,28 @@ def test_what_cannot_be_optimized_is_told_before_anything_runs(server: ServerPro
         assert (problem["code"], text in problem["message"]) == (code, True), problem
 
 
+def test_what_needs_code_of_the_clients_is_refused_and_says_so(server: ServerProcess) -> None:
+    tools = [{"name": "look_up", "description": "…", "parameters": {"type": "object"}}]
+    step = {"name": "one", "signature": "question -> answer", "module": "react", "tools": tools}
+    query = "mutation ($input: ProgramInput!) { createProgram(input: $input) {"
+    query += " __typename ... on Problem { code message } } }"
+    asked: dict[str, Any] = {"name": "tools", "pipeline": {"steps": [step]}}
+    refused = server.graphql(query, input=asked)["createProgram"]
+    assert (refused["__typename"], refused["code"]) == ("InvalidInput", "invalid_params"), refused
+    given = {"signature": "question -> answer", "module": "react", "tools": tools}
+    answer = server.http.post("/v1/programs", json=given)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["code"], error["data"]) == ("invalid_params", {"param": "tools"})
+    assert "this server has none" in error["message"]
+    prepare(server, "scored")
+    asked = {**RANDOM_SEARCH, "program": "scored", "metric": {"callback": "right"}}
+    query = "mutation ($input: OptimizeInput!) { optimizeProgram(input: $input) {"
+    query += " __typename ... on InvalidInput { code param message } } }"
+    problem = server.graphql(query, input=asked)["optimizeProgram"]
+    assert (problem["__typename"], problem["param"]) == ("InvalidInput", "metric.callback")
+
+
 def test_an_optimization_goes_on_from_its_checkpoint_after_a_kill(
     start: Start, lm: ScriptedLM
 ) -> None:

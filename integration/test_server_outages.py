@@ -14,13 +14,20 @@ from integration.server_outages import (
     read_only_start,
     writes_refused,
 )
+from integration.server_work import WAIT_S, Gate, execute_batch, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dspex_bridge.testing.scripted_lm import ScriptedLM
+
     from integration.postgres import Postgres
+    from integration.server_process import Start
 
 AWAY_S = 5.0
+
+# Calls under way may finish for 10 s, and DBOS's threads are waited for as long.
+END_S = 60.0
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -55,3 +62,21 @@ def test_a_server_on_a_read_only_disk_says_so_and_starts_when_it_is_writable(
     tmp_path: Path,
 ) -> None:
     read_only_start(tmp_path)
+
+
+def test_a_server_whose_database_is_down_ends_when_it_is_asked_to(
+    start_shared: Start, lm: ScriptedLM, postgres: Postgres
+) -> None:
+    server = start_shared()
+    prepare(server)
+    gate = Gate(0)
+    lm.always(gate)
+    execute_batch(server, 4)
+    assert gate.reached.wait(WAIT_S)
+    postgres.stop("immediate")
+    try:
+        server.process.terminate()
+        server.process.wait(END_S)
+    finally:
+        gate.opened.set()
+        postgres.start_again()

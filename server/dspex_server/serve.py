@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -40,8 +42,20 @@ def main(command: str, arguments: Sequence[str]) -> int:
         asyncio.run(_serve(settings) if settings.serves else _work(settings))
     except (InUseError, DSPexError, RuntimeError, OSError) as error:
         sys.stderr.write(f"dspex {command}: {error}\n")
-        return 1
-    return 0
+        return _left(1)
+    return _left(0)
+
+
+def _left(status: int) -> int:
+    """Python would wait for threads of DBOS, which ask a database that is away for ever. What
+    they want is in the database already, or is taken over."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(not thread.daemon for thread in others):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 async def _serve(settings: Settings) -> None:
