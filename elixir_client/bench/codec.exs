@@ -1,9 +1,10 @@
 # How fast the codec is beside one that is written the usual way. `scripts/bench codec` starts this and
 # asks for one round after another. Each line of stdin is a round:
 #
-#     WORK PAYLOAD
+#     WORK PAYLOAD NUMBER
 #
-# and its answer on stdout is the microseconds that it takes. PAYLOAD is `request`, `nested`, `floats`,
+# which is done so often in a new process, and answered with `done` on stdout; the processor time that
+# it took is looked at from outside. PAYLOAD is `request`, `nested`, `floats`,
 # `binary` or `maps`; WORK is `encode` or `decode`, the same of the peer with `peer_` before it, or
 # `parse`: the same frame as an answer, by `DSPex.Protocol.Message.parse/1`, which from 64 KiB on is
 # read in a process with a heap that fits.
@@ -13,9 +14,8 @@
 # depth and does not ask whether text is UTF-8. It is MessagePack all the same, and both write and
 # read the same, which is checked first.
 #
-# Each round is the best of a few samples, every one in a new process. Both write one binary, as a
-# frame's length has to be known before it is sent; of the 1 MB binary that leaves copying it, on
-# either side.
+# Both write one binary, as a frame's length has to be known before it is sent; of the 1 MB binary that
+# leaves copying it, on either side.
 
 Code.require_file("peer.ex", __DIR__)
 
@@ -23,28 +23,19 @@ defmodule DSPex.Bench.Codec do
   alias DSPex.Bench.Peer
   alias DSPex.Protocol.{Codec, Message}
 
-  # Of one sample: long beside the clock and the start of a process, short beside a scheduler's slice.
-  @sample_us 1_000
+  def serve, do: payloads() |> Map.new(fn {name, value} -> {name, works(value)} end) |> serve()
 
-  # Samples of a round, of which the best counts: what else runs on the machine only ever adds.
-  @samples 7
-
-  def serve do
-    payloads = Map.new(payloads(), fn {name, value} -> {name, works(value)} end)
-    serve(payloads, %{})
-  end
-
-  defp serve(payloads, counts) do
+  defp serve(payloads) do
     case IO.gets("") do
       :eof ->
         :ok
 
       line ->
-        [work, payload] = String.split(line)
+        [work, payload, number] = String.split(line)
         run = payloads |> Map.fetch!(payload) |> Map.fetch!(work)
-        count = counts[{work, payload}] || calibrate(run, 1)
-        IO.puts(best(run, count) / 1000)
-        serve(payloads, Map.put(counts, {work, payload}, count))
+        Task.await(Task.async(fn -> repeat(run, String.to_integer(number)) end), :infinity)
+        IO.puts("done")
+        serve(payloads)
     end
   end
 
@@ -94,26 +85,6 @@ defmodule DSPex.Bench.Codec do
       "decode" => fn -> Codec.decode(frame) end,
       "parse" => fn -> Message.parse(frame) end
     }
-  end
-
-  defp best(work, count), do: Enum.min(for _sample <- 1..@samples, do: sample(work, count))
-
-  defp calibrate(work, count) do
-    if best(work, count) * count >= @sample_us * 1000,
-      do: count,
-      else: calibrate(work, count * 2)
-  end
-
-  # Nanoseconds a piece, garbage collections included.
-  defp sample(work, count) do
-    Task.await(
-      Task.async(fn ->
-        start = System.monotonic_time(:nanosecond)
-        repeat(work, count)
-        div(System.monotonic_time(:nanosecond) - start, count)
-      end),
-      :infinity
-    )
   end
 
   defp repeat(_work, 0), do: :ok
