@@ -23,6 +23,9 @@ defmodule DSPex.Connection do
   alias DSPex.Connection.Failure
   alias DSPex.Protocol.Message
 
+  # Messages, each of which takes microseconds.
+  @burst 64
+
   @type option ::
           {:server, atom()}
           | {:worker, pos_integer()}
@@ -94,7 +97,10 @@ defmodule DSPex.Connection do
     do: noreply(Lifecycle.replace(state, "a restart was asked for", timeout, from))
 
   # Nobody of DSPex asks this; whoever does is not to end it.
-  def handle_call(_unknown, _from, state), do: {:reply, {:error, :unknown_call}, state}
+  def handle_call(_unknown, from, state) do
+    GenServer.reply(from, {:error, :unknown_call})
+    noreply(state)
+  end
 
   @impl true
   def handle_cast({:request, %Request{} = request}, state) do
@@ -120,7 +126,7 @@ defmodule DSPex.Connection do
 
   # The caller no longer waits.
   def handle_cast({:abandon, ref}, state) when is_reference(ref),
-    do: noreply(state |> Outgoing.abandon(ref) |> Outgoing.transmit())
+    do: noreply(Outgoing.abandon(state, ref))
 
   # The caller waits for what comes of it.
   def handle_cast({:cancel, ref}, state) when is_reference(ref),
@@ -144,7 +150,7 @@ defmodule DSPex.Connection do
     do: noreply(Lifecycle.ended(state, "its pipe failed (#{inspect(reason)})"))
 
   def handle_info({:written, writer}, %{python: %{writer: writer}} = state),
-    do: noreply(Outgoing.transmit(put_in(state.python.writing?, false)))
+    do: noreply(put_in(state.python.writing?, false))
 
   def handle_info({:EXIT, writer, reason}, %{python: %{writer: writer}} = state),
     do: {:stop, {:writer_failed, reason}, state}
@@ -167,7 +173,11 @@ defmodule DSPex.Connection do
   def handle_info({:look, port}, %{python: %{port: port}, phase: :ready} = state),
     do: noreply(Lifecycle.look(state))
 
-  def handle_info(:journal_changed, state), do: noreply(Outgoing.transmit(state))
+  # There is something to tell to Python.
+  def handle_info(:journal_changed, state), do: noreply(state)
+
+  # Nothing has come meanwhile.
+  def handle_info(:timeout, state), do: noreply(state)
 
   def handle_info({ref, said}, %{diagnosis: {ref, _how}} = state),
     do: noreply(Lifecycle.diagnosed(state, said))
@@ -179,23 +189,30 @@ defmodule DSPex.Connection do
   def handle_info({ref, response}, state) when is_reference(ref) and is_binary(response),
     do: noreply(Incoming.called_back(state, ref, fn _id -> response end))
 
-  # The end of a task, or of a caller.
   def handle_info({:DOWN, ref, :process, _pid, _reason}, state) do
     error = Error.new(:tool_error, "the client's function ended before it answered")
-
-    noreply(
-      state
-      |> Incoming.called_back(ref, &Message.error_response(&1, error))
-      |> Outgoing.abandon(ref)
-      |> Outgoing.transmit()
-    )
+    noreply(Incoming.called_back(state, ref, &Message.error_response(&1, error)))
   end
+
+  def handle_info({{:caller_down, id}, _ref, :process, _pid, _reason}, state),
+    do: noreply(Outgoing.caller_down(state, id))
 
   # News of a port, writer, timer, task or call that is no more.
   def handle_info(_stale, state), do: noreply(state)
 
-  defp noreply(state),
-    do: {:noreply, state |> Lifecycle.replace_if_drained() |> Outgoing.settle_count()}
+  # What is to be written waits for what the messages that are there already have to be written, but
+  # not for more of them than @burst. With a timeout of 0 there is no end without a `:timeout`.
+  defp noreply(%{burst: burst} = state) do
+    case Process.info(self(), :message_queue_len) do
+      {:message_queue_len, more} when more > 0 and burst < @burst ->
+        {:noreply, %{state | burst: burst + 1}, 0}
+
+      {:message_queue_len, more} ->
+        state = state |> Lifecycle.replace_if_drained() |> Outgoing.transmit()
+        state = if more == 0, do: Outgoing.settle_count(state), else: state
+        {:noreply, %{state | burst: 0}}
+    end
+  end
 
   @impl true
   def terminate(_reason, state) do

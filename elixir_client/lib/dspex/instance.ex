@@ -24,7 +24,9 @@ defmodule DSPex.Instance do
     {size, options} = Keyword.pop!(options, :pool_size)
     {journal, options} = Keyword.pop!(options, :journal)
     {cluster?, options} = Keyword.pop!(options, :cluster)
-    own = [server: name, journal: journal(name), tasks: tasks(name), pool: pool(name)]
+    names = names(name)
+    :persistent_term.put({__MODULE__, name}, names)
+    own = [server: name] ++ Map.to_list(names)
 
     workers =
       for worker <- 1..size do
@@ -33,12 +35,12 @@ defmodule DSPex.Instance do
 
     children = [
       {Journal,
-       name: journal(name),
+       name: names.journal,
        configuration: configuration,
        journal: journal,
        cluster: if(cluster?, do: name)},
-      {Task.Supervisor, name: tasks(name)},
-      {Pool, name: pool(name), size: size, cluster?: cluster?},
+      {Task.Supervisor, name: names.tasks},
+      {Pool, name: names.pool, size: size, cluster?: cluster?},
       %{
         id: :workers,
         type: :supervisor,
@@ -65,7 +67,7 @@ defmodule DSPex.Instance do
 
     [
       %{id: :pg, start: {:pg, :start_link, [scope]}},
-      {Cluster, name: name, pool: pool(name), journal: journal(name)}
+      {Cluster, name: name, pool: names(name).pool, journal: names(name).journal}
     ]
   end
 
@@ -135,8 +137,8 @@ defmodule DSPex.Instance do
   def record(server, {:put, id, body, signature, tools}) do
     entry = {:same, id, body, signature, tools}
 
-    with {:ok, _before, _version} <- Journal.record(journal(server), entry) do
-      if pool = Pool.fetch(pool(server)), do: Pool.tell(pool, :journal_changed)
+    with {:ok, _before, _version} <- Journal.record(names(server).journal, entry) do
+      if pool = Pool.fetch(names(server).pool), do: Pool.tell(pool, :journal_changed)
       :ok
     end
   end
@@ -144,8 +146,8 @@ defmodule DSPex.Instance do
   @doc "A program as the instance's journal knows it, `nil` where it does not."
   @spec program(term(), String.t()) :: Journal.Program.t() | nil
   def program(server, id) do
-    if is_atom(server) and :ets.whereis(journal(server)) != :undefined,
-      do: Journal.program(journal(server), id)
+    if is_atom(server) and :ets.whereis(names(server).journal) != :undefined,
+      do: Journal.program(names(server).journal, id)
   end
 
   @doc "The tools of a program as the instance's journal knows them."
@@ -164,7 +166,7 @@ defmodule DSPex.Instance do
   end
 
   defp pool_of(server) when is_atom(server) and server not in [nil, true, false] do
-    case Pool.fetch(pool(server)) do
+    case Pool.fetch(names(server).pool) do
       nil -> {:error, not_started(server)}
       pool -> {:ok, pool}
     end
@@ -183,7 +185,15 @@ defmodule DSPex.Instance do
     Error.new(:not_started, text)
   end
 
-  defp journal(name), do: Module.concat(name, "Journal")
-  defp tasks(name), do: Module.concat(name, "Tasks")
-  defp pool(name), do: Module.concat(name, "Pool")
+  # Asked with every call, and always the same: making atoms costs more than all else that finds a
+  # worker.
+  defp names(name) do
+    with nil <- :persistent_term.get({__MODULE__, name}, nil) do
+      %{
+        journal: Module.concat(name, "Journal"),
+        tasks: Module.concat(name, "Tasks"),
+        pool: Module.concat(name, "Pool")
+      }
+    end
+  end
 end

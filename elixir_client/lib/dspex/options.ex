@@ -21,11 +21,19 @@ defmodule DSPex.Options do
   @doc "Checks options against a schema, filling in the defaults."
   @spec validate(term(), schema()) :: {:ok, keyword()} | {:error, String.t()}
   def validate(options, schema) do
+    # Unknown names and those that are given twice are looked for where there are more options than
+    # names of the schema among them: this is done with every call.
     with :ok <- keyword(options),
-         :ok <- known(options, schema),
-         :ok <- distinct(options) do
-      check_all(schema, options, [])
-    end
+         :ok <- only(options, schema),
+         do: check_all(schema, options, [])
+  end
+
+  defp only([], _schema), do: :ok
+
+  defp only(options, schema) do
+    if Enum.count(schema, &List.keymember?(options, elem(&1, 0), 0)) == length(options),
+      do: :ok,
+      else: with(:ok <- known(options, schema), do: distinct(options))
   end
 
   @doc "A Markdown list of the options of a schema."

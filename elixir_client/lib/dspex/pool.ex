@@ -49,22 +49,27 @@ defmodule DSPex.Pool do
   @doc "The least loaded of the best workers, but for those in `except`; `nil` where there is none."
   @spec choose(t(), [pid()]) :: choice() | nil
   def choose(pool, except \\ []) do
-    excluded = for {pid, worker} <- pids(pool, except), pid in except, do: worker
+    excluded = if except == [], do: [], else: numbers(pool, except)
 
-    local =
-      with worker when is_integer(worker) <- best(pool, pool.size, excluded, nil, nil),
-           pid when is_pid(pid) <- pid(pool, worker),
-           do: {rank(pool, worker), pid, worker}
-
-    case if(pool.cluster?, do: best_of([local | remote(pool, except)]), else: local) do
-      nil -> nil
-      {_rank, pid, worker} -> {pid, pool, worker}
+    with worker when is_integer(worker) <- best(pool, pool.size, excluded, nil, nil),
+         pid when is_pid(pid) <- pid(pool, worker) do
+      if pool.cluster?,
+        do: best_of([{rank(pool, worker), pid, worker} | remote(pool, except)], pool),
+        else: {pid, pool, worker}
+    else
+      nil -> if pool.cluster?, do: best_of(remote(pool, except), pool)
     end
   end
 
+  defp numbers(pool, except), do: for({pid, worker} <- pids(pool), pid in except, do: worker)
+
   # The nearer one of equals: it comes first.
-  defp best_of(workers),
-    do: workers |> Enum.reject(&is_nil/1) |> Enum.min_by(&elem(&1, 0), fn -> nil end)
+  defp best_of([], _pool), do: nil
+
+  defp best_of(workers, pool) do
+    {_rank, pid, worker} = Enum.min_by(workers, &elem(&1, 0))
+    {pid, pool, worker}
+  end
 
   defp remote(pool, except) do
     for {{:remote, pid}, _node, status, load} <-
@@ -100,9 +105,6 @@ defmodule DSPex.Pool do
 
     :ok
   end
-
-  defp pids(_pool, []), do: []
-  defp pids(pool, _except), do: pids(pool)
 
   @doc "Counts a call for the worker that it is now handed to; the worker takes it off again."
   @spec count(choice()) :: :ok
@@ -192,10 +194,11 @@ defmodule DSPex.Pool do
   end
 
   defp pid(pool, worker) do
-    case :ets.lookup(pool.table, {:worker, worker}) do
-      [{_key, pid, _os_pid}] -> pid
-      [] -> nil
-    end
+    :ets.lookup_element(pool.table, {:worker, worker}, 2)
+  rescue
+    # It has not come yet, or the instance has ended.
+    error in ArgumentError ->
+      if :ets.whereis(pool.table) == :undefined, do: reraise(error, __STACKTRACE__)
   end
 
   defp status(pool, worker), do: elem(@statuses, status_number(pool, worker))

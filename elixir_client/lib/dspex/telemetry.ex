@@ -238,6 +238,11 @@ defmodule DSPex.Telemetry do
   defp handlers, do: :persistent_term.get(@key, [])
 
   @doc false
+  # Whether anybody may listen: what is only for events need not be made otherwise.
+  @spec on?() :: boolean()
+  def on?, do: handlers() != [] or function_exported?(:telemetry, :execute, 3)
+
+  @doc false
   # One clause for each event that is listed, with the keys that are listed, so that none is emitted
   # that the documentation does not have.
   @spec emit(atom(), map(), map()) :: :ok

@@ -196,6 +196,20 @@ defmodule DSPex.ConnectionTest do
              |> Enum.sort() == [:internal_error, :internal_error, :parse_error]
     end
 
+    test "to what has not been sent yet are nobody's" do
+      {name, listener} = start()
+      peer = Peer.accept(listener)
+      early = async(fn -> DSPex.ping(name) end)
+      assert_calls(name, 2)
+      # The ids are 0, of initialize, and 1.
+      Peer.respond(peer, 1, %{payload: "not asked for"})
+      {_hello, peer} = Peer.handshake(peer)
+      {id, _params, peer} = Peer.request(peer, "ping")
+      assert id == 1
+      Peer.respond(peer, id, %{payload: "asked for"})
+      assert await(early) == {:ok, "asked for"}
+    end
+
     test "over the limit become frame_too_large, and the next ones are read" do
       {name, peer, _listener} = ready(max_frame_bytes: 5000)
       big = async(fn -> DSPex.ping(name) end)
@@ -680,6 +694,47 @@ defmodule DSPex.ConnectionTest do
     end
   end
 
+  test "requests that come together are written together, in their order, and all answered" do
+    {name, peer, _listener} = ready()
+    assert_ready(name)
+    :ok = :sys.suspend(connection(name))
+    tasks = for n <- 1..300, do: {n, async(fn -> DSPex.ping(name, payload: n) end)}
+
+    Peer.eventually(fn ->
+      Process.info(connection(name), :message_queue_len) == {:message_queue_len, 300}
+    end)
+
+    test = self()
+    port = state_of_suspended(name).python.port
+    :erlang.trace(connection(name), true, [:ports, :receive, {:tracer, test}])
+    :erlang.trace(port, true, [:receive, {:tracer, test}])
+    :ok = :sys.resume(connection(name))
+
+    {ids, _peer} =
+      Enum.map_reduce(tasks, peer, fn _task, peer ->
+        {id, params, peer} = Peer.request(peer, "ping")
+        Peer.respond(peer, id, params)
+        {id, peer}
+      end)
+
+    assert ids == Enum.sort(ids)
+    for {n, task} <- tasks, do: assert(await(task) == {:ok, n})
+    # Bursts, and not one by one.
+    assert written(port, 0) in 1..100
+  end
+
+  defp state_of_suspended(name), do: :sys.get_state(connection(name))
+
+  defp written(port, count) do
+    receive do
+      {:trace, ^port, :receive, {_from, {:command, _data}}} -> written(port, count + 1)
+      {:trace, _traced, _what, _of} -> written(port, count)
+      {:trace, _traced, _what, _of, _more} -> written(port, count)
+    after
+      0 -> count
+    end
+  end
+
   describe "a Python that does not read" do
     test "makes callers wait, then refuses them, and serves who waited when it reads again" do
       {name, peer, _listener} = ready(max_queued_bytes: 3_000_000)
@@ -698,7 +753,7 @@ defmodule DSPex.ConnectionTest do
     test "and dies leaves those who waited to the next one" do
       {name, peer, listener} = ready(max_queued_bytes: 3_000_000)
       {calls, _error} = fill(name, peer)
-      written = Enum.count(state(name).calls.by_id, fn {_id, call} -> call.written? end)
+      written = DSPex.Connection.Outgoing.written(state(name))
       {lost, waiting} = Enum.split(calls, written)
       assert length(lost) >= 1
       assert length(waiting) >= 2

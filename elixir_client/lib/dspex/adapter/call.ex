@@ -4,35 +4,51 @@ defmodule DSPex.Adapter.Call do
 
   alias DSPex.{Error, Telemetry}
 
-  @enforce_keys [:about, :began]
+  @enforce_keys [:server, :method, :program, :number, :began]
   defstruct @enforce_keys
 
-  @type t :: %__MODULE__{about: map(), began: integer()}
+  @type t :: %__MODULE__{
+          server: term(),
+          method: String.t(),
+          program: String.t() | nil,
+          number: pos_integer(),
+          began: integer()
+        }
 
   @spec start(term(), String.t(), map()) :: t()
   def start(server, method, params) do
-    about = %{
+    call = %__MODULE__{
       server: server,
       method: method,
       program: if(is_binary(params[:program]), do: params[:program]),
-      call: System.unique_integer([:positive, :monotonic])
+      number: System.unique_integer([:positive, :monotonic]),
+      began: Telemetry.now()
     }
 
-    Telemetry.emit(:call_start, %{system_time: System.system_time(:nanosecond)}, about)
-    %__MODULE__{about: about, began: Telemetry.now()}
+    if Telemetry.on?(),
+      do:
+        Telemetry.emit(:call_start, %{system_time: System.system_time(:nanosecond)}, about(call))
+
+    call
   end
 
   @doc "It has been answered, or (`:closed`) nobody waits for that."
   @spec stop(t(), DSPex.Adapter.result() | :closed) :: :ok
-  def stop(%__MODULE__{about: about, began: began}, result) do
+  def stop(call, result), do: if(Telemetry.on?(), do: stopped(call, result), else: :ok)
+
+  defp stopped(call, result) do
+    about = about(call)
     with %{} = spent <- spent(result), do: tokens(spent, about)
 
     Telemetry.emit(
       :call_stop,
-      %{duration: Telemetry.since(began)},
+      %{duration: Telemetry.since(call.began)},
       Map.put(about, :outcome, outcome(result))
     )
   end
+
+  defp about(call),
+    do: %{server: call.server, method: call.method, program: call.program, call: call.number}
 
   defp outcome({:ok, _result}), do: :ok
   defp outcome({:error, %Error{code: code}}), do: code

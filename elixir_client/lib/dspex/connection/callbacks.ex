@@ -113,16 +113,14 @@ defmodule DSPex.Connection.Callbacks do
     }
   end
 
-  @doc "Has the functions that came with a request found by its id."
-  @spec put_functions(t(), non_neg_integer(), Callback.functions()) :: :ok
+  @doc "Has the functions that came with a request found by its id; whether there are any."
+  @spec put_functions(t(), non_neg_integer(), Callback.functions()) :: boolean()
   def put_functions(_callbacks, _id, %{metrics: none, tools: none, logger: []})
       when none == %{},
-      do: :ok
+      do: false
 
-  def put_functions(callbacks, id, functions) do
-    :ets.insert(callbacks.functions, {id, functions})
-    :ok
-  end
+  def put_functions(callbacks, id, functions),
+    do: :ets.insert(callbacks.functions, {id, functions})
 
   @spec drop_functions(t(), non_neg_integer()) :: :ok
   def drop_functions(callbacks, id) do

@@ -17,7 +17,10 @@ defmodule DSPex.Connection.Caller do
   # Around a request's body: an array's head, its kind and the longest id.
   @max_envelope_bytes 11
 
-  @enforce_keys [:connection, :ref, :method, :timeout, :give_up_at]
+  # Of a request that comes with no functions; a literal is not copied into messages.
+  @no_functions %{metrics: %{}, tools: %{}, logger: []}
+
+  @enforce_keys [:connection, :ref, :method, :timeout, :give_up_at, :listens?]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
@@ -25,7 +28,8 @@ defmodule DSPex.Connection.Caller do
           ref: reference(),
           method: String.t(),
           timeout: timeout(),
-          give_up_at: integer() | :infinity
+          give_up_at: integer() | :infinity,
+          listens?: boolean()
         }
 
   @typedoc "What it answers means nothing, but for `:stop`: the request is cancelled."
@@ -117,10 +121,14 @@ defmodule DSPex.Connection.Caller do
          ref: ref,
          method: method,
          timeout: timeout,
-         give_up_at: give_up_at(timeout)
+         give_up_at: give_up_at(timeout),
+         listens?: listens?
        }}
     end
   end
+
+  defp functions([]), do: @no_functions
+  defp functions(logger: []), do: @no_functions
 
   defp functions(options) do
     tools = Map.new(Keyword.get(options, :tools, []), &{&1.name, &1})
@@ -191,7 +199,8 @@ defmodule DSPex.Connection.Caller do
   end
 
   defp answered(exchange, answer) do
-    forget(exchange)
+    # The one answer to a request that does not listen has ended its alias and its monitor.
+    if exchange.listens?, do: forget(exchange)
 
     case answer do
       {:ok, frame} -> {:answer, read(frame)}

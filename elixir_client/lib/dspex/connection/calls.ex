@@ -1,14 +1,15 @@
 defmodule DSPex.Connection.Calls do
   @moduledoc false
-  # The requests that are not answered yet, by their ids, and by what else names them: the alias
-  # that their callers wait on, and the monitor of the caller.
+  # The requests that are not answered yet, by their ids, and by the aliases that their callers wait
+  # on.
 
   defmodule Call do
     @moduledoc false
     # A request of a caller (`reply` is its alias) or of the connection itself (`reply` is a step of
     # the handshake or of `Told`). `entry` is for the journal, once it has succeeded. One that listens
     # is handed the notifications about it. `since` is when it came, `logger` its caller's metadata. Of
-    # one whose programs could not be made, `failure` says why.
+    # one whose programs could not be made, `failure` says why; one with `functions?` has some in
+    # `Callbacks`.
     @enforce_keys [:reply, :method]
     defstruct [
       :reply,
@@ -19,8 +20,9 @@ defmodule DSPex.Connection.Calls do
       :since,
       logger: [],
       needs: [],
+      size: 0,
       listens?: false,
-      written?: false
+      functions?: false
     ]
 
     @type t :: %__MODULE__{
@@ -32,16 +34,21 @@ defmodule DSPex.Connection.Calls do
             logger: keyword(),
             failure: DSPex.Error.t() | nil,
             needs: DSPex.Connection.Told.needs(),
+            size: non_neg_integer(),
             listens?: boolean(),
-            written?: boolean()
+            functions?: boolean()
           }
 
     @spec needs?(t(), String.t()) :: boolean()
     def needs?(call, program), do: call.needs == :all or program in call.needs
   end
 
-  # `written` is how many of them Python has.
-  defstruct next_id: 0, by_id: %{}, by_key: %{}, written: 0
+  # Most calls are answered before anybody asks for them by their alias: `recent` has the ids of those
+  # that are not in `by_key` yet, and of some that have been answered.
+  defstruct next_id: 0, by_id: %{}, by_key: %{}, recent: [], recent_count: 0
+
+  # So many are kept at least, and then no more than twice the calls there are.
+  @recent 256
 
   @type id :: non_neg_integer()
 
@@ -49,52 +56,64 @@ defmodule DSPex.Connection.Calls do
           next_id: id(),
           by_id: %{optional(id()) => Call.t()},
           by_key: %{optional(reference()) => id()},
-          written: non_neg_integer()
+          recent: [id()],
+          recent_count: non_neg_integer()
         }
 
-  @doc "Adds a call under an id that none has had before."
-  @spec add(t(), Call.t()) :: {id(), t()}
-  def add(calls, call) do
-    id = calls.next_id
-    keys = for key <- [call.reply, call.monitor], is_reference(key), into: %{}, do: {key, id}
+  @doc "The id that the next call will have, which none has had before."
+  @spec next_id(t()) :: id()
+  def next_id(calls), do: calls.next_id
 
-    {id,
-     %{
-       calls
-       | next_id: id + 1,
-         by_id: Map.put(calls.by_id, id, call),
-         by_key: Map.merge(calls.by_key, keys),
-         written: calls.written + if(call.written?, do: 1, else: 0)
-     }}
+  @doc "Adds a call, under `next_id/1`."
+  @spec add(t(), Call.t()) :: t()
+  def add(%{next_id: id} = calls, call) do
+    by_id = Map.put(calls.by_id, id, call)
+
+    if calls.recent_count >= @recent + 2 * map_size(by_id) do
+      alive = Enum.filter(calls.recent, &is_map_key(by_id, &1))
+      recent = [id | alive]
+      %{calls | next_id: id + 1, by_id: by_id, recent: recent, recent_count: length(recent)}
+    else
+      %{
+        calls
+        | next_id: id + 1,
+          by_id: by_id,
+          recent: [id | calls.recent],
+          recent_count: calls.recent_count + 1
+      }
+    end
   end
 
   @spec fetch(t(), id()) :: {:ok, Call.t()} | :error
   def fetch(calls, id), do: Map.fetch(calls.by_id, id)
 
-  @doc "The id of the call with this alias or monitor."
-  @spec id(t(), reference()) :: {:ok, id()} | :error
-  def id(calls, key), do: Map.fetch(calls.by_key, key)
+  @doc "The id of the call with this alias, or `:error`; and the calls, where it is found faster."
+  @spec id(t(), reference()) :: {{:ok, id()} | :error, t()}
+  def id(calls, key) do
+    calls = index(calls)
+    {Map.fetch(calls.by_key, key), calls}
+  end
+
+  defp index(%{recent: []} = calls), do: calls
+
+  defp index(calls) do
+    by_key =
+      for id <- calls.recent,
+          %{^id => %Call{reply: key}} when is_reference(key) <- [calls.by_id],
+          into: calls.by_key,
+          do: {key, id}
+
+    %{calls | by_key: by_key, recent: [], recent_count: 0}
+  end
 
   @doc "Forgets a call, and no longer watches its caller."
   @spec pop(t(), id()) :: {Call.t(), t()}
   def pop(calls, id) do
     {call, by_id} = Map.pop!(calls.by_id, id)
-    if call.monitor, do: Process.demonitor(call.monitor, [:flush])
 
-    {call,
-     %{
-       calls
-       | by_id: by_id,
-         by_key: Map.drop(calls.by_key, [call.reply, call.monitor]),
-         written: calls.written - if(call.written?, do: 1, else: 0)
-     }}
-  end
-
-  @doc "Notes that a request has been written: Python may have begun with it."
-  @spec written(t(), id()) :: t()
-  def written(calls, id) do
-    by_id = Map.update!(calls.by_id, id, &%{&1 | written?: true})
-    %{calls | by_id: by_id, written: calls.written + 1}
+    # Not flushed, which would look through a mailbox that may be long: what is late finds no call.
+    if call.monitor, do: Process.demonitor(call.monitor)
+    {call, %{calls | by_id: by_id, by_key: Map.delete(calls.by_key, call.reply)}}
   end
 
   @doc "Changes the calls that `which` chooses."
@@ -111,8 +130,11 @@ defmodule DSPex.Connection.Calls do
   @spec none?(t()) :: boolean()
   def none?(calls), do: calls.by_id == %{}
 
-  @spec ids(t(), (Call.t() -> boolean())) :: [id()]
-  def ids(calls, which), do: for({id, call} <- calls.by_id, which.(call), do: id)
+  @spec count(t()) :: non_neg_integer()
+  def count(calls), do: map_size(calls.by_id)
+
+  @spec ids(t()) :: [id()]
+  def ids(calls), do: Map.keys(calls.by_id)
 
   @doc "The configurations that callers want to have changed, in their order."
   @spec wanted_configurations(t()) :: [DSPex.Config.t()]

@@ -52,8 +52,10 @@ defmodule DSPex.Connection.Incoming do
   defp answered(state, id, outcome, answer) do
     case Calls.fetch(state.calls, id) do
       {:ok, %Call{reply: ref} = call} when is_reference(ref) ->
-        {state, answer} = settle(Lifecycle.proven(state), call, outcome, answer)
-        state |> State.finish(id, answer) |> Outgoing.transmit()
+        # What has not been sent has no answer.
+        if Outgoing.waits?(state, id, call),
+          do: state,
+          else: answer(Lifecycle.proven(state), id, call, outcome, answer)
 
       {:ok, %Call{reply: step}} ->
         answer = with {:ok, frame} <- answer, do: Handshake.read(step, frame)
@@ -61,8 +63,13 @@ defmodule DSPex.Connection.Incoming do
 
       # It was given up, and crossed its cancel.
       :error ->
-        Outgoing.transmit(state)
+        state
     end
+  end
+
+  defp answer(state, id, call, outcome, answer) do
+    {state, answer} = settle(state, call, outcome, answer)
+    State.finish(state, id, answer)
   end
 
   # Before the answer is known it is written down.
@@ -94,7 +101,7 @@ defmodule DSPex.Connection.Incoming do
     do: Lifecycle.handshake_answer(state, step, answer)
 
   defp step(state, :heartbeat, _answer), do: Lifecycle.proven(state)
-  defp step(state, _step, {:ok, _result}), do: Outgoing.transmit(state)
+  defp step(state, _step, {:ok, _result}), do: state
 
   defp step(state, {:load, program} = step, {:error, error}) do
     Logger.error("DSPex could not make the program #{program} again: #{Exception.message(error)}")
@@ -102,12 +109,10 @@ defmodule DSPex.Connection.Incoming do
     # Tried again for the next call that needs it.
     %{state | told: Told.refused(state.told, step)}
     |> Outgoing.load_failed(program, error)
-    |> Outgoing.transmit()
   end
 
   # It was gone before.
-  defp step(state, {:forget, _program}, {:error, %Error{code: :not_found}}),
-    do: Outgoing.transmit(state)
+  defp step(state, {:forget, _program}, {:error, %Error{code: :not_found}}), do: state
 
   defp step(state, {kind, _which}, {:error, error}) do
     Logger.error(
@@ -115,7 +120,7 @@ defmodule DSPex.Connection.Incoming do
         Exception.message(error)
     )
 
-    Outgoing.transmit(state)
+    state
   end
 
   # To whoever made the request; after its answer there is nobody.

@@ -91,7 +91,6 @@ defmodule DSPex.Connection.Lifecycle do
         told: told
     }
     |> State.publish(:ready)
-    |> Outgoing.transmit()
   end
 
   defp shake_hands(state, {:failed, why}) do
@@ -211,10 +210,8 @@ defmodule DSPex.Connection.Lifecycle do
     failures = state.failures + 1
     state = %{state | phase: :down, failures: failures, failure: failure, waiting: []}
 
-    Enum.reduce(Calls.ids(state.calls, fn _call -> true end), state, fn id, state ->
-      {:dropped, outbox} = Outbox.drop(state.outbox, id)
-      State.finish(%{state | outbox: outbox}, id, {:error, failure})
-    end)
+    state = %{state | outbox: Outbox.clear_requests(state.outbox)}
+    Enum.reduce(Calls.ids(state.calls), state, &State.finish(&2, &1, {:error, failure}))
   end
 
   defp backoff_ms(failures) do
@@ -230,10 +227,13 @@ defmodule DSPex.Connection.Lifecycle do
 
     state =
       state.calls
-      |> Calls.ids(& &1.written?)
+      |> Calls.ids()
       |> Enum.reduce(state, fn id, state ->
         {:ok, call} = Calls.fetch(state.calls, id)
-        State.finish(state, id, {:error, Failure.lost(call.method, why)})
+
+        if Outgoing.waits?(state, id, call),
+          do: state,
+          else: State.finish(state, id, {:error, Failure.lost(call.method, why)})
       end)
 
     %{
@@ -299,11 +299,14 @@ defmodule DSPex.Connection.Lifecycle do
 
   @doc "Replaces a Python that is to be replaced and has nothing more to do."
   @spec replace_if_drained(State.t()) :: State.t()
-  def replace_if_drained(%{draining: why, phase: :ready, calls: %{written: 0}} = state)
-      when why != nil do
-    Logger.info("DSPex: Python (pid #{state.python.os_pid}) is replaced: #{why}")
-    News.ended(state, why)
-    state |> disconnect("Python was replaced") |> start()
+  def replace_if_drained(%{draining: why, phase: :ready} = state) when why != nil do
+    if Outgoing.written(state) == 0 do
+      Logger.info("DSPex: Python (pid #{state.python.os_pid}) is replaced: #{why}")
+      News.ended(state, why)
+      state |> disconnect("Python was replaced") |> start()
+    else
+      state
+    end
   end
 
   def replace_if_drained(state), do: state

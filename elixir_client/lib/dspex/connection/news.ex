@@ -4,7 +4,7 @@ defmodule DSPex.Connection.News do
 
   require Logger
 
-  alias DSPex.Connection.{Calls, Python}
+  alias DSPex.Connection.{Calls, Outgoing, Python}
   alias DSPex.Telemetry
 
   # Levels as the wire has them. Nothing else becomes one.
@@ -24,7 +24,7 @@ defmodule DSPex.Connection.News do
   @doc "A Python that was ready has ended; the state is that before its end."
   @spec ended(map(), String.t()) :: :ok
   def ended(state, reason) do
-    lost = length(Calls.ids(state.calls, & &1.written?))
+    lost = Outgoing.written(state)
     Telemetry.emit(:python_stop, %{lost: lost}, Map.put(python(state), :reason, reason))
   end
 
@@ -42,7 +42,7 @@ defmodule DSPex.Connection.News do
 
   @spec full(map(), String.t()) :: :ok
   def full(state, method) do
-    measurements = %{bytes: state.outbox.bytes, length: map_size(state.calls.by_id)}
+    measurements = %{bytes: state.outbox.bytes, length: Calls.count(state.calls)}
 
     Telemetry.emit(:queue_full, measurements, %{
       server: server(state),
@@ -51,9 +51,13 @@ defmodule DSPex.Connection.News do
     })
   end
 
-  @doc "The state is that in which it has been written."
-  @spec written(map(), Calls.id()) :: :ok
-  def written(state, id) do
+  @doc "These have been written; the state is that in which they have."
+  @spec written(map(), [Calls.id()]) :: :ok
+  def written(state, ids) do
+    if Telemetry.on?(), do: Enum.each(ids, &one_written(state, &1)), else: :ok
+  end
+
+  defp one_written(state, id) do
     {:ok, call} = Calls.fetch(state.calls, id)
 
     Telemetry.emit(
@@ -61,7 +65,7 @@ defmodule DSPex.Connection.News do
       %{
         duration: Telemetry.since(call.since),
         bytes: state.outbox.bytes,
-        length: map_size(state.calls.by_id)
+        length: Calls.count(state.calls)
       },
       %{server: server(state), worker: state.worker, method: call.method, request: id}
     )

@@ -1,20 +1,36 @@
 defmodule DSPex.Connection.Outbox do
   @moduledoc false
-  # What is to be written and is not yet: Python reads slowly, or is not ready. Bounded in bytes.
-  # Control messages (the handshake, cancels, refusals) go first and are never held back; requests
-  # follow in the order of their ids and can be dropped until they are written.
+  # What is to be written and is not yet: the connection has more to do first, Python reads slowly, or
+  # is not ready. Bounded in bytes. Control messages (the handshake, cancels, refusals) go first and
+  # are never held back; requests follow in the order of their ids and can be dropped until they are
+  # written.
 
   # What a message costs beside its own bytes: its place here, and where it is a request the call with
   # its monitor. Many small ones would otherwise take many times what they are counted for.
   @overhead_bytes 512
 
+  # Requests come and go in the order of their ids, so those from the `first` one's on are here, but for
+  # the `dropped`, which their turn takes out of the queue.
   @enforce_keys [:limit]
-  defstruct [:limit, control: :queue.new(), requests: :gb_trees.empty(), bytes: 0]
+  defstruct [
+    :limit,
+    :first,
+    control: :queue.new(),
+    requests: :queue.new(),
+    waiting: 0,
+    dropped: %{},
+    dropped_bytes: 0,
+    bytes: 0
+  ]
 
   @type t :: %__MODULE__{
           limit: pos_integer(),
+          first: non_neg_integer() | nil,
           control: :queue.queue(),
-          requests: :gb_trees.tree(),
+          requests: :queue.queue(),
+          waiting: non_neg_integer(),
+          dropped: %{optional(non_neg_integer()) => true},
+          dropped_bytes: non_neg_integer(),
           bytes: non_neg_integer()
         }
 
@@ -24,14 +40,23 @@ defmodule DSPex.Connection.Outbox do
   @spec new(pos_integer()) :: t()
   def new(limit), do: %__MODULE__{limit: limit}
 
-  @doc "Adds a request; `:full` where it does not fit, which one alone always does."
+  @doc """
+  Adds a request, with a higher id than all before it; `:full` where it does not fit, which one alone
+  always does.
+  """
   @spec put_request(t(), non_neg_integer(), body(), pos_integer()) :: {:ok, t()} | :full
   def put_request(outbox, id, body, size) do
     if outbox.bytes > 0 and outbox.bytes + cost(size) > outbox.limit do
       :full
     else
-      requests = :gb_trees.insert(id, {body, size}, outbox.requests)
-      {:ok, %{outbox | requests: requests, bytes: outbox.bytes + cost(size)}}
+      {:ok,
+       %{
+         outbox
+         | first: outbox.first || id,
+           requests: :queue.in({id, body, size}, outbox.requests),
+           waiting: outbox.waiting + 1,
+           bytes: outbox.bytes + cost(size)
+       }}
     end
   end
 
@@ -48,17 +73,53 @@ defmodule DSPex.Connection.Outbox do
     end
   end
 
-  @doc "Takes back a request that is not yet written."
-  @spec drop(t(), non_neg_integer()) :: {:dropped, t()} | :absent
-  def drop(outbox, id) do
-    case :gb_trees.take_any(id, outbox.requests) do
-      {{_body, size}, requests} ->
-        {:dropped, %{outbox | requests: requests, bytes: outbox.bytes - cost(size)}}
+  @doc """
+  Takes back a request of this size, where it is not yet written. Here and for `waits?/2` the id is that
+  of one that was put here and not taken back.
+  """
+  @spec drop(t(), non_neg_integer(), pos_integer()) :: {:dropped, t()} | :absent
+  def drop(outbox, id, size) do
+    if waits?(outbox, id) do
+      outbox = %{
+        outbox
+        | dropped: Map.put(outbox.dropped, id, true),
+          dropped_bytes: outbox.dropped_bytes + cost(size),
+          waiting: outbox.waiting - 1,
+          bytes: outbox.bytes - cost(size)
+      }
 
-      :error ->
-        :absent
+      # The queue holds what was dropped, too, until that is more than all else.
+      {:dropped, if(outbox.dropped_bytes > outbox.bytes, do: sweep(outbox), else: outbox)}
+    else
+      :absent
     end
   end
+
+  defp sweep(outbox) do
+    kept =
+      :queue.filter(
+        fn {id, _body, _size} -> not is_map_key(outbox.dropped, id) end,
+        outbox.requests
+      )
+
+    %{outbox | requests: kept, dropped: %{}, dropped_bytes: 0, first: first(kept)}
+  end
+
+  defp first(requests) do
+    case :queue.peek(requests) do
+      {:value, {id, _body, _size}} -> id
+      :empty -> nil
+    end
+  end
+
+  @doc "Whether the request with this id is not yet written."
+  @spec waits?(t(), non_neg_integer()) :: boolean()
+  def waits?(%{first: nil}, _id), do: false
+  def waits?(outbox, id), do: id >= outbox.first and not is_map_key(outbox.dropped, id)
+
+  @doc "How many requests are not yet written."
+  @spec waiting(t()) :: non_neg_integer()
+  def waiting(outbox), do: outbox.waiting
 
   @doc "Takes what is to be written next. Without `:requests` only control messages are."
   @spec next(t(), :requests | :control) ::
@@ -71,22 +132,46 @@ defmodule DSPex.Connection.Outbox do
         {{:control, message}, %{outbox | control: control, bytes: outbox.bytes - cost(size)}}
 
       {:empty, _control} ->
-        if which == :control or :gb_trees.is_empty(outbox.requests),
-          do: :none,
-          else: next_request(outbox)
+        if which == :control, do: :none, else: next_request(outbox)
     end
   end
 
   defp next_request(outbox) do
-    {id, {body, size}, requests} = :gb_trees.take_smallest(outbox.requests)
-    {{:request, id, body, size}, %{outbox | requests: requests, bytes: outbox.bytes - cost(size)}}
+    case :queue.out(outbox.requests) do
+      {{:value, {id, body, size}}, requests} ->
+        outbox = %{outbox | requests: requests, first: first(requests)}
+
+        case outbox.dropped do
+          %{^id => true} ->
+            left = outbox.dropped_bytes - cost(size)
+            dropped = Map.delete(outbox.dropped, id)
+            next_request(%{outbox | dropped: dropped, dropped_bytes: left})
+
+          %{} ->
+            outbox = %{outbox | waiting: outbox.waiting - 1, bytes: outbox.bytes - cost(size)}
+            {{:request, id, body, size}, outbox}
+        end
+
+      {:empty, _requests} ->
+        :none
+    end
+  end
+
+  @doc "Forgets the requests, which are refused."
+  @spec clear_requests(t()) :: t()
+  def clear_requests(outbox) do
+    empty = new(outbox.limit)
+    %{empty | control: outbox.control, bytes: control_bytes(outbox)}
   end
 
   @doc "Forgets the control messages, which were for a Python that is gone."
   @spec clear_control(t()) :: t()
-  def clear_control(outbox) do
+  def clear_control(outbox),
+    do: %{outbox | control: :queue.new(), bytes: outbox.bytes - control_bytes(outbox)}
+
+  defp control_bytes(outbox) do
     sizes = for {_message, size} <- :queue.to_list(outbox.control), do: cost(size)
-    %{outbox | control: :queue.new(), bytes: outbox.bytes - Enum.sum(sizes)}
+    Enum.sum(sizes)
   end
 
   defp cost(size), do: size + @overhead_bytes

@@ -4,34 +4,43 @@ defmodule DSPex.Connection.Outgoing do
   #
   # Requests are written as fast as Python reads them and as long as it takes more at one time; the
   # others wait, and can be taken back. Before a request Python is told what that needs (see `Told`).
+  #
+  # A write costs the system as much as all that is done here for a request, so what has come together
+  # is written together: everything here only puts into the outbox, and the connection has it
+  # transmitted once it has nothing else to do.
 
   alias DSPex.Connection.{Callbacks, Calls, Failure, News, Outbox, Python, Request, State, Told}
   alias DSPex.Connection.Calls.Call
   alias DSPex.{Error, Pool, Telemetry}
-  alias DSPex.Protocol.Message
+  alias DSPex.Protocol.{Framing, Message}
 
   # What the ping that is no caller's carries: for whoever reads along.
   @heartbeat "heartbeat"
 
+  # As many bytes as Linux has in a pipe: more does not leave at one time.
+  @write_bytes 64 * 1024
+
   @doc "Takes a request, to be written in its turn."
   @spec enqueue(State.t(), Request.t()) :: State.t()
   def enqueue(state, request) do
-    case Outbox.put_request(state.outbox, state.calls.next_id, request.body, request.size) do
+    id = Calls.next_id(state.calls)
+
+    case Outbox.put_request(state.outbox, id, request.body, request.size) do
       {:ok, outbox} ->
         call = %Call{
           reply: request.ref,
           method: request.method,
-          monitor: Process.monitor(request.caller),
+          monitor: :erlang.monitor(:process, request.caller, tag: {:caller_down, id}),
           entry: request.entry,
           needs: request.needs,
           since: Telemetry.now(),
           logger: request.functions.logger,
-          listens?: request.listens?
+          size: request.size,
+          listens?: request.listens?,
+          functions?: Callbacks.put_functions(state.callbacks, id, request.functions)
         }
 
-        {id, calls} = Calls.add(state.calls, call)
-        Callbacks.put_functions(state.callbacks, id, request.functions)
-        transmit(%{state | outbox: outbox, calls: calls})
+        %{state | outbox: outbox, calls: Calls.add(state.calls, call)}
 
       :full ->
         News.full(state, request.method)
@@ -57,55 +66,66 @@ defmodule DSPex.Connection.Outgoing do
     state
   end
 
-  @doc "Ends a call by the alias of a caller that gave up, or the monitor of one that died."
+  @doc "Ends a call whose caller gave it up."
   @spec abandon(State.t(), reference()) :: State.t()
-  def abandon(state, key) do
-    case Calls.id(state.calls, key) do
-      {:ok, id} ->
-        state = State.forget(state, id)
+  def abandon(state, ref), do: with_call(state, ref, &drop/3)
 
-        case Outbox.drop(state.outbox, id) do
-          {:dropped, outbox} -> %{state | outbox: outbox}
-          :absent -> notify(state, "cancel", %{id: id})
-        end
+  @doc "Ends a call whose caller has died."
+  @spec caller_down(State.t(), Calls.id()) :: State.t()
+  def caller_down(state, id) do
+    case Calls.fetch(state.calls, id) do
+      {:ok, call} -> drop(state, id, call)
+      # It has been answered.
+      :error -> state
+    end
+  end
 
-      :error ->
-        state
+  defp drop(state, id, call) do
+    state = State.forget(state, id)
+
+    case Outbox.drop(state.outbox, id, call.size) do
+      {:dropped, outbox} -> %{state | outbox: outbox}
+      :absent -> notify(state, "cancel", %{id: id})
     end
   end
 
   @doc "Has a call cancelled whose caller waits for what comes of that."
   @spec cancel(State.t(), reference()) :: State.t()
-  def cancel(state, key) do
-    with {:ok, id} <- Calls.id(state.calls, key),
-         {:dropped, outbox} <- Outbox.drop(state.outbox, id) do
-      error = Error.new(:cancelled, "the request was cancelled before it was sent")
-      State.finish(%{state | outbox: outbox}, id, {:error, error})
-    else
-      :absent ->
-        {:ok, id} = Calls.id(state.calls, key)
-        notify(state, "cancel", %{id: id})
+  def cancel(state, ref) do
+    with_call(state, ref, fn state, id, call ->
+      case Outbox.drop(state.outbox, id, call.size) do
+        {:dropped, outbox} ->
+          error = Error.new(:cancelled, "the request was cancelled before it was sent")
+          State.finish(%{state | outbox: outbox}, id, {:error, error})
 
-      # It has been answered.
-      :error ->
-        state
-    end
+        :absent ->
+          notify(state, "cancel", %{id: id})
+      end
+    end)
   end
 
   @doc "Lets Python send more chunks to who made a call."
   @spec grant(State.t(), reference(), pos_integer()) :: State.t()
-  def grant(state, key, n) do
-    case Calls.id(state.calls, key) do
-      {:ok, id} -> notify(state, "grant", %{id: id, n: n})
-      # It has been answered, and there is no more.
-      :error -> state
+  def grant(state, ref, n),
+    do: with_call(state, ref, fn state, id, _call -> notify(state, "grant", %{id: id, n: n}) end)
+
+  defp with_call(state, ref, fun) do
+    case Calls.id(state.calls, ref) do
+      {{:ok, id}, calls} ->
+        {:ok, call} = Calls.fetch(calls, id)
+        fun.(%{state | calls: calls}, id, call)
+
+      # It has been answered.
+      {:error, calls} ->
+        %{state | calls: calls}
     end
   end
 
   @doc "Asks a question of the connection's own, whose answer comes under this step."
   @spec ask(State.t(), term(), String.t(), (... -> binary())) :: State.t()
   def ask(state, step, method, body) do
-    {id, calls} = Calls.add(state.calls, %Call{reply: step, method: method, written?: true})
+    id = Calls.next_id(state.calls)
+    calls = Calls.add(state.calls, %Call{reply: step, method: method})
     control(%{state | calls: calls}, fn -> Message.request(id, body.()) end, byte_size(body.()))
   end
 
@@ -129,8 +149,16 @@ defmodule DSPex.Connection.Outgoing do
 
   defp control(state, message, size) do
     case Outbox.put_control(state.outbox, message, size) do
+      {:ok, outbox} -> %{state | outbox: outbox}
+      # One burst may ask for more answers than there is room for, of a Python that reads them all.
+      :full -> state |> transmit() |> control_at_last(message, size)
+    end
+  end
+
+  defp control_at_last(state, message, size) do
+    case Outbox.put_control(state.outbox, message, size) do
       {:ok, outbox} ->
-        transmit(%{state | outbox: outbox})
+        %{state | outbox: outbox}
 
       :full ->
         # Told by a message: who called this goes on with the Python that it has.
@@ -145,17 +173,46 @@ defmodule DSPex.Connection.Outgoing do
   def transmit(%{python: %{writing?: true}} = state), do: state
 
   def transmit(state) do
+    case gather(state, %{frames: [], requests: [], size: 0}) do
+      {state, %{frames: []}} ->
+        state
+
+      {gathered, %{frames: frames, requests: requests}} ->
+        case Python.write(state.python, frames) do
+          {:written, python} -> transmit(written(%{gathered | python: python}, requests))
+          {:writing, python} -> written(%{gathered | python: python}, requests)
+          # Nothing of it has been written.
+          :closed -> state
+        end
+    end
+  end
+
+  defp written(state, requests) do
+    News.written(state, Enum.reverse(requests))
+    state
+  end
+
+  # What is written next, together: the frames, and the requests among them.
+  defp gather(state, %{size: size} = batch) when size >= @write_bytes, do: {state, batch}
+
+  defp gather(state, batch) do
     case Outbox.next(state.outbox, which(state)) do
       {{:control, message}, outbox} ->
-        write(state, %{state | outbox: outbox}, message.())
+        gather(%{state | outbox: outbox}, add(batch, message.()))
 
       {{:request, id, body, size}, outbox} ->
         {:ok, call} = Calls.fetch(state.calls, id)
-        request(state, outbox, {id, call, body, size})
+        gather_request(state, outbox, batch, {id, call, body, size})
 
       :none ->
-        tell_change(state)
+        gather_change(state, batch)
     end
+  end
+
+  defp add(batch, message) do
+    size = IO.iodata_length(message)
+    frames = [batch.frames, Framing.prefix(size) | message]
+    %{batch | frames: frames, size: batch.size + size}
   end
 
   # A program that calls back may need an answer before it can go on: what it asks for must not
@@ -167,49 +224,52 @@ defmodule DSPex.Connection.Outgoing do
   defp which(_starting), do: :control
 
   defp open?(state),
-    do: state.draining == nil and state.calls.written < state.handshake.peer_max_in_flight
+    do: state.draining == nil and written(state) < state.handshake.peer_max_in_flight
 
-  defp request(state, outbox, {id, call, body, size}) do
+  @doc "Whether this call is a caller's, and not yet written."
+  @spec waits?(State.t(), Calls.id(), Call.t()) :: boolean()
+  def waits?(state, id, call), do: is_reference(call.reply) and Outbox.waits?(state.outbox, id)
+
+  @doc "How many requests Python has."
+  @spec written(State.t()) :: non_neg_integer()
+  def written(state), do: Calls.count(state.calls) - Outbox.waiting(state.outbox)
+
+  defp gather_request(state, outbox, batch, {id, call, body, size}) do
     limit = State.peer_limit(state)
 
-    if size > limit do
-      error = Failure.too_large(size, limit)
-      transmit(State.finish(%{state | outbox: outbox}, id, {:error, error}))
-    else
-      case Told.next(state.told, state.journal, call.needs) do
-        nil ->
-          written = %{state | outbox: outbox, calls: Calls.written(state.calls, id)}
-          News.written(written, id)
-          write(state, written, Message.request(id, body.()))
+    cond do
+      size <= limit ->
+        case Told.next(state.told, state.journal, call.needs) do
+          nil ->
+            batch = add(batch, Message.request(id, body.()))
+            gather(%{state | outbox: outbox}, %{batch | requests: [id | batch.requests]})
 
-        step ->
-          tell(state, step)
-      end
+          step ->
+            gather_step(state, batch, step)
+        end
+
+      # What is gathered may yet prove to be unwritten, an answer is given once.
+      batch.frames != [] ->
+        {state, batch}
+
+      true ->
+        error = Failure.too_large(size, limit)
+        gather(State.finish(%{state | outbox: outbox}, id, {:error, error}), batch)
     end
   end
 
   # No request needs it, and so it is told when there is nothing else.
-  defp tell_change(%{phase: :ready, draining: nil} = state) do
-    case Told.change(state.told, state.journal) do
-      nil -> state
-      step -> if open?(state), do: tell(state, step), else: state
-    end
+  defp gather_change(%{phase: :ready, draining: nil} = state, batch) do
+    step = Told.change(state.told, state.journal)
+    if step != nil and open?(state), do: gather_step(state, batch, step), else: {state, batch}
   end
 
-  defp tell_change(state), do: state
+  defp gather_change(state, batch), do: {state, batch}
 
-  defp tell(state, {step, body, told}) do
-    call = %Call{reply: step, method: elem(step, 0), written?: true}
-    {id, calls} = Calls.add(state.calls, call)
-    write(state, %{state | calls: calls, told: told}, Message.request(id, body))
-  end
-
-  defp write(unwritten, written, message) do
-    case Python.write(unwritten.python, message) do
-      {:written, python} -> transmit(%{written | python: python})
-      {:writing, python} -> %{written | python: python}
-      :closed -> unwritten
-    end
+  defp gather_step(state, batch, {step, body, told}) do
+    id = Calls.next_id(state.calls)
+    calls = Calls.add(state.calls, %Call{reply: step, method: elem(step, 0)})
+    gather(%{state | calls: calls, told: told}, add(batch, Message.request(id, body)))
   end
 
   @doc "The steps of `Told` that the programs of a call need were refused: that is its answer."
@@ -219,13 +279,10 @@ defmodule DSPex.Connection.Outgoing do
     %{state | calls: calls}
   end
 
-  @doc "Nothing is counted for a worker that has nothing to do."
+  @doc "Nothing is counted for a worker that has nothing to do, and no message either."
   @spec settle_count(State.t()) :: State.t()
   def settle_count(state) do
-    if Calls.none?(state.calls) and
-         Process.info(self(), :message_queue_len) == {:message_queue_len, 0},
-       do: Pool.idle(state.pool, state.worker)
-
+    if Calls.none?(state.calls), do: Pool.idle(state.pool, state.worker)
     state
   end
 end

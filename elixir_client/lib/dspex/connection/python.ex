@@ -52,13 +52,11 @@ defmodule DSPex.Connection.Python do
   end
 
   @doc """
-  Writes a message without ever waiting for its reader. `:writing` means that Python does not take
-  it yet: nothing more may be written until the message `{:written, writer}` comes.
+  Writes frames without ever waiting for their reader. `:writing` means that Python does not take them
+  yet: nothing more may be written until the message `{:written, writer}` comes.
   """
   @spec write(t(), iodata()) :: {:written | :writing, t()} | :closed
-  def write(%{writing?: false} = python, message) do
-    data = [Framing.prefix(IO.iodata_length(message)) | message]
-
+  def write(%{writing?: false} = python, data) do
     if Port.command(python.port, data, [:nosuspend]) do
       {:written, python}
     else

@@ -31,6 +31,7 @@ defmodule DSPex.Connection.State do
                 diagnosis: nil,
                 waiting: [],
                 told: nil,
+                burst: 0,
                 calls: %Calls{}
               ]
 
@@ -39,6 +40,7 @@ defmodule DSPex.Connection.State do
     * `:draining` - why this Python is to be replaced once its calls have ended.
     * `:diagnosis` - the task that finds out why Python cannot start.
     * `:waiting` - who waits for the next Python.
+    * `:burst` - how many messages have been taken since something was last written.
     * `:told` - what this Python has been told of the journal (see `DSPex.Connection.Told`).
   """
   @type t :: %__MODULE__{
@@ -64,6 +66,7 @@ defmodule DSPex.Connection.State do
           diagnosis: {reference(), how :: String.t()} | nil,
           waiting: [GenServer.from()],
           told: DSPex.Connection.Told.t() | nil,
+          burst: non_neg_integer(),
           calls: Calls.t()
         }
 
@@ -90,7 +93,7 @@ defmodule DSPex.Connection.State do
   @spec forget(t(), Calls.id()) :: t()
   def forget(state, id) do
     {call, calls} = Calls.pop(state.calls, id)
-    Callbacks.drop_functions(state.callbacks, id)
+    if call.functions?, do: Callbacks.drop_functions(state.callbacks, id)
     if is_reference(call.reply), do: done(state)
     %{state | calls: calls}
   end

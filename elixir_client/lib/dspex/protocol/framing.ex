@@ -20,6 +20,10 @@ defmodule DSPex.Protocol.Framing do
   # Enough of a frame that was skipped to read its message's kind and id.
   @head_bytes 64
 
+  # Up to this size the BEAM copies a binary into a message, else it counts who has the bytes that it
+  # was cut from: for short frames, of which thousands come in one piece, that costs more.
+  @copied_bytes 64
+
   # Small pieces of a frame are joined when there are this many: a peer that writes one byte at a
   # time would otherwise cost 40 bytes for each.
   @max_pieces 1024
@@ -103,6 +107,7 @@ defmodule DSPex.Protocol.Framing do
   defp body(size, bytes, limit, events) when size <= limit do
     case bytes do
       <<frame::binary-size(size), rest::binary>> ->
+        frame = if size <= @copied_bytes, do: :binary.copy(frame), else: frame
         step({:length, <<>>}, rest, limit, [{:frame, frame} | events])
 
       _part ->
