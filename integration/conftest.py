@@ -45,7 +45,8 @@ def start_shared(tmp_path: Path, lm: ScriptedLM, postgres: Postgres) -> Iterator
 
 
 def _starting(folder: Path, lm: ScriptedLM, *always: str) -> Iterator[Start]:
-    lms = write_lms(folder, {"main": lm.lm})
+    # A test holds its answers back while another server starts, which may take a busy machine long.
+    lms = write_lms(folder, {"main": {**lm.lm, "timeout_ms": 60_000}})
     always = ("--data-dir", str(folder / "data"), "--lms", str(lms), "--bridges", "1", *always)
     started: list[ServerProcess] = []
 

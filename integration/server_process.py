@@ -51,6 +51,7 @@ class ServerProcess:
         environment = {
             name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")
         }
+        environment.pop("DSPEX_SERVER_TOKEN", None)
         environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "DSPEX_MODEL": ""}
         self._serves = command == "serve"
         if self._serves:
