@@ -44,11 +44,11 @@ PLANS = {
     "postgresql": {"server": 100, "worker": 60, "bridge": 140, "postgres": 20},
 }
 
-# A round begins when so many more calls were answered, and a moment later: at any point of others.
-_ANSWERS = (10, 150)
+# A round begins when so many more executions were completed, and a moment later: while others are.
+_RESULTS = (1, 60)
 _MOMENT_S = 0.05
 # Where nothing is answered, because all servers are starting, or a request waits for one of them.
-_NO_ANSWER_S = 20.0
+_NO_RESULT_S = 20.0
 # One after the other, without waiting: a server that is killed twice was still starting.
 _MAX_AT_ONCE = 6
 
@@ -123,7 +123,7 @@ class _Chaos:
         victims = [name for name, count in plan.items() for _ in range(count)]
         self._noise.shuffle(victims)
         while victims:
-            self._load.wait_for_answers(self._noise.randint(*_ANSWERS), _NO_ANSWER_S)
+            self._load.wait_for_results(self._noise.randint(*_RESULTS), _NO_RESULT_S)
             time.sleep(self._noise.uniform(0.0, _MOMENT_S))
             count = self._noise.randint(1, _MAX_AT_ONCE)
             # One of each at once, in the middle of answers; then those that have to come back
@@ -136,7 +136,7 @@ class _Chaos:
             del victims[-count:]
             self.rounds += 1
             if self.rounds % 10 == 0:
-                print(f"{self.killed} killed, {self._load.answers} answers", flush=True)
+                print(f"{self.killed} killed, {self._load.results} results", flush=True)
 
     def _kill(self, victim: str) -> None:
         if victim == "postgres":
@@ -147,7 +147,7 @@ class _Chaos:
             until = time.monotonic() + _FIND_S
             while not self._kill_one(victim):
                 assert time.monotonic() < until, f"there is no {victim} to kill"
-                self._load.wait_for_answers(1, 0.2)
+                self._load.wait_for_results(1, 0.2)
         self.killed[victim] = self.killed.get(victim, 0) + 1
 
     def _kill_one(self, victim: str) -> bool:

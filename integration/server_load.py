@@ -57,6 +57,7 @@ class Load:
         self.history = History()
         self.calls = 0
         self.answers = 0
+        self.results = 0
         # By the code that was told, or by the error of the connection.
         self.refusals: dict[str, int] = {}
         self._seed = seed
@@ -83,11 +84,11 @@ class Load:
         if self._crashes:
             raise self._crashes[0]
 
-    def wait_for_answers(self, more: int, bound_s: float) -> bool:
-        """Until so many more calls were answered. False where that took too long."""
+    def wait_for_results(self, more: int, bound_s: float) -> bool:
+        """Until so many more executions were completed. False where that took too long."""
         with self._answered:
-            until = self.answers + more
-            return self._answered.wait_for(lambda: self.answers >= until, bound_s)
+            until = self.results + more
+            return self._answered.wait_for(lambda: self.results >= until, bound_s)
 
     def _run(self, work: Callable[[random.Random, httpx.Client, int], None], number: int) -> None:
         noise = random.Random(f"{self._seed} {number}")
@@ -189,7 +190,6 @@ class Load:
             return None
         with self._answered:
             self.answers += 1
-            self._answered.notify_all()
         return dict(found)
 
     def _refused(self, why: str) -> None:
@@ -200,3 +200,6 @@ class Load:
     def _told(self, kind: str, **event: Any) -> None:
         with self._answered:
             self.history.events.append({"kind": kind, **event})
+            if event.get("state") == "completed":
+                self.results += 1
+                self._answered.notify_all()

@@ -3,6 +3,7 @@ the long outage."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +76,10 @@ def test_a_server_whose_database_is_down_ends_when_it_is_asked_to(
     assert gate.reached.wait(WAIT_S)
     postgres.stop("immediate")
     try:
+        # Until DBOS has met it too, whose threads then ask again for ever.
+        until = time.monotonic() + AWAY_S
+        while time.monotonic() < until:
+            assert server.http.get("/healthz").status_code == 503
         server.process.terminate()
         server.process.wait(END_S)
     finally:

@@ -49,8 +49,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
 def _left(status: int) -> int:
     """Python would wait for threads of DBOS, which ask a database that is away for ever. What
     they want is in the database already, or is taken over."""
-    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if any(not thread.daemon for thread in others):
+    if threading.active_count() > 1:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
