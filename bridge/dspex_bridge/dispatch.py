@@ -188,8 +188,7 @@ class Dispatcher:
                 f"there is no method {params.quoted(request.method)}."
                 f"{suggestion(request.method, METHODS)} Valid: {', '.join(METHODS)}."
             )
-        if self._draining is not None:
-            raise ShuttingDownError("the bridge is shutting down: send this to another one")
+        self._refuse_while_draining()
         own = request.params
         if not params.COMMON.keys().isdisjoint(own):
             own = {key: value for key, value in own.items() if key not in params.COMMON}
@@ -211,8 +210,14 @@ class Dispatcher:
             )
         return Call(request, method, own)
 
+    def _refuse_while_draining(self) -> None:
+        if self._draining is not None:
+            raise ShuttingDownError("the bridge is shutting down: send this to another one")
+
     def _start(self, call: Call) -> None:
         with self._lock:
+            # A signal's shutdown begins on another thread, and waits for those that it finds here.
+            self._refuse_while_draining()
             self._calls[call.request.id] = call
         timeout_ms = call.request.params.get("timeout_ms")
         if timeout_ms is not None:

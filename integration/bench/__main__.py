@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help=f"exit with 1 where a ratio is worse than baseline.json's by {baseline.MAX_LOSS:.0%}",
+        help=f"exit with 1 where a ratio is worse than baseline.json's by {baseline.MAX_LOSS:.0%}%",
     )
     parser.add_argument(
         "--write-baseline", action="store_true", help="put these ratios into baseline.json"

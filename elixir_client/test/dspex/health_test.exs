@@ -103,7 +103,7 @@ defmodule DSPex.HealthTest do
   end
 
   test "one that answers its heartbeats is kept, however long a call takes" do
-    {name, peer, _listener} = ready([heartbeat_interval: 20, heartbeat_timeout: 1000], %{})
+    {name, peer, _listener} = ready([heartbeat_interval: 20, heartbeat_timeout: 20_000], %{})
     call = async(fn -> DSPex.execute(name, "p", %{}) end)
     {id, _params, peer} = Peer.request(peer, "execute")
 
