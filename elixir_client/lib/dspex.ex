@@ -62,8 +62,10 @@ defmodule DSPex do
   With `journal: {:file, path}` programs, optimized ones included, and configurations that were made
   are in a file, and there after a restart of the node. No key is in it: an LM or embedder that was
   configured with a key, an address or `extra:` has to be given again, and so have tools, which are
-  functions. A file that is damaged is an error at the start, which says where; it is left as it is.
-  So is one that another instance has, in this node or in another process of the machine.
+  functions. An LM whose fallbacks are not there is restored without them, with a warning. What the
+  application gives at the start goes before what the file has. A file that is damaged is an error at
+  the start, which says where; it is left as it is. So is one that another instance has, in this node
+  or in another process of the machine.
 
   ## Several nodes
 
@@ -78,6 +80,33 @@ defmodule DSPex do
   An LM is the name of a model, or a keyword list (or map) of:
 
   #{Config.lm_docs()}
+
+  Where an LM fails, after its retries, and not for what is wrong with the request itself, its
+  `fallbacks:` are asked the same, in their order, each followed by its own; the prediction's `lm` is
+  the one that answered. Where all have failed, the error is that of the last, and its `data["tried"]`
+  has those before it, with the kind of each failure. A fallback that is no LM, or that leads back to
+  where it began, has the bridge refuse the configuration.
+
+      lms: [
+        main: [model: "openai/gpt-5", fallbacks: [:local], limits: [max_cost_usd: 20]],
+        local: [model: "ollama_chat/llama3.2", api_base: "http://localhost:11434"]
+      ],
+      limits: [max_tokens: 5_000_000, max_concurrency: 16]
+
+  ## Limits
+
+  Limits are of the same form for all of a Python, an LM, a program (`create/3`) and a call
+  (`execute/4`); an LM call is under all that there are:
+
+  #{DSPex.Limits.docs()}
+
+  Where one of the first three is spent, calls are answered with `:budget_exceeded`; over the others
+  they wait for their turn. `limits:` that are given later take the place of those before, and what is
+  spent stays spent; `limits: []` ends them.
+
+  Each Python keeps accounts of its own, which begin anew when it is started again: with `pool_size: 4`
+  up to four times as much may be spent as limits say, and after a restart that much again. So it is
+  with the nodes of a cluster. A ceiling that nothing may pass is the provider's to hold.
 
   ## Embedders
 

@@ -421,6 +421,84 @@ defmodule DSPexTest do
     assert result == {:ok, %{"adapter" => "chat"}}
   end
 
+  test "fallbacks and limits are sent by name, of an LM, of all and of one for a call", context do
+    {params, _result} =
+      answer(context.peer, "configure", %{}, fn ->
+        DSPex.configure(context.name,
+          lms: [
+            main: [model: "m", fallbacks: [:other, "third"], limits: [max_calls: 3]],
+            other: %{"model" => "m", "fallbacks" => [], "limits" => %{"max_cost_usd" => 0.5}}
+          ],
+          limits: %{max_tokens: 100, max_concurrency: 2}
+        )
+      end)
+
+    assert Map.delete(params, "timeout_ms") == %{
+             "lms" => %{
+               "main" => %{
+                 "model" => "m",
+                 "fallbacks" => ["other", "third"],
+                 "limits" => %{"max_calls" => 3}
+               },
+               "other" => %{
+                 "model" => "m",
+                 "fallbacks" => [],
+                 "limits" => %{"max_cost_usd" => 0.5}
+               }
+             },
+             "limits" => %{"max_tokens" => 100, "max_concurrency" => 2}
+           }
+
+    # No limits are not the same as nothing said of them.
+    {params, _result} =
+      answer(context.peer, "configure", %{}, fn -> DSPex.configure(context.name, limits: []) end)
+
+    assert Map.delete(params, "timeout_ms") == %{"limits" => %{}}
+
+    lm = [model: "m", fallbacks: [:main], limits: [requests_per_minute: 6]]
+
+    {params, _result} =
+      answer(context.peer, "execute", %{}, fn ->
+        DSPex.execute(context.name, "p", %{}, lm: lm)
+      end)
+
+    assert params["lm"] == %{
+             "model" => "m",
+             "fallbacks" => ["main"],
+             "limits" => %{"requests_per_minute" => 6}
+           }
+  end
+
+  test "a prediction names the LM that stood in, and errors have what was tried and spent",
+       context do
+    execute = fn -> DSPex.execute(context.name, "p", %{}) end
+    result = %{"outputs" => %{}, "program" => "p", "lm" => "other"}
+
+    assert {_params, {:ok, %Prediction{lm: "other"}}} =
+             answer(context.peer, "execute", result, execute)
+
+    spent = %{
+      "scope" => "lm",
+      "name" => "main",
+      "limit" => "max_calls",
+      "allowed" => 1,
+      "spent" => 1
+    }
+
+    tried = %{
+      "kind" => "server",
+      "model" => "n",
+      "tried" => [%{"lm" => "main", "kind" => "auth"}]
+    }
+
+    for {code, data} <- [budget_exceeded: spent, lm_error: tried] do
+      task = Task.async(execute)
+      {id, _params, peer} = Peer.request(context.peer, "execute")
+      Peer.fail(peer, id, "#{code}", %{data: data})
+      assert {:error, %Error{code: ^code, data: ^data}} = Task.await(task)
+    end
+  end
+
   describe "without an instance" do
     @describetag instance: false
 
@@ -476,10 +554,21 @@ defmodule DSPexTest do
              "DSPex: option :lms: main: option :num_retries: expected an integer from 0 to 20, got -1"},
             {[lms: [main: [model: "m", timeout_ms: 0]]],
              "DSPex: option :lms: main: option :timeout_ms: expected an integer from 1, got 0"},
-            {[lms: [main: [model: "m", fallbacks: ["other"]]]],
-             "DSPex: option :lms: main: unknown option :fallbacks"},
-            {[lms: [main: [model: "m", limits: %{max_calls: 1}]]],
-             "DSPex: option :lms: main: unknown option :limits"},
+            {[lms: [main: [model: "m", fallbacks: :other]]],
+             "DSPex: option :lms: main: option :fallbacks: expected a list of LMs' names"},
+            {[lms: [main: [model: "m", fallbacks: [:other | :third]]]],
+             "DSPex: option :lms: main: option :fallbacks: expected a list of LMs' names"},
+            {[lms: [main: [model: "m", fallbacks: [:other, nil]]]],
+             "DSPex: option :lms: main: option :fallbacks: an LM's name is an atom or a string"},
+            {[lms: [main: [model: "m", limits: [max_call: 1]]]],
+             "DSPex: option :lms: main: option :limits: unknown option :max_call (did you mean :max_calls?)"},
+            {[lms: [main: [model: "m", limits: %{"max_call" => 1}]]],
+             "DSPex: option :lms: main: option :limits: unknown option \"max_call\" (did you mean :max_calls?)"},
+            {[limits: [max_calls: -1]],
+             "DSPex: option :limits: option :max_calls: expected an integer from 0, got -1"},
+            {[limits: 5], "DSPex: option :limits: options are a keyword list"},
+            {[embedders: [words: [model: "m", limits: [max_calls: 1]]]],
+             "DSPex: option :embedders: words: unknown option :limits"},
             {[lms: [main: [model: "m", api_base: 5]]],
              "DSPex: option :lms: main: option :api_base: expected a string that is not empty"}
           ] do

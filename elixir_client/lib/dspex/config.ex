@@ -3,12 +3,13 @@ defmodule DSPex.Config do
   # The configuration of LMs and embedders: checked where the application writes it, its keys hidden
   # from then on.
 
-  alias DSPex.{Options, Secret}
+  alias DSPex.{Limits, Options, Secret}
 
   @typedoc "Parameters of `configure`, what is secret in them in `DSPex.Secret`s."
   @type t :: %{
           optional(:lms | :embedders) => %{optional(String.t()) => %{atom() => term()}},
-          optional(:default_lm | :adapter) => String.t()
+          optional(:default_lm | :adapter) => String.t(),
+          optional(:limits) => map()
         }
 
   # What is given by name, and added to what there is rather than put in its place.
@@ -42,7 +43,12 @@ defmodule DSPex.Config do
                [
                  temperature: {{:is, &__MODULE__.number/1}, "from 0."},
                  max_tokens: {{:integer, 1, :infinity}, "the most tokens of one answer."},
-                 cache: {:boolean, "whether equal calls are answered from DSPy's cache."}
+                 cache: {:boolean, "whether equal calls are answered from DSPy's cache."},
+                 fallbacks:
+                   {{:is, &__MODULE__.fallbacks/1},
+                    "a list of names of other LMs, which are asked in its place, one after the " <>
+                      "other, where it has failed after its retries."},
+                 limits: {{:is, &Limits.option/1}, "ceilings of all its calls (see \"Limits\")."}
                ]
 
   @embedder_schema [
@@ -77,7 +83,10 @@ defmodule DSPex.Config do
     embedders:
       {{:is, &__MODULE__.embedders/1},
        "embedders by name, as LMs are given (see \"Embedders\"): what the module `:knn` and the " <>
-         "optimizer `:knn_few_shot` compare texts with."}
+         "optimizer `:knn_few_shot` compare texts with."},
+    limits:
+      {{:is, &Limits.option/1},
+       "ceilings of all LM calls of a Python, in place of those before (see \"Limits\")."}
   ]
 
   @doc "The options that the configuration has."
@@ -176,6 +185,21 @@ defmodule DSPex.Config do
   end
 
   @doc false
+  def fallbacks(names) when is_list(names) do
+    if List.improper?(names), do: no_names(), else: fallbacks(names, [])
+  end
+
+  def fallbacks(_other), do: no_names()
+
+  defp fallbacks([], checked), do: {:ok, Enum.reverse(checked)}
+
+  defp fallbacks([name | names], checked) do
+    with {:ok, name} <- name(name, @lm), do: fallbacks(names, [name | checked])
+  end
+
+  defp no_names, do: {:error, "expected a list of LMs' names"}
+
+  @doc false
   def number(value) when is_number(value) and value >= 0, do: {:ok, value}
   def number(_other), do: {:error, "expected a number from 0"}
 
@@ -190,26 +214,8 @@ defmodule DSPex.Config do
 
   # A configuration that was read from a file has string keys.
   defp atom_keys(options, kind) do
-    valid = Map.new(kind.schema, fn {name, _spec} -> {Atom.to_string(name), name} end)
-
-    if is_map(options) or Keyword.keyword?(options) do
-      Enum.reduce_while(options, {:ok, []}, fn
-        {key, value}, {:ok, done} when is_atom(key) ->
-          {:cont, {:ok, [{key, value} | done]}}
-
-        {key, value}, {:ok, done} when is_map_key(valid, key) ->
-          {:cont, {:ok, [{valid[key], value} | done]}}
-
-        {key, _value}, _done ->
-          names = Map.values(valid)
-          shown = inspect(key, limit: 5, printable_limit: 60)
-          hint = Options.did_you_mean(key, names)
-          {:halt, {:error, "unknown option #{shown}#{hint}; the options are " <> list(names)}}
-      end)
-    else
-      no_model(kind)
-    end
+    if is_map(options) or Keyword.keyword?(options),
+      do: Options.atom_keys(options, kind.schema),
+      else: no_model(kind)
   end
-
-  defp list(names), do: Enum.map_join(names, ", ", &inspect/1)
 end

@@ -36,6 +36,25 @@ defmodule DSPex.Options do
       else: with(:ok <- known(options, schema), do: distinct(options))
   end
 
+  @doc "Options as a keyword list: those of a file are a map with string keys."
+  @spec atom_keys(map() | keyword(), schema()) :: {:ok, keyword()} | {:error, String.t()}
+  def atom_keys(options, schema) do
+    names = Keyword.keys(schema)
+    by_text = Map.new(names, &{Atom.to_string(&1), &1})
+
+    Enum.reduce_while(options, {:ok, []}, fn
+      {key, value}, {:ok, done} when is_atom(key) ->
+        {:cont, {:ok, [{key, value} | done]}}
+
+      {key, value}, {:ok, done} when is_map_key(by_text, key) ->
+        {:cont, {:ok, [{by_text[key], value} | done]}}
+
+      {key, _value}, _done ->
+        shown = inspect(key, limit: 5, printable_limit: 60)
+        {:halt, {:error, unknown(shown, key, names)}}
+    end)
+  end
+
   @doc "A Markdown list of the options of a schema."
   @spec docs(schema()) :: String.t()
   def docs(schema) do
@@ -74,10 +93,13 @@ defmodule DSPex.Options do
         :ok
 
       unknown ->
-        {:error,
-         "unknown option #{inspect(unknown)}#{did_you_mean(unknown, valid)}; " <>
-           "the options are #{Enum.map_join(valid, ", ", &inspect/1)}"}
+        {:error, unknown(inspect(unknown), unknown, valid)}
     end
+  end
+
+  defp unknown(shown, key, valid) do
+    "unknown option #{shown}#{did_you_mean(key, valid)}; " <>
+      "the options are #{Enum.map_join(valid, ", ", &inspect/1)}"
   end
 
   defp distinct(options) do

@@ -7,7 +7,7 @@ defmodule DSPex.Prediction do
     * `:usage` - `%{prompt_tokens: n, completion_tokens: n, total_tokens: n}`.
     * `:cost_usd` - what the calls cost, `nil` where the price is not known.
     * `:duration_ms` - how long the bridge took.
-    * `:lm` - the name of the LM.
+    * `:lm` - the name of the LM that answered: one of the `fallbacks:`, where the first has failed.
     * `:cached` - whether the answer came from the cache.
     * `:program` - the program's id.
 

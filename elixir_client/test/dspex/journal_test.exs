@@ -138,6 +138,75 @@ defmodule DSPex.JournalTest do
     assert configuration.default_lm == "keyed"
   end
 
+  test "fallbacks and limits are there after a restart, but for fallbacks that are lost", %{
+    path: path
+  } do
+    {name, _pid} = start(path)
+
+    # Twice: limits are put in the place of those before.
+    for max_calls <- [1, 2] do
+      lms = %{
+        "main" => %{
+          model: "m",
+          fallbacks: ["keyed", "open", "elsewhere"],
+          limits: %{max_calls: 5}
+        },
+        "keyed" => %{model: "k", api_key: Secret.new("sk-1"), fallbacks: ["open"]},
+        "open" => %{model: "o", fallbacks: [], limits: %{max_cost_usd: 0.5}},
+        "given" => %{model: "g", fallbacks: ["keyed"]}
+      }
+
+      {:ok, _, _} =
+        Journal.record(name, {:configure, %{lms: lms, limits: %{max_calls: max_calls}}})
+    end
+
+    stop(name)
+
+    restart = fn given ->
+      log =
+        capture_log(fn ->
+          {name, _pid} = start(path, given)
+          {configuration, _version} = Journal.configuration(name)
+          send(self(), configuration)
+          stop(name)
+        end)
+
+      assert_received %{lms: _lms} = configuration
+      {configuration, log}
+    end
+
+    {configuration, log} = restart.(%{lms: %{"given" => %{model: "h"}}})
+    assert configuration.lms["open"] == %{model: "o", fallbacks: [], limits: %{max_cost_usd: 0.5}}
+
+    assert configuration.lms["main"] == %{
+             model: "m",
+             fallbacks: ["open"],
+             limits: %{max_calls: 5}
+           }
+
+    # As the application has it, which is not looked at here.
+    assert configuration.lms["given"] == %{model: "h"}
+    assert DSPex.Config.reveal(configuration)[:limits] == %{"max_calls" => 2}
+
+    assert log =~
+             "the LM main of the journal is without its fallbacks keyed, elsewhere, which are no " <>
+               "LMs now: give them and it as lms:, or with DSPex.configure/2"
+
+    refute log =~ "the LM given"
+    refute log =~ "sk-1"
+
+    # The file has lost nothing: what the application gives is a fallback again.
+    keyed = %{model: "k", api_key: Secret.new("sk-1")}
+
+    {configuration, log} =
+      restart.(%{lms: %{"keyed" => keyed, "elsewhere" => %{model: "e"}}, limits: %{max_calls: 7}})
+
+    assert configuration.lms["main"].fallbacks == ["keyed", "open", "elsewhere"]
+    assert configuration.lms["given"].fallbacks == ["keyed"]
+    assert configuration.limits == %{max_calls: 7}
+    refute log =~ "without its fallbacks"
+  end
+
   test "a change that was cut off is put beside the file, and what came before is there", %{
     path: path
   } do
@@ -209,7 +278,7 @@ defmodule DSPex.JournalTest do
       # Its supervisor starts it again, at once: it is not held up by itself.
       Process.exit(pid, :kill)
       assert_receive {:DOWN, ^ref, :process, ^pid, :killed}, 5_000
-      DSPex.Test.Peer.eventually(fn -> :ets.whereis(name) != :undefined end)
+      DSPex.Test.Peer.eventually(fn -> Journal.version(name, "second") != nil end)
       assert Journal.program(name, "second").body.() == body
       assert {:error, {%Error{code: :journal_error}, _child}} = start(path)
       stop(name)

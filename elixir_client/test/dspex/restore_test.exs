@@ -215,6 +215,34 @@ defmodule DSPex.RestoreTest do
     end
   end
 
+  test "the next Python is told the fallbacks and limits that were given last" do
+    {name, listener} =
+      start(
+        lms: [main: [model: "m", fallbacks: [:other], limits: [max_calls: 9]], other: "n"],
+        default_lm: :main,
+        limits: [max_tokens: 100, max_calls: 10]
+      )
+
+    {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+    {params, peer} = Peer.accept_configure(peer)
+
+    main = %{"model" => "m", "fallbacks" => ["other"], "limits" => %{"max_calls" => 9}}
+    assert %{"lms" => %{"main" => ^main, "other" => %{"model" => "n"}}} = params
+    assert params["limits"] == %{"max_tokens" => 100, "max_calls" => 10}
+
+    configure = fn -> DSPex.configure(name, lms: [other: "o"], limits: [max_calls: 20]) end
+    {{:ok, _}, _params, peer} = answer(peer, "configure", configure, fn _params -> %{} end)
+    Peer.kill(peer)
+    {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+    {again, _peer} = Peer.accept_configure(peer)
+    # Limits are in place of those before, LMs are added.
+    assert again == %{
+             params
+             | "lms" => %{"main" => main, "other" => %{"model" => "o"}},
+               "limits" => %{"max_calls" => 20}
+           }
+  end
+
   test "an address, which may have a password in it, is as secret as a key" do
     address = "https://user:pass-never-shown@host.example/v1"
     lm = [model: "openai/x", api_base: address]

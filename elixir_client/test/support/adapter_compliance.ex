@@ -222,6 +222,41 @@ defmodule DSPex.Test.AdapterCompliance do
           end
         end
 
+        test "fallbacks and limits are in the configuration, and wrong ones change nothing",
+             context do
+          configure = &DSPex.configure(context.name, &1)
+
+          if :configure in context.without do
+            assert {:error, %Error{code: :unavailable}} = configure.(limits: [max_calls: 9])
+          else
+            lm = [model: "demo/knn", fallbacks: [:b], limits: [max_calls: 5]]
+
+            assert {:ok, %{"lms" => lms, "limits" => %{"max_calls" => 9}}} =
+                     configure.(lms: [a: lm, b: "demo/knn"], limits: [max_calls: 9])
+
+            assert lms["a"] ==
+                     %{
+                       "model" => "demo/knn",
+                       "fallbacks" => ["b"],
+                       "limits" => %{"max_calls" => 5}
+                     }
+
+            assert {:error, %Error{code: :not_found, data: data}} =
+                     configure.(lms: [c: [model: "demo/knn", fallbacks: [:a, :none]]])
+
+            assert data == %{"kind" => "lm", "name" => "none", "param" => "lms.c.fallbacks"}
+
+            assert {:error, %Error{code: :invalid_params, data: %{"param" => "lms.b.fallbacks"}}} =
+                     configure.(lms: [b: [model: "demo/knn", fallbacks: [:a]]], limits: [])
+
+            assert {:ok, %{"lms" => ^lms, "limits" => %{"max_calls" => 9}}} =
+                     configure.(adapter: :chat)
+
+            assert {:ok, %{"limits" => none}} = configure.(limits: [])
+            assert none == %{}
+          end
+        end
+
         test "a program that is registered nowhere is run", %{name: name} do
           assert {:ok, prediction} =
                    DSPex.call(name, Sort, %{word: "an apple"}, demos: AdapterCompliance.examples())

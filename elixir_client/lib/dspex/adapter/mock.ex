@@ -36,7 +36,8 @@ defmodule DSPex.Adapter.Mock do
 
   Streams give the words of such an answer. Evaluations execute each example and score by functions,
   `:exact_match` and judges; optimizations take up to 4 examples of the trainset as demonstrations
-  and score before and after. Tokens are words, and cost nothing.
+  and score before and after. Tokens are words, and cost nothing. `limits:` and `fallbacks:` are
+  checked, and do nothing: script `{:error, :budget_exceeded}` for what comes of them.
 
   ## Ownership
 

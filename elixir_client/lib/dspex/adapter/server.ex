@@ -26,8 +26,8 @@ defmodule DSPex.Adapter.Server do
       A program that was deployed goes on with the deployed revision.
     * What this instance did not make itself it knows by its names and types in Python: inputs and
       outputs have string keys then.
-    * The LMs are the server's (`dspex serve --lms`). `configure/2`, and `lms:` at the start, are refused;
-      a call may bring an LM of its own, as `lm:`.
+    * The LMs are the server's (`dspex serve --lms`). `configure/2`, and `lms:` or `limits:` at the
+      start, are refused; a call may bring an LM of its own, as `lm:`.
     * Functions of this application are not called from there: programs with tools are
       `:invalid_params`, and metrics that are functions `:unavailable`. So a metric has to be named
       (`{:exact_match, :answer}`) or a judge; that is also true of the default of a signature with

@@ -14,8 +14,10 @@ defmodule DSPex.Error.Codes do
     signature_error: "the signature or one of its types cannot be used",
     input_validation: "inputs do not fit the signature; `data.errors` lists every one",
     output_validation: "the LM's outputs do not fit the signature; `data.errors` lists every one",
-    lm_error: "the LM failed; `data.kind` says how",
-    budget_exceeded: "a limit of cost, tokens or calls was reached",
+    lm_error: "the LM failed; `data.kind` says how, `data.tried` which LMs failed before it",
+    budget_exceeded:
+      "a limit of cost, tokens or calls was reached; `data` has its `scope` (and `name`), " <>
+        "`limit`, `allowed` and `spent`",
     tool_error: "a tool failed",
     metric_error: "a metric failed",
     optimizer_error: "an optimizer failed",

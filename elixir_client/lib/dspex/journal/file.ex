@@ -10,13 +10,12 @@ defmodule DSPex.Journal.File do
   #
   # It has one journal at a time: `DSPex.Journal.Lock`.
   #
-  # There is no key in it. An LM or embedder that was configured with anything secret (a key, an
-  # address, extra parameters) is kept by its name alone: it could only be restored as another one.
+  # There is no key in it: see `DSPex.Journal.Configuration`.
 
   require Logger
 
-  alias DSPex.{Config, Error, Secret, Signature}
-  alias DSPex.Journal.{Lock, Program}
+  alias DSPex.{Config, Error, Signature}
+  alias DSPex.Journal.{Configuration, Lock, Program}
   alias DSPex.Protocol.Codec
 
   @heading "DSPex journal 1\n"
@@ -29,10 +28,6 @@ defmodule DSPex.Journal.File do
 
   # Programs, with their demonstrations, are nobody else's.
   @mode 0o600
-
-  # What a configuration has by name: how it is read, and what a person calls it.
-  @by_name [{:lms, &Config.lm/1, "LMs"}, {:embedders, &Config.embedder/1, "embedders"}]
-  @names for {key, _read, _called} <- @by_name, do: Atom.to_string(key)
 
   @enforce_keys [:path, :lock, :io, :configuration, :programs, :records]
   defstruct @enforce_keys
@@ -195,15 +190,8 @@ defmodule DSPex.Journal.File do
 
   defp keep(file, %{"delete" => id}), do: %{file | programs: Map.delete(file.programs, id)}
 
-  defp keep(file, %{"configure" => params}) do
-    configuration =
-      Map.merge(file.configuration, params, fn
-        key, before, now when key in @names -> Map.merge(before, now)
-        _key, _before, now -> now
-      end)
-
-    %{file | configuration: configuration}
-  end
+  defp keep(file, %{"configure" => params}),
+    do: %{file | configuration: Configuration.merge(file.configuration, params)}
 
   # From a later version of DSPex.
   defp keep(file, _unknown), do: file
@@ -221,26 +209,13 @@ defmodule DSPex.Journal.File do
     }
   end
 
-  defp to_record({:configure, params}) do
-    %{"configure" => Map.new(params, fn {key, value} -> {"#{key}", configured(value)} end)}
-  end
-
-  defp configured(models) when is_map(models),
-    do: Map.new(models, fn {name, model} -> {name, open_model(model)} end)
-
-  defp configured(value), do: value
-
-  defp open_model(model) do
-    if Enum.any?(model, &match?({_key, %Secret{}}, &1)),
-      do: nil,
-      else: Map.new(model, fn {key, value} -> {"#{key}", value} end)
-  end
+  defp to_record({:configure, params}), do: %{"configure" => Configuration.to_record(params)}
 
   # --- what comes of it ---
 
   defp past(file, given) do
     programs = Map.new(file.programs, fn {id, record} -> {id, program(id, record)} end)
-    %{configuration: configuration(file, given), programs: programs}
+    %{configuration: Configuration.restore(file.configuration, given), programs: programs}
   end
 
   defp program(id, record) do
@@ -285,39 +260,6 @@ defmodule DSPex.Journal.File do
   rescue
     ArgumentError -> nil
   end
-
-  defp configuration(%{configuration: before}, given) do
-    models =
-      for {key, read, called} <- @by_name,
-          models = models(before["#{key}"] || %{}, Map.get(given, key, %{}), {key, read, called}),
-          models != %{},
-          into: %{},
-          do: {key, models}
-
-    lms = Map.merge(Map.get(models, :lms, %{}), Map.get(given, :lms, %{}))
-
-    models
-    |> put(:adapter, before["adapter"], is_binary(before["adapter"]))
-    # Of an LM that is lost, nothing could be the default.
-    |> put(:default_lm, before["default_lm"], is_map_key(lms, before["default_lm"]))
-  end
-
-  defp models(before, given, {key, read, called}) do
-    {lost, kept} = Enum.split_with(before, fn {_name, model} -> model == nil end)
-    lost = for {name, nil} <- lost, not is_map_key(given, name), do: name
-
-    if lost != [] do
-      Logger.warning(
-        "DSPex: the #{called} #{Enum.join(lost, ", ")} were configured with something secret, which " <>
-          "no journal holds: give them as #{key}: or with DSPex.configure/2"
-      )
-    end
-
-    for {name, model} <- kept, {:ok, model} <- [read.(model)], into: %{}, do: {name, model}
-  end
-
-  defp put(params, key, value, true), do: Map.put(params, key, value)
-  defp put(params, _key, _value, false), do: params
 
   # --- writing ---
 

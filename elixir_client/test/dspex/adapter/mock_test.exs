@@ -213,8 +213,14 @@ defmodule DSPex.Adapter.MockTest do
 
   test "who ends takes what it asked for along", %{name: name} do
     Mock.stub(name, :any, :hang)
-    asker = spawn(fn -> DSPex.call(name, "q -> a", %{q: "?"}, timeout: :infinity) end)
+
+    asker =
+      spawn(fn ->
+        receive do: (:allowed -> DSPex.call(name, "q -> a", %{q: "?"}, timeout: :infinity))
+      end)
+
     Mock.allow(name, asker)
+    send(asker, :allowed)
     server = Process.whereis(Module.concat(name, "MockServer"))
 
     works? = fn ->

@@ -2,7 +2,7 @@ defmodule DSPex.Adapter.Mock.Bridge do
   @moduledoc false
   # The methods of the protocol as a mock answers them, in the task of one request.
 
-  alias DSPex.Adapter.Mock.{Exchange, Optimizer, Run, Store}
+  alias DSPex.Adapter.Mock.{Exchange, Fallbacks, Optimizer, Run, Store}
   alias DSPex.{Error, Signature}
   alias DSPex.Protocol.Codec
 
@@ -35,13 +35,12 @@ defmodule DSPex.Adapter.Mock.Bridge do
     known = Store.configuration(request.instance, request.owner)
     changes = params |> Map.delete("timeout_ms") |> Store.without_keys()
     configuration = Store.merge(known, changes)
-    default = configuration["default_lm"]
+    lms = configuration["lms"]
 
-    if default == nil or is_map_key(configuration["lms"], default) do
+    with :ok <- default_lm(configuration["default_lm"], lms),
+         :ok <- Fallbacks.check(lms, Map.keys(changes["lms"] || %{})) do
       Store.put_configuration(request.instance, request.owner, configuration)
       {:ok, configuration}
-    else
-      not_found("lm", default)
     end
   end
 
@@ -210,6 +209,9 @@ defmodule DSPex.Adapter.Mock.Bridge do
       :error -> not_found("program", id)
     end
   end
+
+  defp default_lm(name, lms) when name == nil or is_map_key(lms, name), do: :ok
+  defp default_lm(name, _lms), do: not_found("lm", name)
 
   # A program that is sent along is registered nowhere.
   defp runnable(%{} = made_of, _request) do

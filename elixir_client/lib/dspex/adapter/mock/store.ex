@@ -15,6 +15,9 @@ defmodule DSPex.Adapter.Mock.Store do
   # What a configuration has by name, and adds to what there is.
   @by_name ["lms", "embedders"]
 
+  # What is kept of an LM or embedder.
+  @shown ["model", "fallbacks", "limits"]
+
   @spec new(atom()) :: :ok
   def new(instance) do
     _name = :ets.new(table(instance), [:named_table, :public, read_concurrency: true])
@@ -91,7 +94,7 @@ defmodule DSPex.Adapter.Mock.Store do
   def configuration(instance, owner) do
     for owner <- [@shared, owner],
         {_key, configuration} <- :ets.lookup(table(instance), {:configuration, owner}),
-        reduce: Map.new(@by_name, &{&1, %{}}) do
+        reduce: Map.new(["limits" | @by_name], &{&1, %{}}) do
       merged -> merge(merged, configuration)
     end
   end
@@ -109,12 +112,12 @@ defmodule DSPex.Adapter.Mock.Store do
   @spec without_keys(map()) :: map()
   def without_keys(configuration) do
     Map.new(configuration, fn
-      {key, models} when key in @by_name -> {key, Map.new(models, &only_model/1)}
+      {key, models} when key in @by_name -> {key, Map.new(models, &only_shown/1)}
       other -> other
     end)
   end
 
-  defp only_model({name, model}), do: {name, Map.take(model, ["model"])}
+  defp only_shown({name, model}), do: {name, Map.take(model, @shown)}
 
   @spec put_configuration(atom(), pid() | :shared, map()) :: :ok
   def put_configuration(instance, owner, configuration) do
