@@ -24,6 +24,7 @@ from dspex_protocol.errors import (
 
 from .bridges import Stored
 from .errors import BridgeUnavailableError, DatabaseUnavailableError, WrongStateError
+from .interrupting import Calls
 from .resources.executions import (
     begin_execution,
     cancel_execution,
@@ -114,6 +115,8 @@ class Executor:
         self._bridges = bridges
         self._events = events
         self._server_id = server_id
+        #: Those who wait for an answer; items of batches have nobody who does.
+        self.calls = Calls()
         self._places = asyncio.Semaphore(MAX_RUNNING)
         self._known: OrderedDict[tuple[str, int], _Known] = OrderedDict()
         # It is looked into on the thread that writes, too.
@@ -133,10 +136,12 @@ class Executor:
     ) -> Execution:
         """The execution when it has ended, completed, failed or cancelled.
 
-        `inputs` are JSON. Raises NotFoundError and WrongStateError for the program, and
-        DatabaseUnavailableError; everything else is in the row. `began` hears its id, and `chunk`
-        the pieces of a stream, each with a function `grant` to be called once it was passed on.
+        `inputs` are JSON. Raises NotFoundError and WrongStateError for the program,
+        ShuttingDownError and DatabaseUnavailableError; everything else is in the row. `began` hears
+        its id, and `chunk` the pieces of a stream, each with a function `grant` to be called once
+        it was passed on.
         """
+        self.calls.require()
         begun = await self._begin(program_id, inputs, call)
         if begun.problem is not None:
             return await self._end(begun.execution_id, begun.program, begun.problem)
@@ -149,6 +154,7 @@ class Executor:
             inputs,
             call,
             is_started=begun.is_started,
+            is_waited_for=True,
             stream=stream,
             chunk=chunk,
         )
@@ -192,10 +198,11 @@ class Executor:
         call: Call,
         *,
         is_started: bool,
+        is_waited_for: bool = False,
         stream: Mapping[str, Any] | None = None,
         chunk: Callable[[dict[str, Any]], None] | None = None,
     ) -> Execution:
-        """An execution whose row is there."""
+        """An execution whose row is there. One that is waited for is ended with the server."""
 
         async def work(client: Client, key: str) -> dict[str, Any]:
             more = {} if stream is None else {"stream": stream}
@@ -215,7 +222,9 @@ class Executor:
                 **more,
             )
 
-        running = asyncio.create_task(self._run(execution_id, stored, work, is_started))
+        running = asyncio.create_task(
+            self._run(execution_id, stored, work, is_started, is_waited_for)
+        )
         self._running[execution_id] = running
         has_gone = False
         try:
@@ -280,8 +289,10 @@ class Executor:
         stored: Stored,
         work: Callable[[Client, str], Awaitable[dict[str, Any]]],
         is_started: bool,
+        is_waited_for: bool,
     ) -> dict[str, Any]:
-        async with self._places:
+        ended = self.calls.one() if is_waited_for else contextlib.nullcontext()
+        async with ended, self._places:
             if not is_started:
                 await self._write(partial(self._start, execution_id), order=stored.program_id)
             self._events.changed(execution_id, stored.program_id)

@@ -22,12 +22,15 @@ from .settings import read_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from .interrupting import Calls
     from .settings import Settings
 
 __all__ = ["main"]
 
-# Calls under way may finish for so long; what is cut off is written down as interrupted.
+# Calls under way may finish for so long. Those that have not are ended before, and have what is
+# left of it to be written down as interrupted and answered.
 _GRACE_S = 10
+_ANSWERS_S = 2
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -74,10 +77,22 @@ async def _serve(settings: Settings) -> None:
             port: int = listener.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             _say(settings, f"GraphQL at http://{host}:{port}/graphql, JSON at /v1/openapi.json")
-            await _Server(config).serve(sockets=[listener])
+            await _Server(config, app.executor.calls).serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, calls: Calls) -> None:
+        super().__init__(config)
+        self._calls = calls
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        interrupting = loop.call_later(_GRACE_S - _ANSWERS_S, self._calls.interrupt)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            interrupting.cancel()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Uvicorn's own raises the signal again, which would end the process before the rest of

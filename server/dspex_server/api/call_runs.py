@@ -29,7 +29,7 @@ from dspex_server.resources import programs
 from dspex_server.resources.executions import error_map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from dspex_protocol.client import Client
     from dspex_protocol.messages import Notification
@@ -123,7 +123,15 @@ async def in_a_bridge(
         answer: dict[str, Any] = await client.request(method, asked, listener=listener)
         return answer
 
-    return await app.bridges.run(revision, work)
+    return await _run(app, revision, work)
+
+
+async def _run(
+    app: App, revision: Stored, work: Callable[[Client, str], Awaitable[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Without a row."""
+    async with app.executor.calls.one():
+        return await app.bridges.run(revision, work)
 
 
 async def execute(app: App, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
@@ -206,7 +214,7 @@ async def optimize(app: App, params: dict[str, Any], caller: Caller) -> dict[str
         await client.delete(result["program"])
         return result
 
-    result = await app.bridges.run(revision, work)
+    result = await _run(app, revision, work)
     base = {"base_program": program.name, "base_revision": revision.revision}
     state = {**result["state"], "lineage": {**result["state"]["lineage"], **base}}
     async with app.database.write() as session:
