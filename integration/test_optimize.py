@@ -117,6 +117,17 @@ def test_mipro_works_without_bootstrapped_demonstrations(params: dict[str, Any])
     run(test)
 
 
+@pytest.mark.parametrize("name", ["bootstrap_few_shot", "bootstrap_few_shot_random_search"])
+def test_without_a_valset_the_score_is_that_of_the_program_on_the_trainset(name: str) -> None:
+    async def test(client: Client) -> None:
+        params = {"name": name, "params": BY_DEMONSTRATIONS[name]}
+        result = await client.optimize("p", params, TRAIN, metric=EXACT, save_as="better")
+        again = await client.evaluate("better", TRAIN, EXACT)
+        assert again["score"] == pytest.approx(result["score"])
+
+    assert run(test) == ""
+
+
 @pytest.mark.parametrize("name", BY_INSTRUCTIONS)
 def test_an_optimizer_of_instructions_runs_to_its_end(name: str) -> None:
     async def test(client: Client, server: OpenAIServer) -> None:
@@ -330,6 +341,21 @@ def test_a_metric_that_fails_now_and_then_is_told_with_its_examples_and_counts_z
         assert [error["code"] for error in errors] == ["metric_error"] * 2
         assert {error["data"]["example"]["inputs"]["text"] for error in errors} == {bad}
         assert errors[0]["data"]["cause"]["message"] == "no idea"
+
+    with_metric(call_metric, test)
+
+
+def test_a_metric_that_never_scored_anything_is_the_error_of_the_run() -> None:
+    async def call_metric(_params: dict[str, Any]) -> Any:
+        raise InvalidParamsError("no idea")
+
+    async def test(client: Client) -> None:
+        with pytest.raises(MetricError, match="each time that it was asked.*no idea") as caught:
+            await client.optimize(
+                "p", "labeled_few_shot", TRAIN, valset=VAL[:2], metric={"callback": "right"}
+            )
+        assert caught.value.data["example"] in VAL[:2]
+        assert [program["program"] for program in await client.list()] == ["p"]
 
     with_metric(call_metric, test)
 

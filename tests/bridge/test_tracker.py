@@ -140,3 +140,18 @@ def test_what_failed_counts_zero_and_no_score_is_lost(tracker: Tracker) -> None:
     score(tracker, program, VAL[:1], 1.0)
     tracker.failed(tracker.of(program), range(4))
     assert tracker.of(program).scores == {0: 1.0, 1: 0.0, 2: 0.0, 3: 0.0}
+
+
+def test_a_run_whose_demonstrations_are_put_back_before_the_metric_is_of_no_candidate(
+    tracker: Tracker,
+) -> None:
+    program = Program("One.")
+    program.predict.demos = [TRAIN[0]]
+    score(tracker, program, TRAIN[:1], 1.0)
+    program.predict.demos = []
+    prediction = program(q="train 0")
+    program.predict.demos = [TRAIN[0]]
+    tracker.scored(TRAIN[0], prediction, 0.0)
+    (candidate,) = tracker.candidates
+    assert candidate.train_scores == {0: 1.0}
+    assert tracker.metric_calls == 2

@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import dspy
 from dspex_protocol.errors import DSPexError, MetricError
@@ -66,6 +66,7 @@ class Optimization:
         self._link = link
         self._lock = threading.Lock()
         self._metric_errors: list[DSPexError] = []
+        self._has_scored = False
         self._lm_errors = 0
         self._telling = threading.Lock()
         self._best_score: float | None = None
@@ -177,6 +178,7 @@ class Optimization:
         except DSPexError as error:
             self._metric_failed(error)
             return {"score": 0.0}
+        self._has_scored = True
         return answer
 
     def _metric_failed(self, error: DSPexError) -> None:
@@ -247,7 +249,7 @@ class Optimization:
         }
         return await asyncio.wrap_future(self._link.request("call_metric", params))
 
-    def _end(self, error: DSPexError) -> None:
+    def _end(self, error: DSPexError) -> NoReturn:
         """Ends the process with an error, whatever its threads do."""
         self._link.fail(self._request, error)
         os._exit(0)
@@ -255,13 +257,24 @@ class Optimization:
     def _answer_best(self, reason: str) -> None:
         """Ends the process with the best program so far, whatever its threads do."""
         best = self.tracker.best() or self.base
-        self._link.answer(self._request, self.result(best) | {"stopped": reason})
+        try:
+            result = self.result(best)
+        except MetricError as error:
+            self._end(error)
+        self._link.answer(self._request, result | {"stopped": reason})
         os._exit(0)
 
     def result(
         self, candidate: Candidate, variables: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The answer of the job; `variables` is what a search over those adds."""
+        """The answer of the job; `variables` is what a search over those adds. Raises MetricError
+        where the metric has failed each time: nothing is known of any program then."""
+        if self._metric_errors and not self._has_scored:
+            last = self._metric_errors[-1]
+            raise MetricError(
+                f"the metric failed each time that it was asked; the last time: {last.message}",
+                data=last.data,
+            )
         base, results = self._results(self.base), self._results(candidate)
         return {
             "state": bundles.dump(candidate.program),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -54,7 +55,16 @@ class _Making:
 
     call_id: str
     program: Any
+    # What its predictors had then, to be compared by identity.
+    parts: Sequence[Any]
     usage: Usage = field(default_factory=Usage)
+
+    @property
+    def is_of_the_program(self) -> bool:
+        """Whether the program still is what it was. BootstrapFewShot takes an example out of the
+        demonstrations, runs, and puts it back before it asks the metric."""
+        now = _parts(self.program)
+        return len(now) == len(self.parts) and all(map(is_, now, self.parts))
 
 
 _CURRENT: ContextVar[_Making | None] = ContextVar("making", default=None)
@@ -127,7 +137,7 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
 
     def on_module_start(self, call_id: str, instance: Any, inputs: Any) -> None:  # noqa: ARG002
         if _CURRENT.get() is None:
-            _CURRENT.set(_Making(call_id, instance))
+            _CURRENT.set(_Making(call_id, instance, _parts(instance)))
 
     def on_module_end(
         self,
@@ -147,11 +157,11 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
     # The metric's side
 
     def scored(self, example: Any, prediction: Any, score: float) -> None:
-        """Counts a score for the candidate that made `prediction`."""
+        """Counts a score for the candidate that made `prediction`, if that is one."""
         with self._lock:
             self.metric_calls += 1
         making: _Making | None = getattr(prediction, _MAKING, None)
-        if making is None:
+        if making is None or not making.is_of_the_program:
             return
         candidate = self._candidate(predictors_of(making.program))
         key = _key(example)
@@ -224,6 +234,15 @@ class Tracker(BaseCallback):  # type: ignore[misc]  # dspy ships no types
                 len(self._candidates), self.spec, self.variant, predictors
             )
             return made
+
+
+def _parts(program: Any) -> list[Any]:
+    """What makes its prompts."""
+    return [
+        part
+        for _name, predictor in program.named_predictors()
+        for part in (predictor.signature, *predictor.demos)
+    ]
 
 
 def _fingerprint(predictors: Mapping[str, Predictor]) -> bytes:
