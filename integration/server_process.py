@@ -45,14 +45,21 @@ def write_lms(folder: Path, lms: Mapping[str, Mapping[str, Any]]) -> Path:
 
 class ServerProcess:
     """Starts when it is made, and is ready then, unless it is not `awaited`. Everything that it
-    wrote is in `output`."""
+    wrote is in `output`; `variables` are added to its environment."""
 
-    def __init__(self, *arguments: str, command: str = "serve", awaited: bool = True) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        command: str = "serve",
+        awaited: bool = True,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         environment = {
             name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")
         }
         environment.pop("DSPEX_SERVER_TOKEN", None)
         environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "DSPEX_MODEL": ""}
+        environment |= variables or {}
         self._serves = command == "serve"
         if self._serves:
             arguments = ("--port", "0", *arguments)

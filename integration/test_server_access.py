@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -125,6 +127,36 @@ async def test_a_page_of_its_own_origin_is_let_in(server: ServerProcess) -> None
     async with _connect(server, headers) as socket:
         await socket.send(json.dumps({"type": "connection_init"}))
         assert json.loads(await socket.recv())["type"] == "connection_ack"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="environments are read from /proc")
+def test_a_bridge_has_neither_the_token_nor_the_database_in_its_environment(
+    tmp_path: Path,
+) -> None:
+    database = f"sqlite:///{tmp_path / 'own.sqlite'}"
+    own = {"DSPEX_SERVER_TOKEN": TOKEN, "DSPEX_DATABASE_URL": database, "PGPASSWORD": "sesame"}
+    arguments = ("--data-dir", str(tmp_path / "data"), "--lm", "demo/knn", "--bridges", "1")
+    server = ServerProcess(*arguments, variables={**own, "OF_A_PROVIDER": "key"})
+    try:
+        demo = {"inputs": {"q": "?"}, "outputs": {"a": "!"}}
+        made = {"name": "asked", "signature": "q -> a", "demos": [demo]}
+        assert server.http.post("/v1/programs", json=made, headers=SHOWN).status_code == 201
+        path, inputs = "/v1/programs/asked/execute", {"inputs": {"q": "?"}}
+        done = server.http.post(path, json=inputs, headers=SHOWN).json()
+        assert done["state"] == "completed", done
+        bridges = _children(server.process.pid)
+        assert bridges
+        for pid in bridges:
+            said = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            assert b"OF_A_PROVIDER=key" in said
+            assert not {item.partition(b"=")[0].decode() for item in said} & set(own)
+    finally:
+        server.close()
+
+
+def _children(parent: int) -> list[int]:
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
 
 
 def test_the_token_is_in_nothing_that_was_written(server: ServerProcess) -> None:

@@ -7,6 +7,7 @@ import select
 import socket
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -175,6 +176,60 @@ def test_a_program_is_scored_and_optimized(server: ServerProcess) -> None:
     assert result(server, "describe", program="plain")["demos"] == []
     refused = error(server, "evaluate", program="plain", devset=DEMOS, metric={"callback": "m"})
     assert refused["code"] == "unavailable"
+
+
+def test_an_lm_is_one_of_the_servers_so_that_nobody_has_its_keys_sent_elsewhere(
+    server: ServerProcess,
+) -> None:
+    inline = {"signature": "question -> answer"}
+    result(server, "create", program="own", **inline)
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("execute", {"program": "own", "inputs": {"question": "?"}}),
+        ("execute", {"program": inline, "inputs": {"question": "?"}}),
+        ("batch", {"program": "own", "inputs": [{"question": "?"}]}),
+        ("evaluate", {"program": "own", "devset": DEMOS, "metric": {"name": "exact_match"}}),
+    ]
+    judge = {**inline, "signature": "question, answer, expected -> score: float"}
+    with closing(ScriptedLM()) as other:
+        seen: list[Prompt] = []
+
+        def see(prompt: Prompt) -> dict[str, Any]:
+            seen.append(prompt)
+            return {"answer": "4", "score": 1.0}
+
+        other.always(see)
+        foreign = {**other.lm, "api_key_env": "PATH"}
+        foreign.pop("api_key", None)
+        for method, params in asked:
+            refused = error(server, method, **params, lm=foreign)
+            assert (refused["code"], refused["data"]["param"]) == ("invalid_params", "lm")
+            assert "--lms" in refused["message"]
+            assert str(foreign["api_base"]) not in refused["message"]
+        rest = {"inputs": {"question": "?"}, "lm": foreign}
+        answer = server.http.post("/v1/programs/own/execute", json=rest)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_params")
+        optimizing = {"program": "own", "trainset": DEMOS, "metric": {"name": "exact_match"}}
+        copro = {"name": "copro", "params": {"prompt_lm": foreign}}
+        variable = {"kind": "lm", "applies_to": "lm", "choices": [foreign]}
+        grid = {"name": "variables", "params": {"variables": {"v": variable}, "strategy": "grid"}}
+        nested: list[tuple[str, dict[str, Any]]] = [
+            ("create", {**inline, "lm": foreign}),
+            ("create", {**inline, "variables": {"v": variable}}),
+            ("execute", {"program": {**inline, "lm": foreign}, "inputs": {"question": "?"}}),
+            ("evaluate", {**asked[3][1], "metric": {"judge": {**judge, "lm": foreign}}}),
+            ("optimize", {**optimizing, "lm": foreign, "optimizer": {"name": "copro"}}),
+            ("optimize", {**optimizing, "optimizer": copro}),
+            ("optimize", {**optimizing, "optimizer": grid}),
+        ]
+        for method, params in nested:
+            assert error(server, method, **params)["code"] == "invalid_params", (method, params)
+        assert seen == []
+    for method, params in asked:
+        assert result(server, method, **params, lm="main")
+    unknown = error(server, "execute", **asked[0][1], lm="another")
+    assert unknown["code"] == "not_found"
+    schema = server.http.get("/v1/openapi.json").json()["components"]["schemas"]
+    assert schema["Execute"]["properties"]["lm"]["type"] == "string"
 
 
 def test_who_hangs_up_cancels_the_execution(server: ServerProcess, lm: ScriptedLM) -> None:

@@ -21,6 +21,7 @@ from .jobs import Jobs
 from .membership import Membership
 from .optimizing import Optimizer
 from .relay import Relay
+from .settings import bridge_environment
 from .workflows import BATCH_QUEUE, OPTIMIZATION_QUEUE, Workflows
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 lms=settings.lms,
                 default_lm=settings.default_lm,
                 state_dir=str(state_dir),
+                env=bridge_environment(),
             )
         )
         stack.push_async_callback(bridges.close)

@@ -17,7 +17,7 @@ from .db.database import parse_url
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["Settings", "bridge_environment", "read_settings"]
 
 _DEFAULT_PORT = 8000
 
@@ -28,6 +28,12 @@ _DEMO_LM = "demo/knn"
 
 # A token is guessed as fast as the server answers: shorter ones are not taken for one.
 _MIN_TOKEN_CHARS = 16
+
+_TOKEN_VARIABLE = "DSPEX_SERVER_TOKEN"  # noqa: S105 - its name
+_DATABASE_VARIABLE = "DSPEX_DATABASE_URL"
+
+# What is the server's alone; PGPASSWORD is read by its database driver.
+_NOT_FOR_BRIDGES = (_TOKEN_VARIABLE, _DATABASE_VARIABLE, "PGPASSWORD")
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -55,7 +61,7 @@ def read_settings(command: str, arguments: Sequence[str]) -> Settings:
     parser = _parser(command)
     parsed = parser.parse_args(arguments)
     data_dir = Path(parsed.data_dir or _default_folder()).expanduser().resolve()
-    url = parsed.database_url or os.environ.get("DSPEX_DATABASE_URL")
+    url = parsed.database_url or os.environ.get(_DATABASE_VARIABLE)
     url = url or f"sqlite:///{data_dir / 'dspex.sqlite'}"
     try:
         backend = parse_url(url).get_backend_name()
@@ -88,6 +94,11 @@ def read_settings(command: str, arguments: Sequence[str]) -> Settings:
         default_lm=default_lm,
         notice=notice,
     )
+
+
+def bridge_environment() -> dict[str, str]:
+    """This process's, with the keys of its LMs, without what lets one into it and its database."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_FOR_BRIDGES}
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
@@ -185,7 +196,7 @@ def _lms(named: Sequence[str], file: str | None) -> tuple[dict[str, Any], str, s
 
 def _token(file: str | None) -> str | None:
     """Raises ValueError, which does not repeat it, and OSError."""
-    token = os.environ.get("DSPEX_SERVER_TOKEN") or None
+    token = os.environ.get(_TOKEN_VARIABLE) or None
     if file is not None:
         token = Path(file).read_text(encoding="utf-8").strip()
     if token is None:

@@ -29,7 +29,16 @@ defmodule DSPex.Integration.ServerComplianceTest do
     file = Path.join(System.tmp_dir!(), "dspex-token-#{System.unique_integer([:positive])}")
     File.write!(file, @token)
     on_exit(fn -> File.rm!(file) end)
-    url = Serve.start(["--token-file", file])
+    # An LM of a server is one that it was started with.
+    {_listener, silent} = Bridge.silent_lm()
+    lms = Path.join(System.tmp_dir!(), "dspex-lms-#{System.unique_integer([:positive])}.toml")
+
+    File.write!(lms, [
+      "[silent]\n" | for({key, value} <- silent, do: "#{key} = #{inspect(value)}\n")
+    ])
+
+    on_exit(fn -> File.rm!(lms) end)
+    url = Serve.start(["--token-file", file, "--lms", lms])
     start_supervised!({DSPex, name: name, backend: backend(url)})
     {:ok, name: name, url: url}
   end
@@ -38,12 +47,7 @@ defmodule DSPex.Integration.ServerComplianceTest do
     {:ok, programs} = DSPex.list(name)
     for %{"program" => id} <- programs, do: Peer.eventually(fn -> gone?(name, id) end)
 
-    hang = fn ->
-      {_listener, lm} = Bridge.silent_lm()
-      [lm: lm]
-    end
-
-    %{hang: hang}
+    %{hang: fn -> [lm: "silent"] end}
   end
 
   # An execution of the test before may be under way still, although its caller has been answered.
@@ -99,6 +103,8 @@ defmodule DSPex.Integration.ServerComplianceTest do
            :unavailable, "job"},
           {DSPex.batch(name, program, [%{word: "a"}], limits: [max_calls: 1]), :invalid_params,
            "limits"},
+          {DSPex.execute(name, program, %{word: "a"}, lm: [model: "openai/own"]), :invalid_params,
+           "--lms"},
           {DSPex.stats(name), :unavailable, "GraphQL"},
           {DSPex.save(name, program, "a.json"), :unavailable, "dump"},
           {DSPex.configure(name, lms: [main: "demo/knn"]), :unavailable, "--lms"}

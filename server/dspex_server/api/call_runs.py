@@ -12,7 +12,7 @@ from dspex_bridge.methods.many import MAX_CONCURRENCY, Halt, run_many
 from dspex_bridge.params import array, boolean, integer, mapping, name, one_of, record
 from dspex_bridge.programs import bundles
 from dspex_bridge.programs.json_forms import from_json, to_json
-from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, LM_OR_NAME, PROGRAM_OR_CREATE
+from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, PROGRAM_OR_CREATE
 from dspex_protocol.errors import (
     AlreadyExistsError,
     DSPexError,
@@ -27,6 +27,8 @@ from dspex_server.executing import Call
 from dspex_server.ids import new_id
 from dspex_server.resources import programs
 from dspex_server.resources.executions import error_map
+
+from .lm_names import lm_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -52,7 +54,7 @@ __all__ = [
 
 COMMON = {"meta": mapping, "timeout_ms": integer(1)}
 
-_RUN = {"lm": LM_OR_NAME, "config": CONFIG, **COMMON}
+_RUN = {"lm": lm_name, "config": CONFIG, **COMMON}
 _EXECUTE = record(
     {"program": PROGRAM_OR_CREATE, "inputs": mapping},
     {"adapter": ADAPTER, "limits": LIMITS, "stream": mapping, **_RUN},
@@ -191,6 +193,8 @@ async def batch(app: App, params: dict[str, Any], caller: Caller) -> dict[str, A
 
 async def evaluate(app: App, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
     _refuse_callback(params, "evaluate")
+    if params.get("lm") is not None:
+        lm_name(params["lm"], "evaluate: lm")
     _program, revision = await stored(app, _named(params, "evaluate"))
     return await in_a_bridge(app, revision, "evaluate", params, caller)
 

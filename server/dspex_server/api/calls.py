@@ -2,7 +2,7 @@
 
 Parameters, notifications and results are those of protocol/SPEC.md, as JSON. Programs are those of
 the database, by their names, and an execution is a row like any other. What needs the client's own
-code, files or keys is refused.
+code, files or keys is refused: an LM is one of the server's, by its name.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ _CREATE = {
 }
 _EXECUTE = {
     "inputs": _MAP,
-    "lm": {"type": ["string", "object"]},
+    # One of the LMs that the server was started with.
+    "lm": {"type": "string"},
     "adapter": {"type": "string"},
     "config": _MAP,
     "limits": _MAP,
@@ -87,7 +88,8 @@ _EXECUTE = {
 
 
 def document() -> dict[str, Any]:
-    """OpenAPI 3.1. The parameters are those of the port protocol's `create` and `execute`."""
+    """OpenAPI 3.1. The parameters are those of the port protocol's `create` and `execute`, but
+    that an LM is one of the server's."""
     program = {"$ref": "#/components/schemas/Program"}
     execution = {"$ref": "#/components/schemas/Execution"}
     return {

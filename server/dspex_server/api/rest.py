@@ -22,6 +22,7 @@ from dspex_server.resources.executions import find_execution
 from dspex_server.resources.programs import create_program, delete_program, find_program
 
 from .calls import call
+from .lm_names import lm_name
 from .openapi import document
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ async def _execute(request: Request) -> Response:
         raise InvalidParamsError(
             "timeout_ms must be an integer over 0", data={"param": "timeout_ms"}
         )
+    if body.get("lm") is not None:
+        lm_name(body["lm"], "lm")
     named = {key: body.get(key) for key in ("lm", "adapter", "config", "limits")}
     row = await _app(request).executor.execute(
         request.path_params["program"],

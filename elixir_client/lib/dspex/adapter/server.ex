@@ -27,7 +27,8 @@ defmodule DSPex.Adapter.Server do
     * What this instance did not make itself it knows by its names and types in Python: inputs and
       outputs have string keys then.
     * The LMs are the server's (`dspex serve --lms`). `configure/2`, and `lms:` or `limits:` at the
-      start, are refused; a call may bring an LM of its own, as `lm:`.
+      start, are refused, and a call names one of them, as `lm:`: one that it describes itself is
+      `:invalid_params`, as its `api_base:` would be sent the server's keys.
     * Functions of this application are not called from there: programs with tools are
       `:invalid_params`, and metrics that are functions `:unavailable`. So a metric has to be named
       (`{:exact_match, :answer}`) or a judge; that is also true of the default of a signature with
