@@ -205,7 +205,7 @@ def test_without_deno_they_are_listed_and_unavailable(
             offered = (await client.initialize())["modules"]
             for module in ("program_of_thought", "code_act", "rlm", "flex"):
                 assert module in offered
-                with pytest.raises(UnavailableError, match=r'pip install "dspy\[deno\]"'):
+                with pytest.raises(UnavailableError, match=r"pip install 'dspy\[deno\]'"):
                     await client.create("question -> answer", module=module)
 
     asyncio.run(asyncio.wait_for(whole(), BOUND_S))

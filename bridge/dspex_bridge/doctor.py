@@ -19,6 +19,7 @@ from dspex_protocol.client import Client
 from dspex_protocol.errors import DSPexError
 
 from .environment import EMBEDDED_MODEL, PROVIDER_KEYS
+from .installing import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -144,7 +145,7 @@ def _deno() -> _Finding:
             "Deno",
             None,
             "not found: only program_of_thought, code_act, rlm and flex, which run code, need it",
-            'pip install "dspy[deno]"',
+            install_command("dspy[deno]"),
         )
     return _Finding("Deno", True, line)
 

@@ -10,6 +10,7 @@ from itertools import islice
 from dspex_protocol.errors import UnavailableError
 
 from .catalog import REDUCES
+from .installing import install_command
 from .params import array, boolean, integer, mapping, name, number, one_of, record
 from .shapes import VARIABLES
 from .variables import grid
@@ -105,7 +106,7 @@ def require_packages(name: str) -> None:
         if find_spec(package) is None:
             raise UnavailableError(
                 f"the optimizer {name} needs the package {package}, which is not installed where "
-                "the bridge runs: pip install 'dspex[optimize]'",
+                f"the bridge runs: {install_command('dspex[optimize]')}",
                 data={"package": package},
             )
 

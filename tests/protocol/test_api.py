@@ -54,6 +54,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.guard",
         "dspex_bridge.health",
         "dspex_bridge.heap",
+        "dspex_bridge.installing",
         "dspex_bridge.limits",
         "dspex_bridge.logs",
         "dspex_bridge.metric_shape",

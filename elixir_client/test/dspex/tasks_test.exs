@@ -78,6 +78,24 @@ defmodule DSPex.TasksTest do
       assert_received {:run, "python", ["-m", "pip", "install", "--upgrade", "dspex"]}
     end
 
+    test "installs the extras that are asked for, of whatever the source is", %{folder: folder} do
+      python = script(folder, "python3", "3 11")
+      wheel = script(folder, "dspex-0.1.0-py3-none-any.whl", "")
+
+      for {source, extras, requirement} <- [
+            {"dspex~=0.1.0", ["optimize", "otel"], "dspex[optimize,otel]~=0.1.0"},
+            {"dspex~=0.1.0", [], "dspex~=0.1.0"},
+            {"dspex[data]", ["optimize"], "dspex[data]"},
+            {folder, ["optimize"], folder <> "[optimize]"},
+            {wheel, ["optimize"], wheel <> "[optimize]"},
+            {"git+https://host/x.git", ["optimize"], "dspex[optimize] @ git+https://host/x.git"}
+          ] do
+        options = [source: source, extras: extras, uv: false, python: python]
+        assert Environment.install("/an/environment", options, recorded(0)) == :ok
+        assert_received {:run, "python", ["-m", "pip", "install", "--upgrade", ^requirement]}
+      end
+    end
+
     test "says which step failed and what may be the reason, and stops there", context do
       python = script(context.folder, "python3", "3 14")
       options = [source: "dspex", uv: false, python: python]

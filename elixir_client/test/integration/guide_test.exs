@@ -108,6 +108,17 @@ defmodule DSPex.Integration.GuideTest do
     refute printed =~ "WRONG"
   end
 
+  test "makes an environment in which the optimizers find what they need", %{app: app} do
+    code = """
+    examples = [%{inputs: #{@email}, outputs: %{category: :defect}}]
+    {:ok, found} = DSPex.optimize(MyApp.Desk, examples, optimizer: :labeled_few_shot,
+      metric: {:exact_match, :category})
+    IO.puts("score \#{found.score}")
+    """
+
+    assert run!(app, "mix", ["run", "-e", code]) =~ ~r/^score [01]\.0$/m
+  end
+
   test "may be followed without uv, by venv and pip", %{app: app} do
     # DSPy and the rest are many, and pip is slow: they are those of this test's own Python.
     libraries = "import sysconfig; print(sysconfig.get_path('purelib'), end='')"

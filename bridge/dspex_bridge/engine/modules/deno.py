@@ -12,9 +12,9 @@ from dspy.primitives.python_interpreter import (
     _get_deno_version,
 )
 
-__all__ = ["require_deno"]
+from dspex_bridge.installing import install_command
 
-INSTALL = 'pip install "dspy[deno]"'
+__all__ = ["require_deno"]
 
 
 def require_deno(module: str) -> None:
@@ -28,7 +28,7 @@ def require_deno(module: str) -> None:
     wanted = f"{MIN_DENO_VERSION[0]}.x"
     raise UnavailableError(
         f"the module {module} runs code, which is done in Deno {wanted} only, and {found}: "
-        f"{INSTALL}"
+        f"{install_command('dspy[deno]')}"
     )
 
 

@@ -19,16 +19,33 @@ defmodule DSPex.Python.Environment do
   def install(path, options, run) do
     uv = if Keyword.get(options, :uv, true), do: System.find_executable("uv")
 
+    requirement = requirement(Keyword.fetch!(options, :source), Keyword.get(options, :extras, []))
+
     with {:ok, python} <- python(options[:python] || "python3"),
-         do: install(uv, path, python, Keyword.fetch!(options, :source), run)
+         do: install(uv, path, python, requirement, run)
   end
 
-  defp install(nil, path, python, source, run) do
+  defp requirement(source, []), do: source
+
+  defp requirement(source, extras) do
+    extras = "[#{Enum.join(extras, ",")}]"
+
+    cond do
+      # They are said already.
+      String.contains?(source, "[") -> source
+      source =~ ~r{^[\w+.]+://} -> "dspex#{extras} @ #{source}"
+      # A folder or a wheel, else a name and perhaps a version.
+      String.contains?(source, "/") or File.exists?(source) -> source <> extras
+      true -> String.replace(source, ~r/^[\w.-]+/, "\\0#{extras}")
+    end
+  end
+
+  defp install(nil, path, python, requirement, run) do
     with :ok <- step(run, python, ["-m", "venv", path], @venv_hint),
-         do: step(run, in_it(path, "python"), ["-m", "pip", "install", "--upgrade", source])
+         do: step(run, in_it(path, "python"), ["-m", "pip", "install", "--upgrade", requirement])
   end
 
-  defp install(uv, path, python, source, run) do
+  defp install(uv, path, python, requirement, run) do
     with :ok <- step(run, uv, ["venv", "--allow-existing", "--python", python, path]),
          do:
            step(run, uv, [
@@ -37,7 +54,7 @@ defmodule DSPex.Python.Environment do
              "--python",
              in_it(path, "python"),
              "--upgrade",
-             source
+             requirement
            ])
   end
 

@@ -7,6 +7,7 @@ defmodule Mix.Tasks.Dspex.Install do
 
       mix dspex.install                            # .venv, with the bridge of this client
       mix dspex.install --source dspex-0.1.0-py3-none-any.whl
+      mix dspex.install --extras optimize,otel
       mix dspex.install --path /opt/my_app/python --python python3.12
 
   An environment that is there already is brought up to date. It holds its own path, so it is made where
@@ -16,6 +17,8 @@ defmodule Mix.Tasks.Dspex.Install do
     * `--source` - what pip installs: a requirement, a wheel or a folder. Unless you say otherwise, it
       is the checkout of DSPex that this client is in, and outside of one the client's own version of
       `dspex` from PyPI.
+    * `--extras` - the optional parts of it, with a comma between: `optimize` (what optimizers need),
+      unless you say otherwise, `data`, `otel`, `server`…; `--extras ""` for none.
     * `--python` - the interpreter, from 3.11; `python3` unless you say otherwise.
     * `--no-uv` - pip also where there is uv.
 
@@ -26,7 +29,10 @@ defmodule Mix.Tasks.Dspex.Install do
 
   alias DSPex.Python.Environment
 
-  @switches [path: :string, source: :string, python: :string, uv: :boolean]
+  @switches [path: :string, source: :string, extras: :string, python: :string, uv: :boolean]
+
+  # An application that tries out the guide comes to `DSPex.optimize/3`.
+  @extras ["optimize"]
 
   @impl true
   def run(arguments) do
@@ -36,7 +42,11 @@ defmodule Mix.Tasks.Dspex.Install do
       do: Mix.raise("mix dspex.install takes no #{hd(rest)}; see mix help dspex.install")
 
     path = Path.expand(options[:path] || ".venv")
-    options = Keyword.put_new_lazy(options, :source, &source/0)
+
+    options =
+      options
+      |> Keyword.put_new_lazy(:source, &source/0)
+      |> Keyword.update(:extras, @extras, &String.split(&1, ",", trim: true))
 
     with :ok <- Environment.install(path, options, &run_command/2),
          {:ok, version} <- Environment.version(path) do
