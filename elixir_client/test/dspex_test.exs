@@ -36,7 +36,7 @@ defmodule DSPexTest do
     task = Task.async(call)
     {id, params, peer} = Peer.request(peer, method)
     Peer.respond(peer, id, if(is_function(result), do: result.(params), else: result))
-    {params, Task.await(task, 10_000)}
+    {params, Task.await(task, Scripted.patience_ms())}
   end
 
   defp created(params) do
@@ -377,7 +377,10 @@ defmodule DSPexTest do
       peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
 
     peer = Peer.respond(peer, id, %{state: state})
-    assert {:ok, %Program{id: "qa", signature: signature}} = Task.await(task)
+
+    assert {:ok, %Program{id: "qa", signature: signature}} =
+             Task.await(task, Scripted.patience_ms())
+
     assert to_string(signature) == "q: str -> a: str"
     assert DSPex.Instance.signature(name, "qa") == signature
 
@@ -388,7 +391,10 @@ defmodule DSPexTest do
     peer = Peer.respond(peer, id, %{state: Map.put(state, "tools", [%{"name" => "search"}])})
     {id, %{"program" => "qa"}, peer} = Peer.request(peer, "delete")
     Peer.respond(peer, id, %{deleted: true})
-    assert {:error, %Error{code: :invalid_params, message: message}} = Task.await(task)
+
+    assert {:error, %Error{code: :invalid_params, message: message}} =
+             Task.await(task, Scripted.patience_ms())
+
     assert message =~ "the state has the tools search"
     assert DSPex.Instance.signature(name, "qa") == nil
   end
@@ -495,7 +501,7 @@ defmodule DSPexTest do
       task = Task.async(execute)
       {id, _params, peer} = Peer.request(context.peer, "execute")
       Peer.fail(peer, id, "#{code}", %{data: data})
-      assert {:error, %Error{code: ^code, data: ^data}} = Task.await(task)
+      assert {:error, %Error{code: ^code, data: ^data}} = Task.await(task, Scripted.patience_ms())
     end
   end
 

@@ -6,4 +6,5 @@ ExUnit.after_suite(fn %{skipped: skipped} ->
   end
 end)
 
-ExUnit.start()
+# What is to come does, however busy the machine is; what is not to come is waited for as briefly as ever.
+ExUnit.start(assert_receive_timeout: DSPex.Test.Scripted.patience_ms())

@@ -128,6 +128,8 @@ defmodule DSPex.Adapter do
     do: start_link(adapter, name, configuration, Keyword.put(options, :backend_options, own))
 
   def start_link(adapter, name, configuration, options) do
+    # Left there when the instance ends: erasing costs every process of the node a collection, names
+    # are few, and the adapter says best that it is not running.
     :persistent_term.put({__MODULE__, name}, adapter)
     adapter.start_link(name, configuration, options)
   end

@@ -25,6 +25,9 @@ defmodule DSPex.Instance do
     {journal, options} = Keyword.pop!(options, :journal)
     {cluster?, options} = Keyword.pop!(options, :cluster)
     names = names(name)
+
+    # Never erased, which would cost every process of the node a collection: names are few, and the
+    # same for an instance that is started again.
     :persistent_term.put({__MODULE__, name}, names)
     own = [server: name] ++ Map.to_list(names)
 

@@ -210,6 +210,45 @@ defmodule DSPex.ConnectionTest do
       assert await(early) == {:ok, "asked for"}
     end
 
+    test "to a question of the connection's own that has not been sent yet prove nothing" do
+      # No look comes by itself, and every one finds that Python has been silent for long.
+      {name, peer, _listener} = ready(heartbeat_interval: 3_600_000)
+      assert_ready(name)
+      connection = connection(name)
+      :ok = :sys.suspend(connection)
+
+      %{python: %{port: port}, calls: %{next_id: id}} =
+        :sys.replace_state(
+          connection,
+          &update_in(&1.health.heard_at, fn at -> at - 7_200_000 end)
+        )
+
+      # The answer is there when the question is made.
+      send(connection, {:look, port})
+      Peer.respond(peer, id, %{payload: "heartbeat"})
+      length = {:message_queue_len, 2}
+      Peer.eventually(fn -> Process.info(connection, :message_queue_len) == length end)
+      :ok = :sys.resume(connection)
+
+      # The next message is answered once both have been looked at.
+      assert %{proven?: false} = state(name)
+      assert {{:request, ^id, "ping", _params}, peer} = next_with_heartbeats(peer)
+      Peer.respond(peer, id, %{payload: "heartbeat"})
+      Peer.eventually(fn -> state(name).proven? end)
+    end
+
+    # What `Peer.next/1` answers by itself.
+    defp next_with_heartbeats(%{events: [{:frame, frame} | events]} = peer) do
+      assert {:ok, message} = DSPex.Protocol.Message.parse(frame)
+      {message, %{peer | events: events}}
+    end
+
+    defp next_with_heartbeats(%{events: []} = peer) do
+      assert {:ok, bytes} = :gen_tcp.recv(peer.socket, 0, @patience_ms)
+      {events, decoder} = DSPex.Protocol.Framing.feed(peer.decoder, bytes)
+      next_with_heartbeats(%{peer | events: events, decoder: decoder})
+    end
+
     test "over the limit become frame_too_large, and the next ones are read" do
       {name, peer, _listener} = ready(max_frame_bytes: 5000)
       big = async(fn -> DSPex.ping(name) end)
@@ -721,6 +760,56 @@ defmodule DSPex.ConnectionTest do
     for {n, task} <- tasks, do: assert(await(task) == {:ok, n})
     # Bursts, and not one by one.
     assert written(port, 0) in 1..100
+  end
+
+  test "requests that come together may be more than fit, of a Python that reads them" do
+    {name, peer, _listener} = ready(max_queued_bytes: 10_000)
+    assert_ready(name)
+    :ok = :sys.suspend(connection(name))
+    # Less than a pipe holds, so that it is written however late it is read.
+    payload = String.duplicate("x", 2000)
+    tasks = for _ <- 1..20, do: async(fn -> DSPex.ping(name, payload: payload) end)
+
+    Peer.eventually(fn ->
+      Process.info(connection(name), :message_queue_len) == {:message_queue_len, 20}
+    end)
+
+    :ok = :sys.resume(connection(name))
+
+    Enum.reduce(tasks, peer, fn _task, peer ->
+      {id, params, peer} = Peer.request(peer, "ping")
+      Peer.respond(peer, id, params)
+    end)
+
+    for task <- tasks, do: assert(await(task) == {:ok, payload})
+  end
+
+  test "requests that do not fit are refused for the limit of the Python that has read the others" do
+    {name, peer, _listener} = ready([max_queued_bytes: 10_000], %{max_in_flight: 2})
+    assert_ready(name)
+    :ok = :sys.suspend(connection(name))
+    payload = String.duplicate("x", 2000)
+    tasks = for _ <- 1..20, do: async(fn -> DSPex.ping(name, payload: payload) end)
+
+    Peer.eventually(fn ->
+      Process.info(connection(name), :message_queue_len) == {:message_queue_len, 20}
+    end)
+
+    :ok = :sys.resume(connection(name))
+
+    # Two are written, three wait.
+    Enum.reduce(1..5, peer, fn _nth, peer ->
+      {id, params, peer} = Peer.request(peer, "ping")
+      Peer.respond(peer, id, params)
+    end)
+
+    {served, refused} = tasks |> Enum.map(&await/1) |> Enum.split_with(&match?({:ok, _}, &1))
+    assert served == List.duplicate({:ok, payload}, 5)
+
+    for answer <- refused do
+      assert {:error, %Error{code: :overloaded, message: message}} = answer
+      assert message =~ "Python works on as many as it takes at one time"
+    end
   end
 
   defp state_of_suspended(name), do: :sys.get_state(connection(name))

@@ -277,7 +277,7 @@ defmodule DSPex.JournalTest do
       ref = Process.monitor(pid)
       # Its supervisor starts it again, at once: it is not held up by itself.
       Process.exit(pid, :kill)
-      assert_receive {:DOWN, ^ref, :process, ^pid, :killed}, 5_000
+      assert_receive {:DOWN, ^ref, :process, ^pid, :killed}
       DSPex.Test.Peer.eventually(fn -> Journal.version(name, "second") != nil end)
       assert Journal.program(name, "second").body.() == body
       assert {:error, {%Error{code: :journal_error}, _child}} = start(path)
@@ -296,7 +296,7 @@ defmodule DSPex.JournalTest do
       assert error.message =~ "in use by another process (pid #{os_pid})"
 
       DSPex.Test.Peer.kill(%{os_pid: os_pid})
-      assert_receive {^port, {:exit_status, _killed}}, 10_000
+      assert_receive {^port, {:exit_status, _killed}}
       {name, _pid} = start(path)
       assert Journal.programs(name) == []
     end
@@ -317,7 +317,7 @@ defmodule DSPex.JournalTest do
 
         taken =
           for taker <- takers do
-            assert_receive {:taken, ^taker, taken?}, 10_000
+            assert_receive {:taken, ^taker, taken?}
             taken?
           end
 
@@ -329,6 +329,65 @@ defmodule DSPex.JournalTest do
           assert_receive {:DOWN, ^ref, :process, ^taker, _reason}
         end
       end
+    end
+
+    test "is that one by whatever link it is reached, and the link stays", %{path: path} do
+      {name, _pid} = start(path)
+      put(name, "first")
+      folder = Path.join(Path.dirname(path), "elsewhere")
+      File.mkdir_p!(folder)
+      link = Path.join(folder, "link")
+      File.ln_s!("../journal", link)
+      chain = Path.join(folder, "chain")
+      File.ln_s!(link, chain)
+
+      for by <- [link, chain] do
+        assert {:error, {%Error{code: :journal_error} = error, _child}} = start(by)
+        assert error.message =~ "in use by another instance of this node"
+      end
+
+      stop(name)
+
+      for {by, id} <- [{link, "by a link"}, {chain, "by a chain"}] do
+        {name, _pid} = start(by)
+        put(name, id)
+        assert {:error, {%Error{code: :journal_error}, _child}} = start(path)
+        stop(name)
+        assert {:ok, %{type: :symlink}} = File.lstat(by)
+      end
+
+      assert File.ls!(folder) |> Enum.sort() == ["chain", "link"]
+      {name, _pid} = start(path)
+      assert Enum.sort(Journal.programs(name)) == ["by a chain", "by a link", "first"]
+    end
+
+    test "is told however many have called before", %{path: path} do
+      {name, _pid} = start(path)
+      put(name, "first")
+      address = {:local, path <> ".lock"}
+
+      # More than the system keeps for a process that takes no calls.
+      last =
+        for _ <- 1..1100, reduce: nil do
+          _before ->
+            assert {:ok, call} = :gen_tcp.connect(address, 0, [:local, active: false], 10_000)
+            call
+        end
+
+      assert :gen_tcp.recv(last, 0, 30_000) == {:error, :closed}
+      assert {:error, {%Error{code: :journal_error} = error, _child}} = start(path)
+      assert error.message =~ "in use by another instance of this node"
+    end
+
+    test "has no process left once it has ended", %{path: path} do
+      {:links, before} = Process.info(self(), :links)
+      File.mkdir_p!(Path.dirname(path))
+      {:ok, lock} = Journal.Lock.take(path)
+      {:links, links} = Process.info(self(), :links)
+      assert [second] = Enum.filter(links -- before, &is_pid/1)
+      ref = Process.monitor(second)
+      :gen_tcp.close(lock)
+      assert_receive {:DOWN, ^ref, :process, ^second, :normal}
     end
 
     # As another node does, of this very code.
@@ -363,6 +422,13 @@ defmodule DSPex.JournalTest do
     assert Journal.programs(name) == ["first"]
     pattern = Path.join(System.tmp_dir!(), "dspex-#{System.pid()}-*")
     assert Path.wildcard(pattern) == []
+  end
+
+  test "links that lead to each other are no journal", %{path: path} do
+    File.mkdir_p!(Path.dirname(path))
+    File.ln_s!("journal", path)
+    assert {:error, {%Error{code: :journal_error} = error, _child}} = start(path)
+    assert error.message =~ "cannot be found: too many levels of symbolic links"
   end
 
   test "a file that stands where the lock would be is told, and left alone", %{path: path} do

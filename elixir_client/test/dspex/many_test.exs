@@ -399,13 +399,15 @@ defmodule DSPex.ManyTest do
       refute_received _anything
 
       stranger = Task.async(fn -> catch_error(DSPex.await(first)) end)
-      assert Exception.message(Task.await(stranger)) =~ "only #{inspect(self())}, which began it"
+
+      assert Exception.message(Task.await(stranger, patience_ms())) =~
+               "only #{inspect(self())}, which began it"
     end
 
     test "is cancelled from anywhere, and who awaits it is told", context do
       {:ok, begun} = DSPex.async(context.name, "p", %{question: "1"})
       {id, _params, peer} = Peer.request(context.peer, "execute")
-      assert :ok = Task.await(Task.async(fn -> DSPex.cancel(begun) end))
+      assert :ok = Task.await(Task.async(fn -> DSPex.cancel(begun) end), patience_ms())
       assert {{:notification, "cancel", %{"id" => ^id}}, peer} = Peer.next(peer)
       Peer.fail(peer, id, "cancelled")
       assert {:error, %Error{code: :cancelled}} = DSPex.await(begun)

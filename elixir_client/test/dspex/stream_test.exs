@@ -190,7 +190,7 @@ defmodule DSPex.StreamTest do
     send(task.pid, :more)
     assert {:ok, %Prediction{}} = element()
     send(task.pid, :more)
-    assert Task.await(task) == {:messages, []}
+    assert Task.await(task, patience_ms()) == {:messages, []}
   end
 
   test "a window of one is granted one by one" do

@@ -108,14 +108,12 @@ defmodule DSPex.TelemetryTest do
     peer = Peer.accept(listener)
     os_pid = peer.os_pid
 
-    assert_receive {[:dspex, :python, :start], %{failures: 0}, %{server: ^name, os_pid: ^os_pid}},
-                   30_000
+    assert_receive {[:dspex, :python, :start], %{failures: 0}, %{server: ^name, os_pid: ^os_pid}}
 
     {_hello, peer} = Peer.handshake(peer)
 
     assert_receive {[:dspex, :python, :ready], %{duration: duration},
-                    %{server: ^name, os_pid: ^os_pid}},
-                   30_000
+                    %{server: ^name, os_pid: ^os_pid}}
 
     assert duration > 0
 
@@ -125,19 +123,16 @@ defmodule DSPex.TelemetryTest do
     assert {:error, %Error{code: :connection_lost}} = await(task)
 
     assert_receive {[:dspex, :python, :stop], %{lost: 1},
-                    %{server: ^name, os_pid: ^os_pid, reason: reason}},
-                   30_000
+                    %{server: ^name, os_pid: ^os_pid, reason: reason}}
 
     assert reason =~ "signal 9"
 
     assert_receive {[:dspex, :python, :start], _, %{server: ^name, os_pid: next}}
-                   when next != os_pid,
-                   30_000
+                   when next != os_pid
 
     listener |> Peer.accept() |> Peer.kill()
 
-    assert_receive {[:dspex, :python, :failed], %{failures: failures}, %{server: ^name} = failed},
-                   30_000
+    assert_receive {[:dspex, :python, :failed], %{failures: failures}, %{server: ^name} = failed}
 
     assert failures > 0
     assert failed.reason =~ "before it was ready"
@@ -155,16 +150,14 @@ defmodule DSPex.TelemetryTest do
     for _ <- 1..4 do
       {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
       %{os_pid: os_pid} = peer
-      assert_receive {[:dspex, :python, :ready], _, %{server: ^name, os_pid: ^os_pid}}, 30_000
+      assert_receive {[:dspex, :python, :ready], _, %{server: ^name, os_pid: ^os_pid}}
       Peer.kill(peer)
 
       assert_receive {[:dspex, :python, :stop], %{lost: 0},
-                      %{server: ^name, os_pid: ^os_pid, reason: "killed by signal 9"}},
-                     30_000
+                      %{server: ^name, os_pid: ^os_pid, reason: "killed by signal 9"}}
     end
 
-    assert_receive {[:dspex, :python, :failed], %{failures: 4}, %{server: ^name, reason: reason}},
-                   30_000
+    assert_receive {[:dspex, :python, :failed], %{failures: 4}, %{server: ^name, reason: reason}}
 
     assert reason =~ "before it answered anything"
   end
@@ -184,6 +177,31 @@ defmodule DSPex.TelemetryTest do
 
     assert_receive {[:dspex, :python, :start], _, %{server: ^name, os_pid: ^now}}
     assert_receive {[:dspex, :python, :ready], _, %{server: ^name, os_pid: ^now}}
+  end
+
+  @tag :protocol
+  test "a restart is answered after its new Python is ready for callers and has been told" do
+    {name, _peer, listener} = ready()
+    Peer.eventually(fn -> match?({:ok, [%{status: :ready}]}, DSPex.workers(name)) end)
+    test = self()
+    id = make_ref()
+    on_exit(fn -> Telemetry.detach(id) end)
+
+    # The connection is in here until it is told to go on.
+    Telemetry.attach(id, [:dspex, :python, :ready], fn _event, _measurements, %{server: server} ->
+      if server == name do
+        send(test, {:telling, self()})
+        receive do: (:go_on -> :ok)
+      end
+    end)
+
+    restart = async(fn -> DSPex.restart(name) end)
+    listener |> Peer.accept() |> Peer.handshake()
+    assert_receive {:telling, connection}
+    assert {:ok, [%{status: :ready}]} = DSPex.workers(name)
+    assert Task.yield(restart, 100) == nil
+    send(connection, :go_on)
+    assert await(restart) == :ok
   end
 
   @tag :protocol
@@ -229,9 +247,9 @@ defmodule DSPex.TelemetryTest do
       call = %{program: "qa", request: id, tool: "add", args: %{a: a}, meta: %{}}
       Peer.message(peer, [0, a, "call_tool", call])
       about = %{server: name, kind: :tool, name: "add", program: "qa", request: id}
-      assert_receive {[:dspex, :callback, :start], %{system_time: _}, ^about}, 30_000
+      assert_receive {[:dspex, :callback, :start], %{system_time: _}, ^about}
       stopped = Map.put(about, :outcome, outcome)
-      assert_receive {[:dspex, :callback, :stop], %{duration: _}, ^stopped}, 30_000
+      assert_receive {[:dspex, :callback, :stop], %{duration: _}, ^stopped}
     end
 
     {{:response, 1, {:ok, 1}}, peer} = Peer.next(peer)

@@ -397,7 +397,12 @@ defmodule DSPex.Test.AdapterCompliance do
           assert {:ok, %Prediction{}} = DSPex.await(begun)
 
           {:ok, begun} = DSPex.async(context.name, program, %{word: "?"}, context.hang.())
-          assert Task.await(Task.async(fn -> DSPex.cancel(begun) end)) == :ok
+
+          assert Task.await(
+                   Task.async(fn -> DSPex.cancel(begun) end),
+                   DSPex.Test.Scripted.patience_ms()
+                 ) == :ok
+
           assert {:error, %Error{code: :cancelled}} = DSPex.await(begun)
           assert DSPex.cancel(begun) == :ok
         end

@@ -51,15 +51,11 @@ defmodule DSPex.Connection.Incoming do
 
   defp answered(state, id, outcome, answer) do
     case Calls.fetch(state.calls, id) do
-      {:ok, %Call{reply: ref} = call} when is_reference(ref) ->
+      {:ok, call} ->
         # What has not been sent has no answer.
         if Outgoing.waits?(state, id, call),
           do: state,
-          else: answer(Lifecycle.proven(state), id, call, outcome, answer)
-
-      {:ok, %Call{reply: step}} ->
-        answer = with {:ok, frame} <- answer, do: Handshake.read(step, frame)
-        state |> State.forget(id) |> step(step, answer)
+          else: answer(state, id, call, outcome, answer)
 
       # It was given up, and crossed its cancel.
       :error ->
@@ -67,9 +63,14 @@ defmodule DSPex.Connection.Incoming do
     end
   end
 
-  defp answer(state, id, call, outcome, answer) do
-    {state, answer} = settle(state, call, outcome, answer)
+  defp answer(state, id, %Call{reply: ref} = call, outcome, answer) when is_reference(ref) do
+    {state, answer} = state |> Lifecycle.proven() |> settle(call, outcome, answer)
     State.finish(state, id, answer)
+  end
+
+  defp answer(state, id, %Call{reply: step}, _outcome, answer) do
+    answer = with {:ok, frame} <- answer, do: Handshake.read(step, frame)
+    state |> State.forget(id) |> step(step, answer)
   end
 
   # Before the answer is known it is written down.

@@ -75,11 +75,13 @@ defmodule DSPex.Connection.Lifecycle do
     do: Outgoing.ask(%{state | handshake: handshake}, step, method, body)
 
   defp shake_hands(state, {:ready, handshake}) do
-    Enum.each(state.waiting, &GenServer.reply(&1, :ok))
     health = Health.new(state.health_options, state.python.os_pid, now())
     send_after({:look, state.python.port}, health.options.interval)
-    News.ready(state)
     told = %Told{generation: handshake.generation, configuration: handshake.configuration}
+    State.publish(state, :ready)
+    News.ready(state)
+    # Last: who waited finds it ready, and told.
+    Enum.each(state.waiting, &GenServer.reply(&1, :ok))
 
     %{
       state
@@ -90,7 +92,6 @@ defmodule DSPex.Connection.Lifecycle do
         health: health,
         told: told
     }
-    |> State.publish(:ready)
   end
 
   defp shake_hands(state, {:failed, why}) do

@@ -60,15 +60,19 @@ defmodule DSPex.Connection.Outbox do
     end
   end
 
-  @doc "Adds a control message, which has a function for what is to be written."
-  @spec put_control(t(), (... -> iodata()), pos_integer()) :: {:ok, t()} | :full
-  def put_control(outbox, message, size) do
+  @doc """
+  Adds a control message, which has a function for what is to be written; `id` is that of a question of
+  the connection's own.
+  """
+  @spec put_control(t(), (... -> iodata()), pos_integer(), non_neg_integer() | nil) ::
+          {:ok, t()} | :full
+  def put_control(outbox, message, size, id) do
     # Twice the room of requests: a cancel is wanted most when the requests are many. A peer that
     # fills this too asks and never reads.
     if outbox.bytes + cost(size) > 2 * outbox.limit do
       :full
     else
-      control = :queue.in({message, size}, outbox.control)
+      control = :queue.in({id, message, size}, outbox.control)
       {:ok, %{outbox | control: control, bytes: outbox.bytes + cost(size)}}
     end
   end
@@ -117,6 +121,11 @@ defmodule DSPex.Connection.Outbox do
   def waits?(%{first: nil}, _id), do: false
   def waits?(outbox, id), do: id >= outbox.first and not is_map_key(outbox.dropped, id)
 
+  @doc "Whether the question of the connection's own with this id is not yet written."
+  @spec asks?(t(), non_neg_integer()) :: boolean()
+  def asks?(outbox, id),
+    do: :queue.any(fn {asked, _message, _size} -> asked == id end, outbox.control)
+
   @doc "How many requests are not yet written."
   @spec waiting(t()) :: non_neg_integer()
   def waiting(outbox), do: outbox.waiting
@@ -128,7 +137,7 @@ defmodule DSPex.Connection.Outbox do
           | :none
   def next(outbox, which) do
     case :queue.out(outbox.control) do
-      {{:value, {message, size}}, control} ->
+      {{:value, {_id, message, size}}, control} ->
         {{:control, message}, %{outbox | control: control, bytes: outbox.bytes - cost(size)}}
 
       {:empty, _control} ->
@@ -170,7 +179,7 @@ defmodule DSPex.Connection.Outbox do
     do: %{outbox | control: :queue.new(), bytes: outbox.bytes - control_bytes(outbox)}
 
   defp control_bytes(outbox) do
-    sizes = for {_message, size} <- :queue.to_list(outbox.control), do: cost(size)
+    sizes = for {_id, _message, size} <- :queue.to_list(outbox.control), do: cost(size)
     Enum.sum(sizes)
   end
 

@@ -23,28 +23,35 @@ defmodule DSPex.Connection.Outgoing do
   @doc "Takes a request, to be written in its turn."
   @spec enqueue(State.t(), Request.t()) :: State.t()
   def enqueue(state, request) do
+    # One burst may bring more than there is room for, to a Python that reads it all.
+    with :full <- put(state, request),
+         state = transmit(state),
+         :full <- put(state, request) do
+      News.full(state, request.method)
+      refuse(state, request, Failure.overloaded(state.outbox.bytes, waits_for(state)))
+    else
+      {:ok, state} -> state
+    end
+  end
+
+  defp put(state, request) do
     id = Calls.next_id(state.calls)
 
-    case Outbox.put_request(state.outbox, id, request.body, request.size) do
-      {:ok, outbox} ->
-        call = %Call{
-          reply: request.ref,
-          method: request.method,
-          monitor: :erlang.monitor(:process, request.caller, tag: {:caller_down, id}),
-          entry: request.entry,
-          needs: request.needs,
-          since: Telemetry.now(),
-          logger: request.functions.logger,
-          size: request.size,
-          listens?: request.listens?,
-          functions?: Callbacks.put_functions(state.callbacks, id, request.functions)
-        }
+    with {:ok, outbox} <- Outbox.put_request(state.outbox, id, request.body, request.size) do
+      call = %Call{
+        reply: request.ref,
+        method: request.method,
+        monitor: :erlang.monitor(:process, request.caller, tag: {:caller_down, id}),
+        entry: request.entry,
+        needs: request.needs,
+        since: Telemetry.now(),
+        logger: request.functions.logger,
+        size: request.size,
+        listens?: request.listens?,
+        functions?: Callbacks.put_functions(state.callbacks, id, request.functions)
+      }
 
-        %{state | outbox: outbox, calls: Calls.add(state.calls, call)}
-
-      :full ->
-        News.full(state, request.method)
-        refuse(state, request, Failure.overloaded(state.outbox.bytes, waits_for(state)))
+      {:ok, %{state | outbox: outbox, calls: Calls.add(state.calls, call)}}
     end
   end
 
@@ -126,7 +133,8 @@ defmodule DSPex.Connection.Outgoing do
   def ask(state, step, method, body) do
     id = Calls.next_id(state.calls)
     calls = Calls.add(state.calls, %Call{reply: step, method: method})
-    control(%{state | calls: calls}, fn -> Message.request(id, body.()) end, byte_size(body.()))
+    message = fn -> Message.request(id, body.()) end
+    control(%{state | calls: calls}, message, byte_size(body.()), id)
   end
 
   @doc "Asks for a sign of life, which is answered whatever Python does."
@@ -145,18 +153,19 @@ defmodule DSPex.Connection.Outgoing do
   end
 
   # Of a Python that is gone there is nobody to tell.
-  defp control(%{python: nil} = state, _message, _size), do: state
+  defp control(state, message, size, id \\ nil)
+  defp control(%{python: nil} = state, _message, _size, _id), do: state
 
-  defp control(state, message, size) do
-    case Outbox.put_control(state.outbox, message, size) do
+  defp control(state, message, size, id) do
+    case Outbox.put_control(state.outbox, message, size, id) do
       {:ok, outbox} -> %{state | outbox: outbox}
       # One burst may ask for more answers than there is room for, of a Python that reads them all.
-      :full -> state |> transmit() |> control_at_last(message, size)
+      :full -> state |> transmit() |> control_at_last(message, size, id)
     end
   end
 
-  defp control_at_last(state, message, size) do
-    case Outbox.put_control(state.outbox, message, size) do
+  defp control_at_last(state, message, size, id) do
+    case Outbox.put_control(state.outbox, message, size, id) do
       {:ok, outbox} ->
         %{state | outbox: outbox}
 
@@ -174,6 +183,9 @@ defmodule DSPex.Connection.Outgoing do
 
   def transmit(state) do
     case gather(state, %{frames: [], requests: [], size: 0}) do
+      {:refused, state} ->
+        transmit(state)
+
       {state, %{frames: []}} ->
         state
 
@@ -192,7 +204,8 @@ defmodule DSPex.Connection.Outgoing do
     state
   end
 
-  # What is written next, together: the frames, and the requests among them.
+  # What is written next, together: the frames, and the requests among them. Or `:refused`: a request
+  # has been answered, which no write that fails may undo.
   defp gather(state, %{size: size} = batch) when size >= @write_bytes, do: {state, batch}
 
   defp gather(state, batch) do
@@ -226,9 +239,12 @@ defmodule DSPex.Connection.Outgoing do
   defp open?(state),
     do: state.draining == nil and written(state) < state.handshake.peer_max_in_flight
 
-  @doc "Whether this call is a caller's, and not yet written."
+  @doc "Whether this call is not yet written."
   @spec waits?(State.t(), Calls.id(), Call.t()) :: boolean()
-  def waits?(state, id, call), do: is_reference(call.reply) and Outbox.waits?(state.outbox, id)
+  def waits?(state, id, %Call{reply: ref}) when is_reference(ref),
+    do: Outbox.waits?(state.outbox, id)
+
+  def waits?(state, id, _own), do: Outbox.asks?(state.outbox, id)
 
   @doc "How many requests Python has."
   @spec written(State.t()) :: non_neg_integer()
@@ -254,7 +270,7 @@ defmodule DSPex.Connection.Outgoing do
 
       true ->
         error = Failure.too_large(size, limit)
-        gather(State.finish(%{state | outbox: outbox}, id, {:error, error}), batch)
+        {:refused, State.finish(%{state | outbox: outbox}, id, {:error, error})}
     end
   end
 

@@ -26,6 +26,9 @@ defmodule DSPex.Journal.File do
   # Of changes that later ones have undone, before the file is written anew.
   @max_dead 1000
 
+  # One after the other, as many as Linux follows.
+  @max_links 40
+
   # Programs, with their demonstrations, are nobody else's.
   @mode 0o600
 
@@ -38,13 +41,28 @@ defmodule DSPex.Journal.File do
   @doc "Opens the file, which is made where there is none; gives what it has."
   @spec open(String.t(), Config.t()) :: {:ok, t(), past()} | {:error, Error.t()}
   def open(path, configuration) do
-    with {:ok, lock} <- lock(path),
+    with {:ok, path} <- resolve(path, @max_links),
+         {:ok, lock} <- lock(path),
          {:ok, bytes} <- read(path),
          {:ok, records} <- records(bytes, path),
          {:ok, file} <- rewrite(replay(records, path, lock)) do
       {:ok, file, past(file, configuration)}
     end
   end
+
+  # The lock is beside the file itself, whatever link leads there; and writing it anew would put a file
+  # in the place of a link.
+  defp resolve(path, links) do
+    case Elixir.File.read_link(path) do
+      {:ok, _target} when links == 0 -> {:error, failed(path, "found", :eloop)}
+      {:ok, target} -> path |> Path.dirname() |> beside(target) |> resolve(links - 1)
+      {:error, _no_link} -> {:ok, path}
+    end
+  end
+
+  # Not expanded: what is above a folder that is itself reached by a link, the system knows.
+  defp beside(folder, target),
+    do: if(Path.type(target) == :absolute, do: target, else: Path.join(folder, target))
 
   defp lock(path) do
     with :ok <- Elixir.File.mkdir_p(Path.dirname(path)),

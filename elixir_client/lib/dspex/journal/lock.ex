@@ -2,14 +2,15 @@ defmodule DSPex.Journal.Lock do
   @moduledoc false
   # One journal has a file at a time: a local socket beside the file, at which the journal's process
   # listens. The system closes it with that process, however that or the whole node ends. The name in
-  # the folder stays, and says nothing: whether anybody is there is seen by calling.
+  # the folder stays, and says nothing: whether anybody is there is seen by calling. A second process,
+  # which ends with the first, takes the calls.
 
   @type t :: :gen_tcp.socket()
 
   @type reason ::
           {:held, os_pid :: pos_integer() | nil} | :occupied | :inet.posix()
 
-  # Nobody accepts: who called, and has gone, stays in this queue.
+  # Who calls is in this queue until the lock's second process takes the call.
   @backlog 1024
 
   @call_ms 1000
@@ -32,7 +33,10 @@ defmodule DSPex.Journal.Lock do
   def take(path) do
     with {:ok, name, done} <- short(path <> ".lock") do
       try do
-        patiently(name, System.monotonic_time(:millisecond) + @patience_ms)
+        with {:ok, lock} <- patiently(name, System.monotonic_time(:millisecond) + @patience_ms) do
+          spawn_link(fn -> answer(lock) end)
+          {:ok, lock}
+        end
       after
         done.()
       end
@@ -44,13 +48,35 @@ defmodule DSPex.Journal.Lock do
 
     with {:error, {:held, os_pid}} when os_pid in [own, :looking] <- alone(name, &take_or_tell/1) do
       if System.monotonic_time(:millisecond) < deadline do
-        receive do
-        after
-          @look_again_ms -> patiently(name, deadline)
-        end
+        pause()
+        patiently(name, deadline)
       else
         {:error, {:held, if(os_pid == own, do: own)}}
       end
+    end
+  end
+
+  defp pause do
+    receive do
+    after
+      @look_again_ms -> :ok
+    end
+  end
+
+  # Takes all calls, as long as there is a lock: in a full queue nobody sees whose it is.
+  defp answer(lock) do
+    case :gen_tcp.accept(lock) do
+      {:ok, call} ->
+        :gen_tcp.close(call)
+        answer(lock)
+
+      {:error, :closed} ->
+        :ok
+
+      # The node has no more descriptors at this moment, or who called has gone.
+      {:error, _passing} ->
+        pause()
+        answer(lock)
     end
   end
 

@@ -124,7 +124,9 @@ defmodule DSPex.Adapter.MockTest do
     assert {:ok, %{outputs: %{about: "mine"}}} = Sort.predict(%{word: "a"})
 
     in_task = Task.async(fn -> Sort.predict(%{word: "a"}) end)
-    assert {:ok, %{outputs: %{about: "mine too"}}} = Task.await(in_task)
+
+    assert {:ok, %{outputs: %{about: "mine too"}}} =
+             Task.await(in_task, DSPex.Test.Scripted.patience_ms())
 
     test = self()
 
@@ -137,7 +139,7 @@ defmodule DSPex.Adapter.MockTest do
 
     Mock.allow(name, other)
     send(other, :go)
-    assert_receive {:said, {:ok, %{outputs: %{about: "my friend's"}}}}, 5_000
+    assert_receive {:said, {:ok, %{outputs: %{about: "my friend's"}}}}
 
     # A test of its own beside this one.
     {pid, ref} =
@@ -149,7 +151,7 @@ defmodule DSPex.Adapter.MockTest do
         exit({prediction[:about], length(Mock.calls(name)), length(programs)})
       end)
 
-    assert_receive {:DOWN, ^ref, :process, ^pid, {"another's", 3, 2}}, 5_000
+    assert_receive {:DOWN, ^ref, :process, ^pid, {"another's", 3, 2}}
     assert length(Mock.calls(name, "execute")) == 3
   end
 
@@ -171,7 +173,7 @@ defmodule DSPex.Adapter.MockTest do
         exit(:done)
       end)
 
-    assert_receive {:DOWN, ^ref, :process, ^pid, :done}, 5_000
+    assert_receive {:DOWN, ^ref, :process, ^pid, :done}
     server = Process.whereis(Module.concat(name, "MockServer"))
     # Its own monitor of the owner may be told a moment later.
     DSPex.Test.Peer.eventually(fn -> not is_map_key(:sys.get_state(server).owners, pid) end)
