@@ -159,8 +159,15 @@ BREAKS = {
         "duplicate_id",
         "step 5: [1]: expected null, got 7",
         "from dspex_protocol.connection import Connection as C",
-        "def open(self, request):\n    self._incoming[request.id] = request\n    return request",
-        "C._open = open",
+        "class Last(dict):\n"
+        "    def setdefault(self, key, value):\n"
+        "        self[key] = value\n"
+        "        return value",
+        "init = C.__init__",
+        "def with_the_last(self, *args, **options):\n"
+        "    init(self, *args, **options)\n"
+        "    self._incoming = Last()",
+        "C.__init__ = with_the_last",
     ),
     "unknown parameters that are let through": (
         "parameters",

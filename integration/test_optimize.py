@@ -350,7 +350,7 @@ def test_a_metric_that_never_scored_anything_is_the_error_of_the_run() -> None:
         raise InvalidParamsError("no idea")
 
     async def test(client: Client) -> None:
-        with pytest.raises(MetricError, match="each time that it was asked.*no idea") as caught:
+        with pytest.raises(MetricError, match=r"each time that it was asked.*no idea") as caught:
             await client.optimize(
                 "p", "labeled_few_shot", TRAIN, valset=VAL[:2], metric={"callback": "right"}
             )
