@@ -223,7 +223,9 @@ defmodule DSPex.Integration.OptimizeEndsTest do
     assert phases -- ["start", "evaluate"] == ["baseline", "compile"]
 
     for spent <- [:lm_calls, :metric_calls, :total_tokens] do
-      values = Enum.map(told, &Map.fetch!(&1, spent))
+      # Nothing of it is known before the run is under way, which may take a busy machine a second.
+      {unknown, values} = told |> Enum.map(&Map.fetch!(&1, spent)) |> Enum.split_while(&is_nil/1)
+      assert length(unknown) < length(told)
       assert values == Enum.sort(values)
     end
 
