@@ -22,7 +22,7 @@ def test_the_first_program_of_the_guide_answers_what_the_guide_shows(tmp_path: P
     (install, said), *steps = [
         (blocks[index][1], blocks[index + 1][1]) for index in range(0, len(blocks), 2)
     ]
-    assert install == "pip install 'dspex[server]'\ndspex serve\n"
+    assert install == "scripts/setup\n. .venv/bin/activate\ndspex serve\n"
     server = ServerProcess("--data-dir", str(tmp_path))
     try:
         line = next(line for line in server.output if line.startswith("dspex: "))
