@@ -14,6 +14,7 @@ from dspex_protocol.errors import (
 from dspex_server.db.models import Execution, Program, Revision, Transition
 from dspex_server.errors import WrongStateError
 from dspex_server.resources import executions, programs
+from dspex_server.resources.signatures import create_signature
 from sqlalchemy import func, select
 
 from tests.server.background import on_a_loop
@@ -45,6 +46,38 @@ async def test_a_name_is_one_programs_only(url: str) -> None:
             await make_program(database)
         with pytest.raises(InvalidParamsError, match="name must be"):
             await make_program(database, name="a\x00b")
+
+
+@on_a_loop
+async def test_a_program_that_is_replaced_has_another_revision_where_something_is_new(
+    url: str,
+) -> None:
+    async with opened(url) as database:
+
+        async def put(draft: bool = False, **params: Any) -> Program:
+            async with database.write() as session:
+                named = await create_signature(session, "named", "question -> answer")
+                return await programs.create_program(
+                    session, params, name="qa", signature=named, draft=draft, replace=True
+                )
+
+        first = await put()
+        assert (first.revision, (await put()).id, (await put()).revision) == (1, first.id, 1)
+        assert (await put(instructions="Answer.")).revision == 2
+        assert (await put(instructions="Answer.")).signature_id == first.signature_id
+        with pytest.raises(InvalidParamsError, match="give one of them"):
+            await put(draft=True)
+
+        # Of another signature, which has no name.
+        async with database.write() as session:
+            params = {"signature": "q -> a"}
+            other = await programs.create_program(session, params, name="qa", replace=True)
+        assert (other.id, other.revision, other.signature_id) == (first.id, 3, None)
+
+        async with database.write() as session:
+            await programs.archive_program(session, "qa")
+        with pytest.raises(WrongStateError, match="archived"):
+            await put()
 
 
 @on_a_loop

@@ -59,6 +59,34 @@ defmodule DSPex.Integration.MLTest do
     assert again.outputs["kind"] in ["fruit", "tool"]
   end
 
+  test "a program that an application says at each start has a revision for what is new",
+       context do
+    options = [name: context.name, signature: Sort, replace: true]
+    assert %{id: id, revision: 1} = Program.create!(options)
+    assert %{id: ^id, revision: 1, state: :ready} = Program.create!(options)
+    assert %{id: ^id, revision: 2} = Program.create!([instructions: "Sort it."] ++ options)
+
+    assert {:error, %Error{code: :invalid_params, message: message}} =
+             Program.create([draft: true] ++ options)
+
+    assert message =~ "draft"
+    Program.archive!(id)
+    assert {:error, %Error{code: :wrong_state}} = Program.create([module: :predict] ++ options)
+  end
+
+  test "a program that is read with its signature has outputs of its names and types", context do
+    sorter(context.name)
+    assert {:ok, read} = Program.get(context.name, signature: Sort)
+    assert {:ok, execution} = Program.execute(read, word: "an apple")
+    assert execution.outputs.kind in [:fruit, :tool]
+    assert {:ok, %{signature: signature}} = Program.get(read)
+    assert signature == Sort.__signature__()
+
+    named = ML.Signature.create!(name: context.name, signature: Sort)
+    assert {:ok, %{signature: %DSPex.Signature{}}} = Program.get(context.name, signature: named)
+    assert {:error, %Error{code: :signature_error}} = Program.get(context.name, signature: Enum)
+  end
+
   test "a program of a named signature is linked to it", %{name: name} do
     signature = ML.Signature.create!(name: name, signature: "question -> answer")
     program = Program.create!(name: name, signature: signature, module: :chain_of_thought)

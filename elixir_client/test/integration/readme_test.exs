@@ -107,10 +107,17 @@ defmodule DSPex.Integration.ReadmeTest do
         send(self(), {:done, program, binding[:execution]})
       end)
 
-    DSPex.ML.put_url(before)
     assert_received {:done, program, execution}
     assert execution.outputs == %{topic: :defect}
     assert %{state: :deployed, deployed_revision: 1, revision: 2} = program
+
+    # At the next start, which has the module compiled already.
+    assert [_all, again] = Regex.run(~r/^(?:.*?)^defmodule .*?^end\n(.*)\z/ms, resources)
+    capture_io(fn -> send(self(), {:again, evaluate("alias DSPex.ML\n" <> again)}) end)
+    assert_received {:again, {%{id: id, state: :deployed, revision: 3}, _binding}}
+    assert id == program.id
+
+    DSPex.ML.put_url(before)
     assert printed =~ ~r/^ticket, version 1: text: str -> topic: /
     assert printed =~ ~r/^1 runs, \d+ tokens for the last one$/m
   end

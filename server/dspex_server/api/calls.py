@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from dspex_bridge.programs.spec import ProgramSpec
-    from sqlalchemy.ext.asyncio import AsyncSession
 
     from dspex_server.app import App
 
@@ -97,28 +96,15 @@ async def _register(
     app: App, spec: ProgramSpec, name: str | None, *, replace: bool
 ) -> dict[str, Any]:
     async with app.database.write() as session:
-        known = await _named(session, name) if replace and name is not None else None
-        if known is None:
-            program = await programs.add_program(session, spec, name=name)
-            revision = program.revision
-        else:
-            program = known
-            revision = await programs.replace_program(session, program, spec)
+        program = await programs.add_program(session, spec, name=name, replace=replace)
     return {
         "program": program.name,
         "signature": spec.signature.to_map(),
         "module": spec.module,
         "input_schema": input_schema(spec.signature),
         "output_schema": output_schema(spec.signature),
-        "revision": revision,
+        "revision": program.revision,
     }
-
-
-async def _named(session: AsyncSession, name: str) -> Program | None:
-    try:
-        return await programs.find_program(session, name, for_update=True)
-    except NotFoundError:
-        return None
 
 
 async def _delete(app: App, params: dict[str, Any], _caller: Caller) -> dict[str, Any]:

@@ -57,6 +57,9 @@ class ProgramInput:
     limits: JSON | None = None
     variables: JSON | None = None
     draft: bool = False
+    replace: bool = strawberry.field(
+        default=False, description="Whether a program of that name gets another revision."
+    )
 
     def params(self) -> dict[str, Any]:
         given = {
@@ -192,7 +195,12 @@ class Mutation:
             if input.signature_id is not None:
                 signature = await signatures.usable_signature(session, input.signature_id)
             row = await programs.create_program(
-                session, params, name=input.name, signature=signature, draft=input.draft
+                session,
+                params,
+                name=input.name,
+                signature=signature,
+                draft=input.draft,
+                replace=input.replace,
             )
         return Program.of(row)
 

@@ -43,7 +43,6 @@ __all__ = [
     "find_runnable",
     "no_tools",
     "read_state",
-    "replace_program",
     "require_runnable",
     "rollback_program",
     "spec_of",
@@ -82,15 +81,25 @@ async def create_program(
     name: str | None = None,
     signature: Signature | None = None,
     draft: bool = False,
+    replace: bool = False,
 ) -> Program:
     """A program of `create`'s parameters, without `program` and `replace`.
 
     All that can be known without DSPy is checked here. Raises InvalidParamsError, SignatureError,
-    InputValidationError for a demonstration, AlreadyExistsError for a name in use.
+    InputValidationError for a demonstration, and as `add_program`.
     """
+    if draft and replace:
+        raise InvalidParamsError(
+            "createProgram: replace makes a revision that runs, and draft a program that does not "
+            "run yet: give one of them",
+            data={"param": "draft"},
+        )
     if signature is not None:
         params = {**params, "signature": signature.definition}
-    return await add_program(session, spec_of(params), name=name, signature=signature, draft=draft)
+    spec = spec_of(params)
+    return await add_program(
+        session, spec, name=name, signature=signature, draft=draft, replace=replace
+    )
 
 
 def spec_of(params: Mapping[str, Any]) -> ProgramSpec:
@@ -120,8 +129,14 @@ async def add_program(
     name: str | None = None,
     signature: Signature | None = None,
     draft: bool = False,
+    replace: bool = False,
 ) -> Program:
-    """A program and its first revision. Raises AlreadyExistsError for a name in use."""
+    """A program and its first revision, or with `replace` another revision of the one of that name.
+    Raises AlreadyExistsError for a name in use, WrongStateError for one that is archived."""
+    known = await _named(session, name) if replace and name is not None else None
+    if known is not None:
+        await _replace(session, known, spec, signature)
+        return known
     states = ("draft",) if draft else ("draft", "ready")
     program_id = new_id()
     program = Program(
@@ -140,7 +155,8 @@ async def add_program(
         await session.flush()
     except IntegrityError:
         raise AlreadyExistsError(
-            f"there is a program {name!r} already: choose another name", data={"name": name}
+            f"there is a program {name!r} already: choose another name, or give replace",
+            data={"name": name},
         ) from None
     session.add(
         Revision(program_id=program.id, number=1, origin="created", state=bundles.dump(spec))
@@ -257,10 +273,19 @@ async def add_revision(
     return number
 
 
-async def replace_program(session: AsyncSession, program: Program, spec: ProgramSpec) -> int:
-    """The revision that the specification is now: a new one, but where the last one that was made
-    by hand is the same, so that an application may say at each start what its programs are. What
-    an optimizer made of it stays, and a deployed one goes on as it is."""
+async def _named(session: AsyncSession, name: str) -> Program | None:
+    try:
+        return await find_program(session, name, for_update=True)
+    except NotFoundError:
+        return None
+
+
+async def _replace(
+    session: AsyncSession, program: Program, spec: ProgramSpec, signature: Signature | None
+) -> None:
+    """A new revision, but where the last one that was made by hand is the same, so that an
+    application may say at each start what its programs are. What an optimizer made of it stays, and
+    a deployed one goes on as it is."""
     state = bundles.dump(spec)
     last = await session.scalar(
         select(Revision)
@@ -269,7 +294,7 @@ async def replace_program(session: AsyncSession, program: Program, spec: Program
         .limit(1)
     )
     if last is not None and last.state == state:
-        return program.revision
+        return
     newest = await session.scalar(
         select(func.max(Revision.number)).where(Revision.program_id == program.id)
     )
@@ -292,11 +317,11 @@ async def replace_program(session: AsyncSession, program: Program, spec: Program
         source=program.state,
         reason=f"replaced by revision {number}",
         revision=number,
+        signature_id=None if signature is None else signature.id,
         config=dict(spec.config),
         **values,
     )
     await session.refresh(program)
-    return number
 
 
 async def deploy_program(

@@ -8,8 +8,8 @@ defmodule DSPex.ML.Program do
     * `:deployed_revision` - the one that runs where there is one.
     * `:executions`, `:failures`, `:total_tokens`, `:cost_usd` - of all that have ended.
     * `:signature` - what it was made of here, with the names and types of Elixir, which the outputs of
-      its executions then have; `nil` in a program that was read from the server, whose outputs have
-      string keys.
+      its executions then have; `nil` in one that was read from the server without `signature:`,
+      whose outputs have string keys.
   """
 
   import DSPex.Arguments, only: [check: 2]
@@ -62,7 +62,12 @@ defmodule DSPex.ML.Program do
                    signature:
                      {:any, "a `DSPex.ML.Signature`, or what `DSPex.Signature.fetch/1` takes."},
                    variables: {:map, "what the optimizer `:variables` may choose, by name."},
-                   draft: {:boolean, "whether it does not run yet.", false}
+                   draft: {:boolean, "whether it does not run yet.", false},
+                   replace:
+                     {:boolean,
+                      "whether a program of that name gets another revision, where something is " <>
+                        "new; what optimizers made of it stays, and a deployed one goes on as it is.",
+                      false}
                  ] ++ Keyword.delete(Programs.program_schema(), :tools)
 
   @execute_schema [
@@ -71,6 +76,12 @@ defmodule DSPex.ML.Program do
     config: {:map, "parameters of the LM, such as `temperature:`."},
     limits: {{:is, &DSPex.Limits.option/1}, "ceilings of its LM calls, as in `create/1`."},
     timeout: {:timeout, "milliseconds until it is cancelled, or `:infinity`.", 60_000}
+  ]
+
+  @get_schema [
+    signature:
+      {:any,
+       "what it was made of here, as in `create/1`, so that outputs have its names and types."}
   ]
 
   @sorts [:created_at, :name, :executions, :cost_usd]
@@ -97,14 +108,16 @@ defmodule DSPex.ML.Program do
   def direction(_other), do: {:error, "expected :asc or :desc"}
 
   @doc """
-  Makes a program. One with tools is not for a server, which does not call functions of Elixir.
+  Makes a program. One with tools is not for a server, which does not call functions of Elixir. With
+  `replace: true` an application may say at each start what its program is: one that is there already
+  and the same stays as it is.
 
   #{Options.docs(@create_schema)}
   """
   @spec create(keyword()) :: {:ok, t()} | {:error, Error.t()}
   def create(options) do
     with {:ok, options} <- check(options, @create_schema),
-         {own, made_of} = Keyword.split(options, [:name, :signature, :draft]),
+         {own, made_of} = Keyword.split(options, [:name, :signature, :draft, :replace]),
          {:ok, params, signature, []} <-
            Programs.create_params(definition(own[:signature]), made_of),
          {:ok, input} <- input(params, own),
@@ -135,7 +148,7 @@ defmodule DSPex.ML.Program do
       named = if own[:name], do: %{"name" => own[:name]}, else: %{}
 
       {:ok,
-       %{"draft" => own[:draft]}
+       %{"draft" => own[:draft], "replace" => own[:replace]}
        |> Map.merge(plain)
        |> Map.merge(kind)
        |> Map.merge(more)
@@ -195,10 +208,24 @@ defmodule DSPex.ML.Program do
   def execute!(program, inputs, options \\ []),
     do: program |> execute(inputs, options) |> Resource.bang!()
 
-  @doc "The program of an id or a name, as it is now."
-  @spec get(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def get(program),
-    do: keep(program, Resource.get(__MODULE__, @fields, "program", program))
+  @doc """
+  The program of an id or a name, as it is now.
+
+      {:ok, program} = DSPex.ML.Program.get("tickets", signature: MyApp.Ticket)
+
+  #{Options.docs(@get_schema)}
+  """
+  @spec get(t() | String.t(), keyword()) :: {:ok, t()} | {:error, Error.t()}
+  def get(program, options \\ []) do
+    with {:ok, options} <- check(options, @get_schema),
+         {:ok, signature} <- signature(definition(options[:signature]), program),
+         {:ok, found} <- Resource.get(__MODULE__, @fields, "program", program),
+         do: {:ok, %{found | signature: signature}}
+  end
+
+  defp signature(nil, %__MODULE__{signature: signature}), do: {:ok, signature}
+  defp signature(nil, _name), do: {:ok, nil}
+  defp signature(definition, _program), do: Signature.fetch(definition)
 
   @doc """
   The programs that there are, the newest first where nothing else is said.
