@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -73,6 +74,20 @@ class Postgres:
         """SIGKILL to the postmaster, and so the end of all of its processes."""
         pid = int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
         os.kill(pid, 9)
+
+    def pause(self) -> None:
+        """Its processes stand still: it takes connections and says nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        pid = (self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0]
+        # The first: while it stands still there are no more of the others.
+        os.kill(int(pid), number)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), number)
 
     def start_again(self) -> None:
         """After a kill: its shared memory goes with its processes, some time after them."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from .db.connections import KEEPALIVES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -59,7 +61,9 @@ class Relay:
         """For ever, whatever becomes of the database."""
         while True:
             try:
-                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+                connection = await psycopg.AsyncConnection.connect(
+                    self._url, autocommit=True, **KEEPALIVES
+                )
                 async with connection:
                     await work(connection)  # type: ignore[misc]
             except psycopg.Error as error:

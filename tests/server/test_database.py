@@ -7,7 +7,9 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -19,6 +21,16 @@ from dspex_server.resources.signatures import create_signature
 from sqlalchemy import create_engine, func, select, text
 
 from tests.server.background import on_a_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from integration.postgres import Postgres
+
+# With the time to connect anew, on a machine under load.
+HANGS_S = 30
 
 
 def sync_url(url: str) -> str:
@@ -123,6 +135,67 @@ async def test_a_database_that_is_down_is_told_and_well_again_after(tmp_path: Pa
         await database.close()
     finally:
         server.close()
+
+
+@on_a_loop
+async def test_a_database_that_hangs_is_told_in_time_and_well_again_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dspex_server.db import connections
+
+    from integration.postgres import Postgres
+
+    monkeypatch.setattr(connections, "_SILENCE_S", 0.5)
+    server = Postgres()
+    try:
+        url = server.new_database()
+        migrate(parse_url(url))
+        database = Database(url)
+
+        async def read() -> int:
+            async with database.read() as session:
+                return await session.scalar(select(func.count()).select_from(Signature)) or 0
+
+        def write(connection: Connection) -> int:
+            return int(connection.execute(text("SELECT 1")).scalar_one())
+
+        assert (await read(), await database.write_soon(write)) == (0, 1)
+        server.pause()
+        try:
+            for asked in (read(), database.write_soon(write)):
+                with pytest.raises(DatabaseUnavailableError):
+                    async with asyncio.timeout(HANGS_S):
+                        await asked
+        finally:
+            server.resume()
+        assert (await read(), await database.write_soon(write)) == (0, 1)
+        await database.close()
+    finally:
+        server.close()
+
+
+@on_a_loop
+async def test_who_waits_for_a_lock_of_somebody_elses_is_told_in_time(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dspex_server.db import connections
+
+    monkeypatch.setattr(connections, "_LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connections, "_STATEMENT_TIMEOUT_S", 0.5)
+    url = postgres.new_database()
+    migrate(parse_url(url))
+    database = Database(url)
+
+    def write(statement: str) -> Callable[[Connection], None]:
+        return lambda connection: connection.execute(text(statement)).close()
+
+    with psycopg.connect(url) as other:
+        other.execute("LOCK TABLE signatures")
+        with pytest.raises(DatabaseUnavailableError, match="lock timeout"):
+            await database.write_soon(write("DELETE FROM signatures"))
+    with pytest.raises(DatabaseUnavailableError, match="statement timeout"):
+        await database.write_soon(write("SELECT pg_sleep(30)"))
+    await database.close()
 
 
 @on_a_loop

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from dspex_server.errors import DatabaseUnavailableError
 
+from .connections import Patient, PatientAsync, connect_arguments
 from .group_commit import SYNCED, GroupCommit
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ _BUSY_TIMEOUT_MS = 10_000
 _POOL_TIMEOUT_S = 15
 _POOL_SIZE = 20
 
-_CONNECT_TIMEOUT_S = 5
-
 _WRITES = "dspex_writes"
 
 
@@ -63,6 +62,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = parse_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        patient: dict[str, Any] = {}
         if self.is_sqlite:
             options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_MS / 1000}}
         else:
@@ -71,9 +71,12 @@ class Database:
                 "pool_timeout": _POOL_TIMEOUT_S,
                 # After a restart of the database every pooled connection is a dead one.
                 "pool_pre_ping": True,
-                "connect_args": {"connect_timeout": _CONNECT_TIMEOUT_S},
+                "connect_args": connect_arguments(_options(self.url)),
             }
-        self.engine = create_async_engine(self.url, **options)
+            patient = {"async_creator_fn": PatientAsync.connect}
+        self.engine = create_async_engine(
+            self.url, **{**options, "connect_args": {**options["connect_args"], **patient}}
+        )
         self._turn = asyncio.Lock() if self.is_sqlite else nullcontext()
         # The drivers of these are not asynchronous: a whole transaction is one change of threads.
         driver = "sqlite" if self.is_sqlite else self.url.drivername
@@ -86,6 +89,8 @@ class Database:
             for engine in (self.engine.sync_engine, self.writer):
                 event.listen(engine, "connect", _open_sqlite)
                 event.listen(engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.writer, "do_connect", _connect)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -135,6 +140,15 @@ def unavailable(url: URL, cause: BaseException) -> DatabaseUnavailableError:
         f"the database ({where}) cannot be used now: {text}. Nothing was written; try again "
         "once it is well",
     )
+
+
+def _options(url: URL) -> str:
+    given = url.query.get("options", "")
+    return given if isinstance(given, str) else " ".join(given)
+
+
+def _connect(_dialect: object, _record: object, _args: object, options: dict[str, Any]) -> Patient:
+    return Patient.connect(**options)
 
 
 def _open_sqlite(connection: Any, _record: object) -> None:
