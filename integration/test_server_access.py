@@ -103,7 +103,9 @@ async def test_a_websocket_with_a_wrong_header_is_not_opened(server: ServerProce
             pass
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1:1", "null", "x"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://127.0.0.1:1", "null", "x", "http://["]
+)
 @on_a_loop
 async def test_a_page_of_another_origin_is_not_let_in_even_with_the_token(
     server: ServerProcess, origin: str

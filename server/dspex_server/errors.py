@@ -4,7 +4,7 @@ DSPexError
 ├── BridgeUnavailableError    unavailable            retryable: no bridge can be started
 ├── WrongStateError           wrong_state            data: resource, id, state, wanted, allowed
 ├── ExecutionInterruptedError interrupted            retryable: its server ended while it ran
-└── DatabaseUnavailableError  database_unavailable   retryable: nothing was written
+└── DatabaseUnavailableError  database_unavailable   retryable: a write may be there
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class ExecutionInterruptedError(DSPexError):
 
 
 class DatabaseUnavailableError(DSPexError):
-    """The database cannot be reached, or cannot be written: nothing of the request was kept."""
+    """The database cannot be reached, or cannot be written. Where its answer to a commit was lost,
+    what was written is there."""
 
     code = "database_unavailable"
     retryable = True

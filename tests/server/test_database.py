@@ -19,6 +19,7 @@ from dspex_server.db.models import Base, Signature
 from dspex_server.errors import DatabaseUnavailableError
 from dspex_server.resources.signatures import create_signature
 from sqlalchemy import create_engine, func, select, text
+from sqlalchemy.exc import IntegrityError
 
 from tests.server.background import on_a_loop
 
@@ -125,7 +126,7 @@ async def test_a_database_that_is_down_is_told_and_well_again_after(tmp_path: Pa
 
         await write("before")
         server.stop("immediate")
-        with pytest.raises(DatabaseUnavailableError, match="try again once it is well"):
+        with pytest.raises(DatabaseUnavailableError, match="may or may not be there"):
             await write("meanwhile")
         server.start()
         await write("after")
@@ -135,6 +136,27 @@ async def test_a_database_that_is_down_is_told_and_well_again_after(tmp_path: Pa
         await database.close()
     finally:
         server.close()
+
+
+@on_a_loop
+async def test_values_are_not_in_the_errors_that_a_log_is_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/test.sqlite"
+    migrate(parse_url(url))
+    database = Database(url)
+    statement = text("INSERT INTO signatures (id) VALUES (:value)")
+
+    def write(connection: Connection) -> None:
+        connection.execute(statement, {"value": "confidential"})
+
+    async def add() -> None:
+        async with database.write() as session:
+            await session.execute(statement, {"value": "confidential"})
+
+    for asked in (database.write_soon(write), add()):
+        with pytest.raises(IntegrityError) as refused:
+            await asked
+        assert "confidential" not in str(refused.value)
+    await database.close()
 
 
 @on_a_loop

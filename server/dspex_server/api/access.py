@@ -50,7 +50,7 @@ class Access:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _place(origin) != headers.get("host"):
             return _refusal(403, "forbidden", "pages of other sites are not let in")
         if self._token is None or scope["path"] in _OPEN_PATHS:
             return None
@@ -59,6 +59,14 @@ class Access:
             return None
         text = "this server wants its token: send 'Authorization: Bearer …' with each request"
         return _refusal(401, "unauthorized", text, {"www-authenticate": "Bearer"})
+
+
+def _place(origin: str) -> str | None:
+    """Its host and port; None where it is no URL."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _refusal(

@@ -64,7 +64,11 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         patient: dict[str, Any] = {}
         if self.is_sqlite:
-            options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_MS / 1000}}
+            options: dict[str, Any] = {
+                # Requests of one GraphQL query wait for each other no longer than on PostgreSQL.
+                "pool_timeout": _POOL_TIMEOUT_S,
+                "connect_args": {"timeout": _BUSY_TIMEOUT_MS / 1000},
+            }
         else:
             options = {
                 "pool_size": _POOL_SIZE,
@@ -74,6 +78,8 @@ class Database:
                 "connect_args": connect_arguments(_options(self.url)),
             }
             patient = {"async_creator_fn": PatientAsync.connect}
+        # Inputs and outputs are not for logs.
+        options["hide_parameters"] = True
         self.engine = create_async_engine(
             self.url, **{**options, "connect_args": {**options["connect_args"], **patient}}
         )
@@ -137,8 +143,9 @@ def unavailable(url: URL, cause: BaseException) -> DatabaseUnavailableError:
     text = str(cause).strip().partition("\n")[0]
     where = url.database if url.get_backend_name() == "sqlite" else f"{url.host}:{url.port}"
     return DatabaseUnavailableError(
-        f"the database ({where}) cannot be used now: {text}. Nothing was written; try again "
-        "once it is well",
+        # A commit whose answer is lost may have been one.
+        f"the database ({where}) cannot be used now: {text}. What was to be written may or may "
+        "not be there: look before you try again, once it is well",
     )
 
 

@@ -44,7 +44,7 @@ defmodule DSPex.Error.Codes do
     unauthorized: "the server wants a token, which was not shown or is another",
     forbidden: "the server answers no pages of other sites",
     interrupted: "the server that ran an execution ended before it did",
-    database_unavailable: "the server's database cannot be reached; nothing was written"
+    database_unavailable: "the server's database cannot be reached; a write may be there"
   ]
 
   @atoms Keyword.keys(@wire) ++ Keyword.keys(@server) ++ Keyword.keys(@local)
