@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,11 +12,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from integration.sigkill import kill
+
 __all__ = ["Postgres", "postgres_version"]
 
 _USER = "postgres"
 # To start, to stop or to make a database, on a machine under load.
 _TIMEOUT_S = 60
+# Below those that the kernel gives to clients, who would take it while PostgreSQL is away.
+_PORTS = range(15_000, 30_000)
 
 
 def _programs() -> Path:
@@ -31,11 +36,20 @@ def _programs() -> Path:
     return Path(found).parent
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def _claim_port() -> tuple[int, socket.socket]:
+    """A free port that nobody else who asks here is given while the claim is open: PostgreSQL binds
+    it later, and once more after each kill."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            # In the abstract namespace: it leaves no file, and goes with this process.
+            claim.bind(f"\0dspex-postgres-{port}")
+            with socket.socket() as listener:
+                listener.bind(("127.0.0.1", port))
+            return port, claim
+        except OSError:
+            claim.close()
+    raise RuntimeError(f"none of the ports {_PORTS.start}-{_PORTS.stop - 1} is free")
 
 
 def postgres_version() -> str:
@@ -51,7 +65,7 @@ class Postgres:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dspex-postgres-"))
-        self.port = _free_port()
+        self.port, self._claim = _claim_port()
         self._bin = _programs()
         if os.geteuid() == 0:
             shutil.chown(self.folder, _USER)
@@ -70,10 +84,11 @@ class Postgres:
         """`immediate` is a crash: nothing is written any more."""
         self._run("pg_ctl", "-D", "data", "-m", mode, "-w", "stop")
 
-    def kill(self) -> None:
-        """SIGKILL to the postmaster, and so the end of all of its processes."""
+    def kill(self) -> bool:
+        """SIGKILL to the postmaster, and so the end of all of its processes. False where it was
+        dead already."""
         pid = int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
-        os.kill(pid, 9)
+        return kill(pid)
 
     def pause(self) -> None:
         """Its processes stand still: it takes connections and says nothing."""
@@ -112,6 +127,7 @@ class Postgres:
         if (self.folder / "data" / "postmaster.pid").exists():
             self.stop("immediate")
         shutil.rmtree(self.folder)
+        self._claim.close()
 
     def _run(self, program: str, *arguments: str) -> None:
         # pg_ctl leaves a server behind, which would hold a pipe open for ever.

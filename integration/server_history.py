@@ -105,6 +105,7 @@ def faults_of(history: History, tables: Tables, answer: Callable[[Row], Row]) ->
         *_lost(history, by_id),
         *_ends(tables, answer),
         *_transitions(tables),
+        *_deployments(history, tables),
         *_batches(tables),
         *_optimizations(tables),
         *_counts(tables),
@@ -173,6 +174,28 @@ def _transitions(tables: Tables) -> Iterator[str]:
                 yield f"{where}: its moves make no way to its state: {made}"
             if (ends := sum(entered[state] for state in _ENDS)) > 1:
                 yield f"{where} ended {ends} times: {made}"
+
+
+def _deployments(history: History, tables: Tables) -> Iterator[str]:
+    """Each that was acknowledged is recorded, in their order; the last one recorded is in force."""
+    told: dict[str, list[str]] = defaultdict(list)
+    for event in history.of("deployed"):
+        told[event["id"]].append(event["reason"])
+    for program in tables["programs"]:
+        moves = [
+            item
+            for item in tables["transitions"]
+            if (item["resource_id"], item["target"]) == (program["id"], "deployed")
+        ]
+        reasons = [item["reason"] for item in sorted(moves, key=lambda item: item["at"])]
+        where = f"program {program['id']}"
+        # One that was made, and whose answer was lost, may stand between them.
+        left = iter(reasons)
+        if lost := next((reason for reason in told[program["id"]] if reason not in left), None):
+            yield f"{where} was deployed ({lost}), which is not recorded there: {reasons}"
+        expected = int(reasons[-1].rpartition(" ")[2]) if reasons else None
+        if expected is not None and program["deployed_revision"] != expected:
+            yield f"{where} runs {program['deployed_revision']}, not what was last: {reasons[-1]}"
 
 
 def _batches(tables: Tables) -> Iterator[str]:

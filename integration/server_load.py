@@ -41,6 +41,21 @@ _ARCHIVE = """
 mutation ($id: ID!) { archiveProgram(id: $id) {
   __typename ... on Program { id state } ... on Problem { code } } }
 """
+_OPEN = """
+{ executions(filter: {state: [PENDING, RUNNING]}, page: {first: 20}) { nodes { id batchId } } }
+"""
+_CANCEL_EXECUTION = """
+mutation ($id: ID!) { cancelExecution(id: $id) {
+  __typename ... on Execution { id } ... on Problem { code } } }
+"""
+_DEPLOY = """
+mutation { deployProgram(id: "qa") {
+  __typename ... on Program { id deployedRevision } ... on Problem { code } } }
+"""
+_ROLL_BACK = """
+mutation { rollbackProgram(id: "qa", revision: 1) {
+  __typename ... on Program { id deployedRevision } ... on Problem { code } } }
+"""
 _CANCEL = """
 mutation ($id: ID!) { cancelJob(id: $id) { __typename ... on Problem { code } } }
 """
@@ -51,21 +66,26 @@ _STATE = {
 
 
 class Load:
-    """`find_url` gives the URL of some server, or None where there is none just now."""
+    """`wait_for_url` gives the URL of some server, or None where there is none for so many
+    seconds."""
 
-    def __init__(self, seed: int, find_url: Callable[[random.Random], str | None]) -> None:
+    def __init__(
+        self, seed: int, wait_for_url: Callable[[random.Random, float], str | None]
+    ) -> None:
         self.history = History()
         self.calls = 0
+        self.under_way = 0
         self.answers = 0
         self.results = 0
         # By the code that was told, or by the error of the connection.
         self.refusals: dict[str, int] = {}
         self._seed = seed
-        self._find_url = find_url
+        self._wait_for_url = wait_for_url
         self._answered = threading.Condition()
         self._ended = threading.Event()
         self._crashes: list[BaseException] = []
-        works = [self._execute] * _EXECUTORS + [self._own_jobs] * _JOB_OWNERS + [self._make]
+        works = [self._execute] * _EXECUTORS + [self._own_jobs] * _JOB_OWNERS
+        works += [self._make, self._cancel, self._deploy]
         self._threads = [
             threading.Thread(target=self._run, args=(work, number), daemon=True)
             for number, work in enumerate(works)
@@ -160,21 +180,48 @@ class Load:
             if found is not None:
                 self._told("made", table="programs", id=made, has={"state": "archived"})
 
+    def _cancel(self, noise: random.Random, http: httpx.Client, _number: int) -> None:
+        """Executions of others: their callers are answered so."""
+        while not self._ended.wait(_LOOK_S):
+            found = self._graphql(noise, http, _OPEN)
+            nodes = [] if found is None else found["nodes"]
+            # An item of a batch is the batch's.
+            ids = [node["id"] for node in nodes if node["batchId"] is None]
+            if ids and (found := self._graphql(noise, http, _CANCEL_EXECUTION, id=ids[0])):
+                self._told("cancelled", id=found["id"], table="executions")
+
+    def _deploy(self, noise: random.Random, http: httpx.Client, _number: int) -> None:
+        """Nobody else does: what runs in the end is what was deployed last."""
+        is_deployed = False
+        while not self._ended.wait(_LOOK_S):
+            is_newest = not is_deployed or noise.random() < 0.5
+            found = self._graphql(noise, http, _DEPLOY if is_newest else _ROLL_BACK)
+            if found is not None:
+                is_deployed = True
+                revision = f"revision {found['deployedRevision']}"
+                reason = revision if is_newest else f"rolled back to {revision}"
+                self._told("deployed", id=found["id"], reason=reason)
+
     def _graphql(
         self, noise: random.Random, http: httpx.Client, query: str, **variables: Any
     ) -> dict[str, Any] | None:
         """The resource; None where nobody answered, or it was refused for now."""
-        url = self._find_url(noise)
+        url = None
+        while url is None:
+            if self._ended.is_set():
+                return None
+            url = self._wait_for_url(noise, _LOOK_S)
         with self._answered:
             self.calls += 1
-        if url is None:
-            self._refused("no server")
-            return None
+            self.under_way += 1
         try:
             response = http.post(f"{url}/graphql", json={"query": query, "variables": variables})
         except httpx.HTTPError as error:
             self._refused(type(error).__name__)
             return None
+        finally:
+            with self._answered:
+                self.under_way -= 1
         answer = response.json()
         if answer.get("errors"):
             # A query has no union: its errors are these, and have a code too.

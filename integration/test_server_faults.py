@@ -6,16 +6,22 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+import signal
+import subprocess
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from integration.server_faults import run
 from integration.server_history import History, Tables, faults_of
+from integration.server_hosts import Hosts, traceback_ends
+from integration.server_work import WAIT_S
+from integration.sigkill import kill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 SHORT = {
     "sqlite": {"server": 2, "bridge": 2},
@@ -34,8 +40,93 @@ def test_nothing_that_was_acknowledged_is_lost_to_sigkill(database: str, tmp_pat
     plan = SHORT[database]
     found = run(plan=plan, seed=seed, database=database, folder=tmp_path, settle_s=SETTLE_S)
     assert found["faults"] == [], found
-    assert found["kills"] == plan
-    assert found["acknowledged"] > 0
+    assert found["deaths"] == plan
+    assert found["acknowledged"]["ended"] > 0
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_process_that_is_shot_twice_has_died_once(sleeper: subprocess.Popen[bytes]) -> None:
+    # The second shot meets a zombie, as nobody has waited for it yet; the third meets nobody.
+    assert [kill(sleeper.pid), kill(sleeper.pid)] == [True, False]
+    assert sleeper.wait() == -signal.SIGKILL
+    assert not kill(sleeper.pid)
+
+
+def test_a_process_that_was_shot_is_dead_when_it_counts() -> None:
+    # Some die at once; of so many, not all.
+    for _ in range(50):
+        process = subprocess.Popen(["sleep", "600"])
+        try:
+            assert kill(process.pid)
+            state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            assert state == "Z"
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.timeout(200)
+def test_deaths_of_servers_are_those_that_their_exit_statuses_tell(tmp_path: Path) -> None:
+    hosts = Hosts(["server"], ["--data-dir", str(tmp_path / "data"), "--bridges", "1"])
+    try:
+        (host,) = hosts.wait_for("server", WAIT_S)
+        first = host.pid
+        assert first is not None
+        assert kill(first)
+        assert not kill(first)
+        until = time.monotonic() + WAIT_S
+        while host.pid == first:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert hosts.wait_for_all(WAIT_S)
+    finally:
+        hosts.end()
+    assert (hosts.starts, hosts.exits) == ({"server": 2}, {"server": {-signal.SIGKILL: 1, 0: 1}})
+    assert hosts.faults({"server": 1}, may_refuse=False) == []
+    assert hosts.faults({"server": 2}, may_refuse=False) != []
+
+
+TRACEBACK = """\
+dspex: listening
+Traceback (most recent call last):
+  File "a.py", line 1, in f
+    g()
+ValueError: first
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "a.py", line 2, in f
+    h()
+OSError: port 4711 of 0193ab-12
+fine
+  + Exception Group Traceback (most recent call last):
+  |   File "a.py", line 2, in f
+  | ExceptionGroup: two (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "a.py", line 2, in f
+    | KeyError: 'b'
+    +------------------------------------
+ERROR: Traceback (most recent call last):
+  File "a.py"
+"""
+
+
+def test_a_traceback_is_told_by_its_last_line() -> None:
+    assert traceback_ends(TRACEBACK.splitlines(keepends=True)) == [
+        "OSError: port # of #",
+        "ExceptionGroup: two (# sub-exception)",
+        "KeyError: 'b'",
+        "(cut off by a kill)",
+    ]
 
 
 def _move(resource_id: str, *states: str | None) -> list[dict[str, Any]]:
@@ -70,10 +161,12 @@ HISTORY = History(
         {"kind": "job", "id": "o", "table": "optimization_jobs", "key": "2"},
         {"kind": "cancelled", "id": "c", "table": "batches"},
         {"kind": "made", "id": "d", "table": "datasets", "has": {"version": 1}},
+        {"kind": "deployed", "id": "p", "reason": "revision 1"},
+        {"kind": "deployed", "id": "p", "reason": "revision 2"},
     ]
 )
 TABLES: Tables = {
-    "programs": [{"id": "p", "executions": 2, "failures": 0}],
+    "programs": [{"id": "p", "executions": 2, "failures": 0, "deployed_revision": 2}],
     "executions": [
         _execution(),
         _execution(id="i", batch_id="b", batch_index=0),
@@ -87,6 +180,18 @@ TABLES: Tables = {
     "revisions": [{"id": "r", "job_id": "o", "number": 2}],
     "datasets": [{"id": "d", "version": 1}],
     "transitions": [
+        *(
+            {
+                "resource_id": "p",
+                "source": "deployed",
+                "target": "deployed",
+                "reason": reason,
+                "at": at,
+            }
+            for at, reason in enumerate(
+                ("revision 1", "rolled back to revision 1", "revision 2"),
+            )
+        ),
         *_move("e", None, "pending", "running", "completed"),
         *_move("i", None, "pending", "running", "completed"),
         *_move("j", None, "pending", "cancelled"),
@@ -134,7 +239,7 @@ BREAKS: list[tuple[str, Callable[[History, Tables], object], str]] = [
     ),
     ("an end was left", _moved("completed", "running", "completed"), "moves that may not be"),
     ("two ends", _moved("running", "completed"), "ended 2 times"),
-    ("a move is missing", _drop("transitions", 1), "no way to its state"),
+    ("a move is missing", _drop("transitions", 4), "no way to its state"),
     ("an item was counted twice", _set("batches", 0, completed=2), "counted (2, 0)"),
     ("an item is missing", _set("batches", 0, total=2), "has not each of its 2 items"),
     ("a batch failed", _set("batches", 0, state="failed"), "failed"),
@@ -142,6 +247,8 @@ BREAKS: list[tuple[str, Callable[[History, Tables], object], str]] = [
     ("another revision", _set("optimization_jobs", 0, result_revision=3), "made the revisions"),
     ("a program counts one too many", _set("programs", 0, executions=4), "counted 4"),
     ("a program counts a failure", _set("programs", 0, failures=1), "counted 1 failures"),
+    ("a deployment is gone", _drop("transitions", 0), "(revision 1), which is not recorded"),
+    ("another one is in force", _set("programs", 0, deployed_revision=1), "not what was last"),
     ("two jobs of a key", _event(kind="job", id="c", table="batches", key="1"), "several jobs"),
     ("an error without a code", _event(kind="unclear", error="?"), "without a code"),
 ]
