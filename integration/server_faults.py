@@ -94,11 +94,13 @@ class _Chaos:
         until = time.monotonic() + bound_s
         while victims and time.monotonic() < until:
             # In one moment. Bridges before their servers, with which they would end by themselves.
-            roles = sorted(set(victims[-self._noise.randint(1, _MAX_AT_ONCE) :]))
+            count = self._noise.randint(1, _MAX_AT_ONCE)
+            chosen = Counter(victims[-count:])
+            roles = sorted(chosen)
+            victims[-count:] = (chosen - Counter(roles)).elements()
             self._wait_for_work(roles)
             for role in roles:
                 self._kill(role)
-                victims.remove(role)
             for role in roles:
                 if self.deaths[role] % _AGAIN_EVERY == 0 and role in self._places & set(victims):
                     time.sleep(self._noise.uniform(0.0, _AGAIN_S))
