@@ -50,6 +50,12 @@ def dspex(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_wrong_command_is_told_last_where_a_client_looks_for_the_cause(tmp_path: Path) -> None:
+    done = dspex(tmp_path, "brige")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "dspex: error: there is no command 'brige'"
+
+
 def printed(folder: Path, *arguments: str) -> str:
     done = dspex(folder, *arguments)
     assert done.returncode == 0, done.stderr

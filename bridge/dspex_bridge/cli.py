@@ -91,9 +91,10 @@ def main() -> NoReturn:
 
         sys.stdout.write(f"dspex {VERSION}\n")
         sys.exit(0)
-    if command is not None:
-        sys.stderr.write(f"dspex: there is no command {command!r}\n\n")
     sys.stderr.write(_USAGE)
+    if command is not None:
+        # Last, where a client looks for why its bridge ended.
+        sys.stderr.write(f"\ndspex: error: there is no command {command!r}\n")
     sys.exit(2)
 
 

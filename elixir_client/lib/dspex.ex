@@ -260,19 +260,36 @@ defmodule DSPex do
 
   Each enumeration is an execution of its own, in the process that enumerates. One that is slow holds
   the bridge back: no more than `:window` chunks are under way, and the text gathers in the bridge.
-  To stop enumerating, or to die, cancels the execution. Options:
+  To stop enumerating, or to die, cancels the execution. `DSPex.stream(QABot, inputs, options)` is of a
+  program that is a module. Options:
 
   #{Options.docs(Execution.stream_schema())}
   """
   @spec stream(server(), program(), map() | keyword(), keyword()) ::
           Enumerable.t()
-  def stream(server, program, inputs, options \\ []),
-    do: Execution.stream(server, program, inputs, options)
+  def stream(server, program, inputs, options \\ []) do
+    if options == [] and inputs?(program),
+      do: stream_of_module(server, program, inputs),
+      else: Execution.stream(server, program, inputs, options)
+  end
+
+  @doc "As `stream/4`, of a program that is a module, in its own instance."
+  @spec stream(module(), map() | keyword()) :: Enumerable.t()
+  def stream(module, inputs), do: stream_of_module(module, inputs, [])
+
+  defp stream_of_module(module, inputs, options) do
+    with {:error, error} <- of_module(module, &Execution.stream(&1, module, inputs, options)),
+         do: [{:error, error}]
+  end
 
   @doc "As `stream/4`, but its last element is the prediction, and an error is raised."
   @spec stream!(server(), program(), map() | keyword(), keyword()) :: Enumerable.t()
   def stream!(server, program, inputs, options \\ []),
     do: server |> stream(program, inputs, options) |> Execution.raising()
+
+  @doc "As `stream!/4`, of a program that is a module, in its own instance."
+  @spec stream!(module(), map() | keyword()) :: Enumerable.t()
+  def stream!(module, inputs), do: module |> stream(inputs) |> Execution.raising()
 
   @doc """
   Runs a program on many inputs, some at one time.

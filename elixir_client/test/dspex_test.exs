@@ -288,8 +288,8 @@ defmodule DSPexTest do
       for {program, inputs, options, message} <- [
             {5, %{}, [], "a program is a %DSPex.Program{}, its id, or a module"},
             {"", %{}, [], "a program is a %DSPex.Program{}, its id, or a module"},
-            {"p", [1], [], "inputs: expected a map"},
-            {"p", ~D[2024-02-29], [], "inputs: expected a map"},
+            {"p", [1], [], "inputs: expected a map or a keyword list"},
+            {"p", ~D[2024-02-29], [], "inputs: expected a map or a keyword list"},
             {"p", %{}, [lm: [api_key: "sk-secret"]],
              "option :lm: an LM needs a :model, such as \"openai/gpt-5-mini\""},
             {"p", %{}, [lm: [model: "m", api_key: ""]],

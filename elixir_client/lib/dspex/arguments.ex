@@ -36,13 +36,13 @@ defmodule DSPex.Arguments do
   def map(%module{} = struct, what) do
     if Signature.Struct.struct?(module),
       do: {:ok, Map.from_struct(struct)},
-      else: invalid("#{what}: expected a map")
+      else: invalid("#{what}: expected a map or a keyword list")
   end
 
   def map(other, what) do
     if Keyword.keyword?(other) and other != [],
       do: {:ok, Map.new(other)},
-      else: invalid("#{what}: expected a map")
+      else: invalid("#{what}: expected a map or a keyword list")
   end
 
   @doc "Names as the wire has them."

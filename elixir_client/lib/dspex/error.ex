@@ -31,6 +31,8 @@ defmodule DSPex.Error do
           data: map()
         }
 
+  @a_model "openai/gpt-5-mini"
+
   @enforce_keys [:code, :message]
   defexception [:code, :message, retryable: false, data: %{}]
 
@@ -140,6 +142,20 @@ defmodule DSPex.Error do
     "`DSPex.list/1` tells the programs there are; `DSPex.create/3` makes one."
   end
 
+  # The message has what is missing in the words of the protocol.
+  defp hint(%{code: :not_found, data: %{"kind" => "lm", "name" => name}}) when is_binary(name) do
+    "An LM that the instance was not given is described: `lm: [model: \"#{model(name)}\"]`; one that it " <>
+      "is to have is in its `lms:`."
+  end
+
+  defp hint(%{code: :not_found, data: %{"kind" => "lm"}}) do
+    "Give the instance `lms: [main: \"#{@a_model}\"]`, of several `default_lm:` too, or the call an `lm:`."
+  end
+
+  defp hint(%{code: :connection_lost, retryable: false}) do
+    "Pass `retry: 1` to `DSPex.execute/4` or `DSPex.call/4` where that may be done twice."
+  end
+
   defp hint(%{code: :already_exists}) do
     "Pass `replace: true` to replace it."
   end
@@ -149,4 +165,7 @@ defmodule DSPex.Error do
   end
 
   defp hint(_error), do: nil
+
+  # As LiteLLM names it, where that is what was given.
+  defp model(name), do: if(String.contains?(name, "/"), do: name, else: @a_model)
 end

@@ -35,7 +35,7 @@ defmodule DSPex.Execution do
   ]
 
   @execute_schema @lm_schema ++
-                    [adapter: {:name, "`:chat`, `:json` or `:xml`."}] ++
+                    [adapter: {:name, "`:chat`, `:json`, `:xml`, `:baml` or `:two_step`."}] ++
                     @meta_schema ++ @retry ++ [timeout: @timeout]
 
   @async_schema Keyword.delete(@execute_schema, :retry)

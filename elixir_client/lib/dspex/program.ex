@@ -21,6 +21,7 @@ defmodule DSPex.Program do
 
       {:ok, prediction} = QABot.predict(%{question: "Why is the sky blue?"})
       prediction[:answer]
+      QABot.predict(%{question: "Why?"}, timeout: 10_000)
 
   The types and options of a field are those of `DSPex.Signature`. An input without a default may be
   left out unless it is `required: true`; an output may not, unless it is `required: false`.
@@ -109,7 +110,12 @@ defmodule DSPex.Program do
       @impl DSPex.Program
       def predict(inputs), do: DSPex.execute(__MODULE__, inputs)
 
-      defoverridable predict: 1
+      @doc "Runs the program, with the options of `DSPex.execute/4`, such as `timeout:`."
+      @spec predict(map() | keyword(), keyword()) ::
+              {:ok, DSPex.Prediction.t()} | {:error, DSPex.Error.t()}
+      def predict(inputs, options), do: DSPex.execute(__MODULE__, inputs, options)
+
+      defoverridable predict: 1, predict: 2
     end
   end
 

@@ -20,7 +20,7 @@ defmodule DSPex.Programs do
          "`:best_of_n`, `:multi_chain_comparison`, `:program_of_thought`, `:code_act`…"},
     options: {:map, "parameters of the module: `max_iters:` of `:react`."},
     lm: {:name, "the name of the LM that it uses, one of `lms:`."},
-    adapter: {:name, "`:chat`, `:json` or `:xml`."},
+    adapter: {:name, "`:chat`, `:json`, `:xml`, `:baml` or `:two_step`."},
     config: {:map, "parameters of the LM, such as `temperature:`."},
     instructions: {:string, "in place of the signature's own."},
     demos: {:list, "demonstrations: a list of `%{inputs: %{...}, outputs: %{...}}`."},

@@ -52,6 +52,30 @@ defmodule DSPex.TasksTest do
     end
   end
 
+  describe "mix dspex.doctor" do
+    setup do
+      set = System.get_env("DSPEX_BRIDGE")
+      System.delete_env("DSPEX_BRIDGE")
+      on_exit(fn -> if set, do: System.put_env("DSPEX_BRIDGE", set) end)
+    end
+
+    @tag :capture_log
+    test "looks at the environment of this folder first, and says why it does not start",
+         context do
+      path = Path.join(context.folder, ".venv/bin")
+      File.mkdir_p!(path)
+      executable = script(path, "dspex", "dspex: error: it is broken", 2)
+
+      File.cd!(context.folder, fn ->
+        assert catch_exit(Mix.Tasks.Dspex.Doctor.run([])) == {:shutdown, 1}
+        assert_received {:mix_shell, :info, ["ok     the bridge's command is " <> command]}
+        assert String.ends_with?(command, executable <> " bridge")
+        assert_received {:mix_shell, :info, ["WRONG  " <> why]}
+        assert why =~ "it is broken"
+      end)
+    end
+  end
+
   # What runs, and what comes of it; the real ones are in test/integration/install_test.exs.
   describe "mix dspex.install" do
     defp recorded(status) do

@@ -59,6 +59,7 @@ defmodule DSPex.Integration.GuideTest do
       {"sh", new},
       {"elixir", dependency},
       {"sh", install},
+      {"elixir", formatter},
       {"elixir", application},
       {"elixir", program},
       {"elixir", first_prediction}
@@ -68,13 +69,18 @@ defmodule DSPex.Integration.GuideTest do
     depend(app, dependency)
     assert run!(app, "sh", ["-ec", install]) =~ "uv pip install"
 
-    for code <- [application, program] do
-      ["# " <> path, _code] = String.split(code, "\n", parts: 2)
-      File.write!(Path.join(app.folder, path), code)
-    end
+    for code <- [formatter, application, program], do: write(app, code)
 
     File.write!(Path.join(app.folder, "typed"), first_prediction)
     run!(app, "sh", ["-c", "iex --dot-iex /dev/null -S mix <typed"])
+  end
+
+  # The first line says where it belongs.
+  defp write(app, code) do
+    ["# " <> path, _code] = String.split(code, "\n", parts: 2)
+    path = Path.join(app.folder, path)
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, code)
   end
 
   defp depend(app, block) do
@@ -83,7 +89,7 @@ defmodule DSPex.Integration.GuideTest do
     text = File.read!(path)
     deps = "  defp deps do\n    [\n"
     assert text =~ deps
-    File.write!(path, String.replace(text, deps, deps <> dependency))
+    File.write!(path, String.replace(text, deps, deps <> "      " <> dependency))
   end
 
   defp run(app, executable, arguments, env \\ []) do
@@ -100,6 +106,32 @@ defmodule DSPex.Integration.GuideTest do
   test "leads to a prediction, without a warning, within five minutes", %{printed: printed} do
     assert printed =~ ~r/iex\(2\)> :(billing|defect|question)\n/
     refute printed =~ "warning"
+  end
+
+  test "has code that is formatted, and an environment that is not for git", %{app: app} do
+    run!(app, "mix", ~w(format --check-formatted))
+    assert File.read!(Path.join(app.folder, ".gitignore")) =~ ~r{^/\.venv/$}m
+  end
+
+  test "is followed by the application's own tests, on the mock", %{app: app} do
+    tested = %{app | folder: app.folder <> "_tested"}
+    File.cp_r!(app.folder, tested.folder)
+
+    [{"elixir", child}, {"elixir", config}, {"elixir", for_tests}, {"elixir", test}] =
+      Readme.blocks("In the tests of an application")
+
+    ["# in the application's children", child] = String.split(child, "\n", parts: 2)
+    path = Path.join(tested.folder, "lib/my_app/application.ex")
+
+    [start, _child, rest] =
+      String.split(File.read!(path), ~r/\{DSPex, .*\}(?=\n)/, include_captures: true)
+
+    File.write!(path, start <> String.trim(child) <> rest)
+    for code <- [config, for_tests, test], do: write(tested, code)
+
+    assert run!(tested, "mix", ["test", "--warnings-as-errors"]) =~ "0 failures"
+    code = "{:ok, prediction} = MyApp.Desk.predict(#{@email}); IO.puts(prediction.lm)"
+    assert run!(tested, "mix", ["run", "-e", code]) =~ ~r/^main$/m
   end
 
   test "makes an environment in which the doctor finds nothing wrong", %{app: app} do

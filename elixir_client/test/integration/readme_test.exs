@@ -74,7 +74,7 @@ defmodule DSPex.Integration.ReadmeTest do
 
   test "an application's own test runs on the mock as the README has it" do
     program()
-    [_children, test] = examples("In the tests of an application")
+    [_child, _config, _test_config, test] = examples("In the tests of an application")
     start_supervised!({DSPex, name: Module.concat(own(), "DSPex"), backend: DSPex.Adapter.Mock})
     # Its one test, as ExUnit would run it: the case is made while ExUnit runs already.
     test =

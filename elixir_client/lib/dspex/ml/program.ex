@@ -72,7 +72,7 @@ defmodule DSPex.ML.Program do
 
   @execute_schema [
     lm: {:name, "the name of an LM of the server."},
-    adapter: {:name, "`:chat`, `:json` or `:xml`."},
+    adapter: {:name, "`:chat`, `:json`, `:xml`, `:baml` or `:two_step`."},
     config: {:map, "parameters of the LM, such as `temperature:`."},
     limits: {{:is, &DSPex.Limits.option/1}, "ceilings of its LM calls, as in `create/1`."},
     timeout: {:timeout, "milliseconds until it is cancelled, or `:infinity`.", 60_000}

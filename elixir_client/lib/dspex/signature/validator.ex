@@ -75,7 +75,8 @@ defmodule DSPex.Signature.Validator do
 
   def validate(_fields, side, _other), do: no_map(side)
 
-  defp no_map(side), do: {:error, Error.new(:invalid_params, "#{side}: expected a map")}
+  defp no_map(side),
+    do: {:error, Error.new(:invalid_params, "#{side}: expected a map or a keyword list")}
 
   @doc "One value of a type; of the errors the first."
   @spec value(Types.t(), map(), term()) :: {:ok, term()} | {:error, error()}

@@ -6,14 +6,17 @@ defmodule Mix.Tasks.Dspex.Doctor do
   version of the protocol, and DSPy behind it.
 
       mix dspex.doctor
-      mix dspex.doctor -- .venv/bin/dspex bridge    # another command than DSPEX_BRIDGE or PATH give
+      mix dspex.doctor -- /opt/my_app/python/bin/dspex bridge    # another command
+
+  Without a command it is the one of `DSPEX_BRIDGE`, else the environment that `mix dspex.install` makes
+  here, `.venv`, and where there is none `dspex bridge` in `PATH`.
 
   The exit status is 1 where something is missing; each line then says what to do.
   """
 
   use Mix.Task
 
-  alias DSPex.Python.Doctor
+  alias DSPex.Python.{Doctor, Environment}
 
   @impl true
   def run(arguments) do
@@ -25,7 +28,7 @@ defmodule Mix.Tasks.Dspex.Doctor do
           command
 
         [] ->
-          nil
+          installed()
 
         _other ->
           Mix.raise("mix dspex.doctor takes a command after --; see mix help dspex.doctor")
@@ -37,5 +40,13 @@ defmodule Mix.Tasks.Dspex.Doctor do
         do: Mix.shell().info("#{if result == :ok, do: "ok     ", else: "WRONG  "}#{text}")
 
     if Enum.any?(findings, &match?({:wrong, _text}, &1)), do: exit({:shutdown, 1})
+  end
+
+  # What an instance has to be given as `command:`.
+  defp installed do
+    executable = Environment.executable(".venv")
+
+    if System.get_env("DSPEX_BRIDGE", "") == "" and File.exists?(executable),
+      do: [executable, "bridge"]
   end
 end

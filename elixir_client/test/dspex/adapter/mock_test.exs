@@ -51,6 +51,27 @@ defmodule DSPex.Adapter.MockTest do
     assert {:ok, %{outputs: %{about: "two"}}} = Sort.predict(%{word: "a"})
   end
 
+  test "a program that is a module is run with options, and streamed, in its own instance" do
+    assert {:ok, _prediction} = Sort.predict(%{word: "a"}, timeout: 10_000)
+    assert {:error, %Error{code: :invalid_params}} = Sort.predict(%{word: "a"}, timeout: -1)
+
+    for stream <- [
+          DSPex.stream(Sort, %{word: "a"}),
+          DSPex.stream(Sort, [word: "a"], fields: [:about])
+        ] do
+      assert [_chunk | _more] = parts = Enum.to_list(stream)
+      assert {:ok, %{outputs: %{kind: _kind}}} = List.last(parts)
+    end
+
+    assert %DSPex.Prediction{} =
+             Sort |> DSPex.stream!(%{word: "a"}) |> Enum.to_list() |> List.last()
+
+    assert [{:error, %Error{code: :invalid_params}}] =
+             Enum.to_list(DSPex.stream(Enum, %{word: "a"}))
+
+    assert_raise Error, fn -> Enum.to_list(DSPex.stream!(Enum, %{word: "a"})) end
+  end
+
   test "failures are scripted by their code or as they are", %{name: name} do
     error = Error.new(:lm_error, "slow down", retryable: true, data: %{"kind" => "rate_limit"})
 

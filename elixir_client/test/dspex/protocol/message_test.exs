@@ -144,6 +144,22 @@ defmodule DSPex.Protocol.MessageTest do
              "already_exists: program \"qa\" exists\nPass `replace: true` to replace it."
   end
 
+  test "what the bridge says in its own words has the advice in Elixir's" do
+    for {code, data, advice} <- [
+          {:not_found, %{"kind" => "lm"}, ~s(`lms: [main: "openai/gpt-5-mini"]`)},
+          {:not_found, %{"kind" => "lm", "name" => "openai/gpt-5"},
+           ~s(`lm: [model: "openai/gpt-5"]`)},
+          {:not_found, %{"kind" => "lm", "name" => "fast"}, "in its `lms:`"},
+          {:connection_lost, %{}, "`retry: 1`"}
+        ] do
+      assert Exception.message(Error.new(code, "m", data: data)) =~ advice
+    end
+
+    # It may simply be made again.
+    again = Error.new(:connection_lost, "m", retryable: true)
+    assert Exception.message(again) == "connection_lost: m"
+  end
+
   test "an error that the bridge made badly still has a text" do
     for data <- [
           %{"errors" => "no list"},
