@@ -1,4 +1,4 @@
-fields = [input: 2, input: 3, output: 2, output: 3, field: 2, field: 3]
+fields = [input: 2, input: 3, output: 2, output: 3, field: 2, field: 3, signature: 1]
 
 [
   inputs: ["{mix,.formatter}.exs", "{lib,test,demo}/**/*.{ex,exs}"],

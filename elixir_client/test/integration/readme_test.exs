@@ -30,7 +30,7 @@ defmodule DSPex.Integration.ReadmeTest do
   defp start(lm), do: Bridge.start(name: Module.concat(own(), "DSPex"), lms: [main: lm])
 
   defp program do
-    [_dependency, _application, program, _run] = examples(Readme.guide())
+    [_dependency, _formatter, _application, program, _run] = examples(Readme.guide())
     evaluate(program)
   end
 
