@@ -31,41 +31,43 @@ defmodule DSPex.ML do
   """
 
   alias DSPex.{Error, Secret}
-  alias DSPex.Server.HTTP
+  alias DSPex.Server.Address
 
   @key {__MODULE__, :server}
 
   @doc "The address of the server that this process asks."
   @spec url() :: String.t()
-  def url, do: server()[:url] || HTTP.default_url()
+  def url, do: server()[:url] || Address.default_url()
+
+  @typedoc "What a process asked before: its server with the token, which is hidden, or the application's."
+  @opaque server :: {:server, nil | [url: String.t(), token: Secret.t() | nil]}
 
   @doc """
   Has this process ask another server, one that wants a `:token` with it, or with `nil` the application's
-  again; gives the address that it asked before.
+  again. What it gives puts back, given to it, what the process asked before, and its token:
+
+      before = DSPex.ML.put_url("http://127.0.0.1:8001", token: token)
+      # ...
+      DSPex.ML.put_url(before)
   """
-  @spec put_url(String.t() | nil, token: String.t()) :: String.t()
+  @spec put_url(String.t() | nil | server(), token: String.t()) :: server()
   def put_url(url, options \\ [])
 
-  def put_url(nil, []) do
-    before = url()
-    Process.delete(@key)
-    before
-  end
+  def put_url(nil, []), do: put(nil)
+  def put_url({:server, server}, []), do: put(server)
 
   def put_url(url, options) do
-    before = url()
-    options = Keyword.put(options, :url, url)
-
-    case address(options) do
-      {:ok, {_host, _port, token}} -> Process.put(@key, url: url, token: token)
+    case address(Keyword.put(options, :url, url)) do
+      {:ok, {_host, _port, token}} -> put(url: url, token: token)
       {:error, message} -> raise ArgumentError, "DSPex.ML.put_url/2: " <> message
     end
-
-    before
   end
 
+  # `Process.get/1` has `nil` for what is not there, too.
+  defp put(server), do: {:server, Process.put(@key, server)}
+
   @doc false
-  @spec address() :: {:ok, HTTP.address()} | {:error, Error.t()}
+  @spec address() :: {:ok, Address.t()} | {:error, Error.t()}
   def address do
     with {:error, message} <- address(server()),
          do: {:error, Error.new(:invalid_params, "the configuration of DSPex.ML: " <> message)}
@@ -73,12 +75,12 @@ defmodule DSPex.ML do
 
   defp address(options) do
     with {:ok, token} <- token(options[:token]),
-         do: HTTP.address(options[:url] || HTTP.default_url(), token)
+         do: Address.new(options[:url] || Address.default_url(), token)
   end
 
   @spec token(term()) :: {:ok, Secret.t() | nil} | {:error, String.t()}
   defp token(nil), do: {:ok, nil}
-  defp token(token), do: HTTP.token(token)
+  defp token(token), do: Address.token(token)
 
   defp server, do: Process.get(@key) || Application.get_env(:dspex, __MODULE__, [])
 end

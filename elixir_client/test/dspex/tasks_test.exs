@@ -139,7 +139,8 @@ defmodule DSPex.TasksTest do
       for {python, text} <- [
             {"no-such-python", "there is no no-such-python: install Python 3.11 or newer"},
             {script(context.folder, "old", "3 10"), "old is Python 3.10: install Python 3.11"},
-            {script(context.folder, "bad", "no libc", 1), "bad does not run (status 1): no libc"}
+            {script(context.folder, "bad", "no libc", 1), "bad does not run (status 1): no libc"},
+            {script(context.folder, "odd", "hello"), "odd does not say which Python it is: hello"}
           ] do
         options = [source: "dspex", python: python]
         assert {:error, message} = Environment.install("/an/environment", options, recorded(0))
@@ -147,6 +148,13 @@ defmodule DSPex.TasksTest do
       end
 
       refute_received {:run, _executable, _arguments}
+    end
+
+    test "takes an interpreter that says something else, too", %{folder: folder} do
+      for {name, said} <- [{"a", "pyenv: 1 warning\n3 11"}, {"b", "3 11\nit is late: 1 2 3"}] do
+        options = [source: "dspex", uv: false, python: script(folder, name, said)]
+        assert Environment.install("/an/environment", options, recorded(0)) == :ok
+      end
     end
 
     test "says that the bridge does not run" do

@@ -16,27 +16,37 @@ defmodule DSPex.Test.Web do
     {listener, "http://127.0.0.1:#{port}"}
   end
 
+  def patience_ms, do: @patience_ms
+
   @doc "The next request: its socket, the path and the body as JSON."
   def accept(listener) do
-    assert {:ok, socket} = :gen_tcp.accept(listener, @patience_ms)
-    assert {:ok, {:http_request, :POST, {:abs_path, path}, {1, 1}}} = recv(socket)
-    length = headers(socket, 0)
-    :ok = :inet.setopts(socket, packet: :raw)
-    assert {:ok, body} = :gen_tcp.recv(socket, length, @patience_ms)
-    assert {:ok, json} = JSON.decode(body)
-    {socket, path, json}
+    {socket, path, headers} = head(listener)
+    {socket, path, body(socket, headers)}
   end
 
-  defp headers(socket, length) do
-    case recv(socket) do
-      {:ok, {:http_header, _, :"Content-Length", _, text}} ->
-        headers(socket, String.to_integer(text))
+  @doc "The head of the next request: its socket, the path and its headers, by name in small letters."
+  def head(listener) do
+    assert {:ok, socket} = :gen_tcp.accept(listener, @patience_ms)
+    assert {:ok, {:http_request, :POST, {:abs_path, path}, {1, 1}}} = recv(socket)
+    headers = headers(socket, %{})
+    :ok = :inet.setopts(socket, packet: :raw)
+    {socket, path, headers}
+  end
 
-      {:ok, {:http_header, _, _name, _, _value}} ->
-        headers(socket, length)
+  @doc "The body that these headers are of, as JSON."
+  def body(socket, %{"content-length" => length}) do
+    assert {:ok, body} = :gen_tcp.recv(socket, String.to_integer(length), @patience_ms)
+    assert {:ok, json} = JSON.decode(body)
+    json
+  end
+
+  defp headers(socket, headers) do
+    case recv(socket) do
+      {:ok, {:http_header, _, name, _, value}} ->
+        headers(socket, Map.put(headers, name |> to_string() |> String.downcase(), value))
 
       {:ok, :http_eoh} ->
-        length
+        headers
     end
   end
 

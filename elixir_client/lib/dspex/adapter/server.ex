@@ -1,11 +1,12 @@
 defmodule DSPex.Adapter.Server do
   alias DSPex.Adapter.Server.{Exchange, Known}
   alias DSPex.{Error, Options}
-  alias DSPex.Server.HTTP
+  alias DSPex.Server.Address
 
   @schema [
-    url: {{:is, &__MODULE__.url/1}, "where the server listens.", HTTP.default_url()},
-    token: {{:is, &HTTP.token/1}, "what it wants to be shown, where it was started with a token."}
+    url: {{:is, &__MODULE__.url/1}, "where the server listens.", Address.default_url()},
+    token:
+      {{:is, &Address.token/1}, "what it wants to be shown, where it was started with a token."}
   ]
 
   @moduledoc """
@@ -51,7 +52,7 @@ defmodule DSPex.Adapter.Server do
 
   @doc false
   def url(url) do
-    with {:ok, _address} <- HTTP.address(url), do: {:ok, url}
+    with {:ok, _address} <- Address.new(url), do: {:ok, url}
   end
 
   @impl true
@@ -59,7 +60,7 @@ defmodule DSPex.Adapter.Server do
     with :ok <- no_configuration(configuration),
          # Those of `{adapter, options}` have been checked.
          {:ok, own} = options(Keyword.get(options, :backend_options, [])),
-         {:ok, address} = HTTP.address(own[:url], own[:token]) do
+         {:ok, address} = Address.new(own[:url], own[:token]) do
       Known.start_link(name, address, options[:max_frame_bytes])
     end
   end

@@ -119,7 +119,9 @@ defmodule DSPex.ML.Batch do
          {:ok, id} <- Resource.id(batch, __MODULE__) do
       tell = options[:on_progress] || fn _progress -> :ok end
 
-      Job.await(fn -> get(id) end, options[:timeout], fn batch ->
+      look = &Resource.get(__MODULE__, @fields, "batch", id, &1)
+
+      Job.await(look, options[:timeout], fn batch ->
         tell.(%Progress{step: batch.completed + batch.failed, total: batch.total})
       end)
     end

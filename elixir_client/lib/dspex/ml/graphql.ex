@@ -25,12 +25,16 @@ defmodule DSPex.ML.GraphQL do
   @spec default_timeout() :: timeout()
   def default_timeout, do: @default_timeout
 
-  @doc "A field of the mutation: what it made, as `selection` asks for it by type."
-  @spec mutate(String.t(), [argument()], String.t(), timeout()) ::
+  @doc """
+  A field of the mutation: what it made, as `selection` asks for it by type. `grace_ms` is for the
+  server's own answer to the timeout, where it was told of that.
+  """
+  @spec mutate(String.t(), [argument()], String.t(), timeout(), non_neg_integer()) ::
           {:ok, map()} | {:error, Error.t()}
-  def mutate(field, arguments, selection, timeout \\ @default_timeout) do
-    with {:ok, made} <-
-           ask("mutation", field, arguments, "{ #{selection} #{@problems} }", timeout) do
+  def mutate(field, arguments, selection, timeout \\ @default_timeout, grace_ms \\ 0) do
+    selection = "{ #{selection} #{@problems} }"
+
+    with {:ok, made} <- ask("mutation", field, arguments, selection, timeout, grace_ms) do
       case made do
         %{"code" => _code, "message" => _message} -> {:error, problem(made)}
         %{} -> {:ok, made}
@@ -40,18 +44,20 @@ defmodule DSPex.ML.GraphQL do
   end
 
   @doc "A field of the query, `nil` where there is no such thing."
-  @spec query(String.t(), [argument()], String.t()) :: {:ok, map() | nil} | {:error, Error.t()}
-  def query(field, arguments, selection),
-    do: ask("query", field, arguments, "{ #{selection} }", @default_timeout)
+  @spec query(String.t(), [argument()], String.t(), timeout()) ::
+          {:ok, map() | nil} | {:error, Error.t()}
+  def query(field, arguments, selection, timeout \\ @default_timeout),
+    do: ask("query", field, arguments, "{ #{selection} }", timeout, 0)
 
-  defp ask(kind, field, arguments, selection, timeout) do
+  defp ask(kind, field, arguments, selection, timeout, grace_ms) do
     arguments = for {name, type, value} <- arguments, value != nil, do: {name, type, value}
     declared = list(arguments, fn {name, type, _value} -> "$#{name}: #{type}" end)
     passed = list(arguments, fn {name, _type, _value} -> "#{name}: $#{name}" end)
     document = "#{kind}#{declared} { #{field}#{passed} #{selection} }"
     variables = Map.new(arguments, fn {name, _type, value} -> {name, value} end)
 
-    with {:ok, answer} <- post(%{"query" => document, "variables" => variables}, timeout) do
+    with {:ok, answer} <-
+           post(%{"query" => document, "variables" => variables}, timeout, grace_ms) do
       case answer do
         %{"errors" => [error | _others]} -> {:error, request_error(error)}
         %{"data" => %{^field => found}} -> {:ok, found}
@@ -63,9 +69,9 @@ defmodule DSPex.ML.GraphQL do
   defp list([], _fun), do: ""
   defp list(arguments, fun), do: "(" <> Enum.map_join(arguments, ", ", fun) <> ")"
 
-  defp post(json, timeout) do
+  defp post(json, timeout, grace_ms) do
     with {:ok, address} <- DSPex.ML.address(),
-         {:ok, http} <- HTTP.post(address, "/graphql", JSON.encode(json), timeout) do
+         {:ok, http} <- HTTP.post(address, "/graphql", JSON.encode(json), timeout, grace_ms) do
       try do
         with {:ok, 200, http} <- HTTP.status(http),
              {:ok, text} <- HTTP.body(http, @max_answer_bytes) do

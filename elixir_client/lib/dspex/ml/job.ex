@@ -7,6 +7,9 @@ defmodule DSPex.ML.Job do
 
   @pause_ms 200
 
+  # A look that takes longer is given up for another one: who was asked may be no more.
+  @look_ms 10_000
+
   # While a server is replaced nobody answers, or it has no database yet.
   @passing [:connection_lost, :database_unavailable, :shutting_down]
 
@@ -15,45 +18,56 @@ defmodule DSPex.ML.Job do
   @type job :: %{:state => atom(), :error => Error.t() | nil, optional(atom()) => term()}
 
   @doc """
-  The job when it has completed, else the error with which it ended. `seen` is called with each state of
-  it that is read.
+  The job when it has completed, else the error with which it ended. `look` reads it within a timeout,
+  and `seen` is called with each state of it that is read.
   """
-  @spec await((() -> {:ok, job()} | {:error, Error.t()}), timeout(), (job() -> any())) ::
+  @spec await((timeout() -> {:ok, job()} | {:error, Error.t()}), timeout(), (job() -> any())) ::
           {:ok, job()} | {:error, Error.t()}
-  def await(get, timeout, seen) do
+  def await(look, timeout, seen) do
     ends = if timeout == :infinity, do: :infinity, else: now() + timeout
-    again(get, ends, timeout, seen)
+    again(look, ends, timeout, seen)
   end
 
-  defp again(get, ends, timeout, seen) do
-    case get.() do
+  defp again(look, ends, timeout, seen) do
+    case look.(within(ends, @look_ms)) do
       {:ok, job} ->
         seen.(job)
-        if job.state in @final, do: outcome(job), else: wait(get, ends, timeout, seen)
+
+        if job.state in @final,
+          do: outcome(job),
+          else: wait(look, ends, timeout, seen, not_ended(timeout))
+
+      {:error, %Error{code: :timeout}} ->
+        wait(look, ends, timeout, seen, not_ended(timeout))
 
       {:error, %Error{code: code} = error} when code in @passing ->
-        if over?(ends), do: {:error, error}, else: wait(get, ends, timeout, seen)
+        wait(look, ends, timeout, seen, error)
 
       {:error, error} ->
         {:error, error}
     end
   end
 
-  defp wait(get, ends, timeout, seen) do
-    if over?(ends) do
-      text = "the job has not ended within #{timeout} ms; it goes on, and may be awaited again"
-      {:error, Error.new(:timeout, text)}
-    else
-      receive do
-      after
-        @pause_ms -> again(get, ends, timeout, seen)
-      end
+  defp wait(look, ends, timeout, seen, last) do
+    receive do
+    after
+      within(ends, @pause_ms) -> :ok
     end
+
+    if over?(ends), do: {:error, last}, else: again(look, ends, timeout, seen)
+  end
+
+  defp not_ended(timeout) do
+    text = "the job is not known to have ended within #{timeout} ms; it goes on at the server, "
+    Error.new(:timeout, text <> "and may be awaited again")
   end
 
   defp outcome(%{state: :completed} = job), do: {:ok, job}
   defp outcome(%{state: :failed, error: %Error{} = error}), do: {:error, error}
   defp outcome(_cancelled), do: {:error, Error.new(:cancelled, "the job was cancelled")}
+
+  defp within(:infinity, bound), do: bound
+  defp within(ends, bound), do: min(bound, max(1, ends - now()))
 
   defp over?(:infinity), do: false
   defp over?(ends), do: now() >= ends

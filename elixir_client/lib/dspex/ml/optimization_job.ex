@@ -164,7 +164,8 @@ defmodule DSPex.ML.OptimizationJob do
   def await(job, options \\ []) do
     with {:ok, options} <- check(options, @await_schema),
          {:ok, id} <- Resource.id(job, __MODULE__) do
-      Job.await(fn -> get(id) end, options[:timeout], teller(options[:on_progress]))
+      look = &started(Resource.get(__MODULE__, @fields, "optimizationJob", id, &1))
+      Job.await(look, options[:timeout], teller(options[:on_progress]))
     end
   end
 

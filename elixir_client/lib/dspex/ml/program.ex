@@ -190,14 +190,13 @@ defmodule DSPex.ML.Program do
   @grace_ms 5_000
 
   defp run(input, timeout, signature) do
-    waits = if timeout == :infinity, do: :infinity, else: timeout + @grace_ms
-
     with {:ok, made} <-
            GraphQL.mutate(
              "executeProgram",
              [{"input", "ExecuteInput!", input}],
              Execution.member(),
-             waits
+             timeout,
+             @grace_ms
            ),
          {:ok, execution} <- Execution.load(made),
          do: Execution.outcome(execution, signature)

@@ -76,11 +76,11 @@ defmodule DSPex.ML.Resource do
     do: {:error, Error.new(:parse_error, "the server sent a #{kind} that is none")}
 
   @doc "The resource of an id or a name. `not_found` where there is none."
-  @spec get(module(), fields(), field :: String.t(), term()) ::
+  @spec get(module(), fields(), field :: String.t(), term(), timeout()) ::
           {:ok, struct()} | {:error, Error.t()}
-  def get(module, fields, field, resource) do
+  def get(module, fields, field, resource, timeout \\ GraphQL.default_timeout()) do
     with {:ok, id} <- id(resource, module),
-         {:ok, found} <- GraphQL.query(field, [{"id", "ID!", id}], selection(fields)) do
+         {:ok, found} <- GraphQL.query(field, [{"id", "ID!", id}], selection(fields), timeout) do
       if found == nil, do: not_found(module, id), else: load(module, fields, found)
     end
   end

@@ -68,15 +68,28 @@ defmodule DSPex.Python.Environment do
   defp recent(path) do
     case System.cmd(path, ["-c", @print_version], stderr_to_stdout: true) do
       {output, 0} ->
-        [major, minor] = output |> String.split() |> Enum.map(&String.to_integer/1)
-
-        if {major, minor} >= @min_python,
-          do: {:ok, path},
-          else: {:error, "#{path} is Python #{major}.#{minor}: #{advice()}"}
+        old_or_not(path, version_in(output), output)
 
       {output, status} ->
         {:error, "#{path} does not run (status #{status}): #{String.trim(output)}"}
     end
+  end
+
+  # The interpreter, or what stands before it (pyenv, asdf), may have something else to say, in any order.
+  defp version_in(output) do
+    case Regex.run(~r/^(\d{1,3}) (\d{1,3})\r?$/m, output, capture: :all_but_first) do
+      [major, minor] -> {String.to_integer(major), String.to_integer(minor)}
+      nil -> nil
+    end
+  end
+
+  defp old_or_not(path, nil, output),
+    do: {:error, "#{path} does not say which Python it is: #{String.trim(output)}"}
+
+  defp old_or_not(path, {major, minor}, _output) do
+    if {major, minor} >= @min_python,
+      do: {:ok, path},
+      else: {:error, "#{path} is Python #{major}.#{minor}: #{advice()}"}
   end
 
   defp advice do

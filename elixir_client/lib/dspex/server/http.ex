@@ -4,9 +4,17 @@ defmodule DSPex.Server.HTTP do
   # by piece and only when it asks: who reads slowly slows the server. Any process may stop it.
 
   alias DSPex.{Error, Secret}
-  alias DSPex.Server.JSON
+  alias DSPex.Server.{Address, JSON}
 
-  @default_url "http://127.0.0.1:8000"
+  # As the server's own limit of a body (dspex_server.api.web), which is the same for all.
+  @max_body_bytes 16 * 1024 * 1024
+
+  # What the system takes of a connection just made without waiting for the server to read (Linux's
+  # default send buffer). A longer body is sent when the server has asked for it.
+  @unasked_bytes 16 * 1024
+
+  # After so long a server is taken for one that does not know the question.
+  @asking_ms 1_000
 
   # A line of the answer's head; servers and proxies send shorter ones.
   @max_line_bytes 16 * 1024
@@ -20,133 +28,132 @@ defmodule DSPex.Server.HTTP do
 
   @opaque t :: %__MODULE__{}
 
-  @typedoc "Where a server listens, and the token that it wants to be shown, if any."
-  @type address ::
-          {host :: charlist(), port :: :inet.port_number(), token :: Secret.t(String.t()) | nil}
-
-  @spec default_url() :: String.t()
-  def default_url, do: @default_url
-
-  @doc "Where a server listens. `http` alone: it has no TLS, and listens on the loopback."
-  @spec address(term(), Secret.t(String.t()) | nil) :: {:ok, address()} | {:error, String.t()}
-  def address(url, token \\ nil)
-
-  def address(url, token) when is_binary(url) do
-    case URI.new(url) do
-      {:ok, %URI{scheme: "http", host: host, path: path, query: nil, userinfo: nil} = uri}
-      when is_binary(host) and host != "" and path in [nil, "/"] ->
-        {:ok, {String.to_charlist(host), uri.port, token}}
-
-      _other ->
-        {:error, "expected the address of a server, such as #{@default_url}"}
-    end
-  end
-
-  def address(_other, _token),
-    do: {:error, "expected the address of a server, such as #{@default_url}"}
-
-  @doc "A token, hidden; a check of `DSPex.Options`. It is one line of the request's head."
-  @spec token(term()) :: {:ok, Secret.t(String.t())} | {:error, String.t()}
-  def token(%Secret{} = token), do: {:ok, token}
-
-  def token(token) when is_binary(token) and token != "" do
-    if String.match?(token, ~r/\A[\x21-\x7e]+\z/),
-      do: {:ok, Secret.new(token)},
-      else: {:error, "a token is of ASCII, without spaces"}
-  end
-
-  def token(_other), do: {:error, "expected a string that is not empty (is the variable set?)"}
-
-  @doc "Sends a POST of JSON. Nothing of the answer has been read then."
-  @spec post(address(), String.t(), iodata(), timeout()) :: {:ok, t()} | {:error, Error.t()}
-  def post({host, port, token}, path, body, timeout) do
+  @doc """
+  Sends a POST of JSON. `grace_ms` is for the server's own answer to the caller's timeout. Of the answer
+  no more has been read then than a refusal of the body.
+  """
+  @spec post(Address.t(), String.t(), iodata(), timeout(), non_neg_integer()) ::
+          {:ok, t()} | {:error, Error.t()}
+  def post(address, path, body, timeout, grace_ms \\ 0) do
     give_up_at =
       if timeout == :infinity,
         do: :infinity,
-        else: System.monotonic_time(:millisecond) + timeout
+        else: System.monotonic_time(:millisecond) + timeout + grace_ms
 
-    options = [:binary, active: false, packet: :http_bin, packet_size: @max_line_bytes]
+    with :ok <- allowed(IO.iodata_length(body)),
+         {:ok, socket} <- connect(address, give_up_at, timeout) do
+      sent(
+        %__MODULE__{
+          socket: socket,
+          stopped: :atomics.new(1, []),
+          give_up_at: give_up_at,
+          timeout: timeout
+        },
+        head(address, path, IO.iodata_length(body)),
+        body
+      )
+    end
+  end
 
-    options =
-      options ++ [keepalive: true, nodelay: true, send_timeout_close: true] ++ family(host)
+  defp allowed(size) when size <= @max_body_bytes, do: :ok
 
-    with {:ok, socket} <- :gen_tcp.connect(host, port, options, left(give_up_at)),
-         stopped = :atomics.new(1, []),
-         exchange = %__MODULE__{
-           socket: socket,
-           stopped: stopped,
-           give_up_at: give_up_at,
-           timeout: timeout
-         },
-         :ok <- :inet.setopts(socket, send_timeout: left(give_up_at)),
-         :ok <- sent(exchange, [head(host, port, token, path, IO.iodata_length(body)), body]) do
-      {:ok, exchange}
-    else
-      {:error, %Error{} = error} -> {:error, error}
+  defp allowed(size) do
+    text = "the request has #{size} bytes, and a server takes at most #{@max_body_bytes}"
+
+    {:error,
+     Error.new(:frame_too_large, text, data: %{"size" => size, "limit" => @max_body_bytes})}
+  end
+
+  @options [
+    :binary,
+    active: false,
+    packet: :http_bin,
+    packet_size: @max_line_bytes,
+    keepalive: true,
+    nodelay: true,
+    send_timeout_close: true
+  ]
+
+  defp connect(address, give_up_at, timeout) do
+    case Address.connect(address, @options, fn -> left(give_up_at) end) do
+      {:ok, socket} -> {:ok, socket}
       {:error, :timeout} -> {:error, late(timeout)}
-      {:error, reason} -> {:error, unreachable(host, port, reason)}
+      {:error, reason} -> {:error, Address.unreachable(address, reason)}
     end
   end
 
-  defp family(host) do
-    case :inet.parse_ipv6strict_address(host) do
-      {:ok, _address} -> [:inet6]
-      {:error, _reason} -> []
-    end
-  end
-
-  defp head(host, port, token, path, length) do
+  defp head({_host, _port, token} = address, path, length) do
     [
-      "POST #{path} HTTP/1.1\r\nhost: #{authority(host)}:#{port}\r\n",
+      "POST #{path} HTTP/1.1\r\nhost: #{Address.authority(address)}\r\n",
       if(token, do: "authorization: Bearer #{Secret.reveal(token)}\r\n", else: ""),
-      "content-type: application/json\r\ncontent-length: #{length}\r\nconnection: close\r\n\r\n"
+      "content-type: application/json\r\ncontent-length: #{length}\r\nconnection: close\r\n",
+      if(asks?(length), do: "expect: 100-continue\r\n\r\n", else: "\r\n")
     ]
   end
 
-  defp authority(host), do: if(family(host) == [], do: host, else: "[#{host}]")
+  defp asks?(length), do: length > @unasked_bytes
 
-  # One that refuses a body answers before it has read it: the answer says why.
-  defp sent(exchange, request) do
-    case :gen_tcp.send(exchange.socket, request) do
-      {:error, :timeout} ->
-        close(exchange)
-        {:error, :timeout}
+  # A server that refuses a long body answers and hangs up before it has read it, and what it said is
+  # lost where that meets bytes that are still being sent.
+  defp sent(exchange, head, body) do
+    if asks?(IO.iodata_length(body)) do
+      with {:ok, exchange} <- sent(exchange, head) do
+        case answer(exchange, @asking_ms) do
+          {:ok, %{status: nil} = exchange} -> sent(exchange, body)
+          {:ok, refused} -> {:ok, refused}
+          {:error, :timeout} -> sent(exchange, body)
+          {:error, reason} -> failed(exchange, reason)
+        end
+      end
+    else
+      sent(exchange, [head | body])
+    end
+  end
 
-      _sent_or_closed ->
-        :ok
+  # Where the connection has ended there may be an answer that says why.
+  defp sent(exchange, bytes) do
+    with :ok <- :inet.setopts(exchange.socket, send_timeout: left(exchange.give_up_at)),
+         {:error, :timeout} <- :gen_tcp.send(exchange.socket, bytes) do
+      failed(exchange, :timeout)
+    else
+      _sent_or_closed -> {:ok, exchange}
     end
   end
 
   @doc "The status of the answer."
   @spec status(t()) :: {:ok, pos_integer(), t()} | {:error, Error.t()}
   def status(%__MODULE__{status: nil} = exchange) do
-    with {:ok, {:http_response, _version, status, _reason}} <- recv(exchange),
-         {:ok, framing} <- headers(exchange, :to_the_end, @max_headers),
-         :ok <- :inet.setopts(exchange.socket, packet: :raw) do
-      {:ok, status, %{exchange | status: status, framing: framing}}
-    else
+    case answer(exchange, :infinity) do
+      {:ok, exchange} -> status(exchange)
       {:error, reason} -> failed(exchange, reason)
-      {:ok, _other} -> failed(exchange, :no_http)
     end
   end
 
   def status(exchange), do: {:ok, exchange.status, exchange}
 
+  # The head of the answer, or one with a status of 1xx, which is none yet.
+  defp answer(exchange, bound) do
+    with {:ok, {:http_response, _version, status, _reason}} <- recv(exchange, bound),
+         {:ok, framing} <- headers(exchange, :to_the_end, @max_headers) do
+      if status in 100..199, do: {:ok, exchange}, else: body_follows(exchange, status, framing)
+    else
+      {:error, reason} -> {:error, reason}
+      {:ok, _other} -> {:error, :no_http}
+    end
+  end
+
+  defp body_follows(exchange, status, framing) do
+    with :ok <- :inet.setopts(exchange.socket, packet: :raw),
+         do: {:ok, %{exchange | status: status, framing: framing}}
+  end
+
   defp headers(_exchange, _framing, 0), do: {:error, :no_http}
 
   defp headers(exchange, framing, left) do
     case recv(exchange) do
-      {:ok, {:http_header, _, :"Transfer-Encoding", _, "chunked"}} ->
-        headers(exchange, {:chunked, :head}, left - 1)
-
-      {:ok, {:http_header, _, :"Content-Length", _, length}} ->
-        case Integer.parse(length) do
-          {length, ""} when length >= 0 -> headers(exchange, {:length, length}, left - 1)
-          _other -> {:error, :no_http}
-        end
-
-      {:ok, {:http_header, _, _name, _, _value}} ->
-        headers(exchange, framing, left - 1)
+      {:ok, {:http_header, _, name, _, value}} ->
+        with {:ok, framing} <- framing(framing, name, value),
+             do: headers(exchange, framing, left - 1)
 
       {:ok, :http_eoh} ->
         {:ok, framing}
@@ -158,6 +165,25 @@ defmodule DSPex.Server.HTTP do
         {:error, reason}
     end
   end
+
+  # Pieces are what counts where a length is told, too (RFC 9112, 6.3).
+  defp framing(_before, :"Transfer-Encoding", value) do
+    if value |> String.trim() |> String.downcase() == "chunked",
+      do: {:ok, {:chunked, :head}},
+      else: {:error, :no_http}
+  end
+
+  defp framing({:chunked, _state} = chunked, :"Content-Length", _value), do: {:ok, chunked}
+
+  defp framing(before, :"Content-Length", value) do
+    case {Integer.parse(String.trim(value)), before} do
+      {{length, ""}, :to_the_end} when length >= 0 -> {:ok, {:length, length}}
+      {{length, ""}, {:length, length}} -> {:ok, before}
+      _other -> {:error, :no_http}
+    end
+  end
+
+  defp framing(before, _name, _value), do: {:ok, before}
 
   @doc "The next bytes of the body, as many as have come."
   @spec more(t()) :: {:ok, binary(), t()} | {:done, t()} | {:error, Error.t()}
@@ -294,10 +320,10 @@ defmodule DSPex.Server.HTTP do
   defp stopped?(exchange), do: :atomics.get(exchange.stopped, 1) == 1
 
   # With nothing left it would still take what is there, and so go on for as long as anything comes.
-  defp recv(exchange) do
+  defp recv(exchange, bound \\ :infinity) do
     case left(exchange.give_up_at) do
       0 -> {:error, :timeout}
-      left -> :gen_tcp.recv(exchange.socket, 0, left)
+      left -> :gen_tcp.recv(exchange.socket, 0, min(left, bound))
     end
   end
 
@@ -322,12 +348,4 @@ defmodule DSPex.Server.HTTP do
   defp posix(reason), do: "was lost: #{:inet.format_error(reason)}"
 
   defp late(timeout), do: Error.new(:timeout, "no answer within #{timeout} ms")
-
-  defp unreachable(host, port, reason) do
-    text =
-      "no server answers at #{authority(host)}:#{port} (#{:inet.format_error(reason)}): " <>
-        "is `dspex serve` running there?"
-
-    Error.new(:connection_lost, text, retryable: true)
-  end
 end

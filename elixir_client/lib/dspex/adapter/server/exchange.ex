@@ -46,7 +46,7 @@ defmodule DSPex.Adapter.Server.Exchange do
          {:ok, json} <- Values.to_json(with_deadline(params, timeout)),
          # The key of each value in the body is a parameter's name, and none of the user's own.
          path = "/v1/calls/" <> URI.encode_www_form(method),
-         {:ok, http} <- HTTP.post(about.address, path, JSON.encode(json), waits(timeout)) do
+         {:ok, http} <- HTTP.post(about.address, path, JSON.encode(json), timeout, @grace_ms) do
       # What of the answer has been read is kept here: `next/1` has no state to give back.
       key = {__MODULE__, make_ref()}
       Process.put(key, {http, ""})
@@ -65,9 +65,6 @@ defmodule DSPex.Adapter.Server.Exchange do
 
   defp with_deadline(params, :infinity), do: params
   defp with_deadline(params, timeout), do: Map.put(params, :timeout_ms, timeout)
-
-  defp waits(:infinity), do: :infinity
-  defp waits(timeout), do: timeout + @grace_ms
 
   @spec next(t()) :: {:notification, String.t(), map()} | {:answer, DSPex.Adapter.result()}
   def next(exchange) do
@@ -89,19 +86,22 @@ defmodule DSPex.Adapter.Server.Exchange do
 
   defp refused(http, status, limit), do: {:error, HTTP.refusal(http, status, limit)}
 
-  # An event is its lines up to an empty one.
-  defp event(http, buffer, limit) do
-    case String.split(buffer, "\n\n", parts: 2) do
+  # An event is its lines up to an empty one. `before` has been searched for that, and `bytes` not.
+  defp event(http, bytes, limit, before \\ [], size \\ 0) do
+    case String.split(bytes, "\n\n", parts: 2) do
       [lines, rest] ->
-        with {:ok, name, data} <- read(lines), do: {:ok, name, data, http, rest}
+        with {:ok, name, data} <- read(IO.iodata_to_binary([before | lines])),
+             do: {:ok, name, data, http, rest}
 
-      [_part] when byte_size(buffer) > limit ->
+      [_part] when size + byte_size(bytes) > limit ->
         {:error, HTTP.too_large(limit)}
 
-      [_part] ->
+      [part] ->
+        {searched, open} = last_line_end(part)
+
         case HTTP.more(http) do
-          {:ok, bytes, http} ->
-            event(http, buffer <> bytes, limit)
+          {:ok, more, http} ->
+            event(http, open <> more, limit, [before | searched], size + byte_size(searched))
 
           {:done, _http} ->
             {:error, Error.new(:connection_lost, "the server's answer has no end")}
@@ -110,6 +110,13 @@ defmodule DSPex.Adapter.Server.Exchange do
             {:error, error}
         end
     end
+  end
+
+  # The end of a line that the next piece may make the end of the event.
+  defp last_line_end(part) do
+    if String.ends_with?(part, "\n"),
+      do: {binary_part(part, 0, byte_size(part) - 1), "\n"},
+      else: {part, ""}
   end
 
   defp read(lines) do

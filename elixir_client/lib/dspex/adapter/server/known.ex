@@ -6,26 +6,32 @@ defmodule DSPex.Adapter.Server.Known do
   use GenServer
 
   alias DSPex.{Error, Signature}
-  alias DSPex.Server.HTTP
+  alias DSPex.Server.Address
 
-  @type about :: %{address: HTTP.address(), max_bytes: pos_integer()}
+  @type about :: %{address: Address.t(), max_bytes: pos_integer()}
 
-  @spec start_link(atom(), HTTP.address(), pos_integer()) :: GenServer.on_start()
+  @spec start_link(atom(), Address.t(), pos_integer()) :: GenServer.on_start()
   def start_link(name, address, max_bytes),
     do: GenServer.start_link(__MODULE__, {name, address, max_bytes}, name: name)
 
   @doc "Where the server of an instance is, and the longest answer that is taken."
   @spec about(term()) :: {:ok, about()} | {:error, Error.t()}
   def about(instance) do
-    [{:about, about}] = :ets.lookup(table(instance), :about)
-    {:ok, about}
+    case :ets.lookup(table(instance), :about) do
+      [{:about, about}] -> {:ok, about}
+      # Between the table and what is written into it first.
+      [] -> not_started(instance)
+    end
   rescue
-    ArgumentError ->
-      text =
-        "no DSPex instance named #{inspect(instance)} is running; add {DSPex, name: " <>
-          "#{inspect(instance)}, backend: DSPex.Adapter.Server} to the children of a supervisor"
+    ArgumentError -> not_started(instance)
+  end
 
-      {:error, Error.new(:not_started, text)}
+  defp not_started(instance) do
+    text =
+      "no DSPex instance named #{inspect(instance)} is running; add {DSPex, name: " <>
+        "#{inspect(instance)}, backend: DSPex.Adapter.Server} to the children of a supervisor"
+
+    {:error, Error.new(:not_started, text)}
   end
 
   @spec signature(atom(), String.t()) :: Signature.t() | nil
@@ -45,16 +51,20 @@ defmodule DSPex.Adapter.Server.Known do
   def record(instance, {:derived, program, signature, _tools}),
     do: put(instance, program, signature)
 
-  def record(instance, {:delete, program}), do: put(instance, program, nil)
+  def record(instance, {:delete, program}),
+    do: change(instance, &:ets.delete(&1, {:signature, program}))
 
   # It is the server's, and no client of it changes it.
   def record(_instance, {:configure, _configuration}), do: :ok
 
-  defp put(instance, program, signature) do
-    with {:ok, _about} <- about(instance) do
-      :ets.insert(table(instance), {{:signature, program}, signature})
-      :ok
-    end
+  defp put(instance, program, signature),
+    do: change(instance, &:ets.insert(&1, {{:signature, program}, signature}))
+
+  defp change(instance, fun) do
+    true = fun.(table(instance))
+    :ok
+  rescue
+    ArgumentError -> not_started(instance)
   end
 
   defp table(instance), do: Module.concat(instance, "Server")
@@ -66,4 +76,14 @@ defmodule DSPex.Adapter.Server.Known do
     :ets.insert(table(name), {:about, %{address: address, max_bytes: max_bytes}})
     {:ok, nil}
   end
+
+  # Nobody of DSPex asks it anything; whoever does is not to end it, and what it knows.
+  @impl true
+  def handle_call(_unknown, _from, state), do: {:reply, {:error, :unknown_call}, state}
+
+  @impl true
+  def handle_cast(_unknown, state), do: {:noreply, state}
+
+  @impl true
+  def handle_info(_unknown, state), do: {:noreply, state}
 end
