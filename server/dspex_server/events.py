@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-__all__ = ["Events", "News"]
+__all__ = ["MAX_NEWS", "Events", "News"]
+
+# Of one listener: a megabyte.
+MAX_NEWS = 10_000
 
 
 class News:
-    """The ids of what changed, each once until it is read."""
+    """The ids of what changed, each once until it is read. Who does not read misses the oldest."""
 
     def __init__(self) -> None:
         self._ids: dict[str, None] = {}
@@ -26,6 +29,8 @@ class News:
 
     def add(self, resource_id: str) -> None:
         self._ids[resource_id] = None
+        if len(self._ids) > MAX_NEWS:
+            del self._ids[next(iter(self._ids))]
         self._event.set()
 
     async def __aiter__(self) -> AsyncIterator[str]:

@@ -21,6 +21,7 @@ from dspex_protocol.errors import (
     SignatureError,
     UnavailableError,
 )
+from sqlalchemy.exc import IntegrityError
 
 from .bridges import Stored
 from .errors import BridgeUnavailableError, DatabaseUnavailableError, WrongStateError
@@ -142,7 +143,11 @@ class Executor:
         it was passed on.
         """
         self.calls.require()
-        begun = await self._begin(program_id, inputs, call)
+        try:
+            begun = await self._begin(program_id, inputs, call)
+        except IntegrityError:
+            # The program was deleted between the look at it and the row: now it is not found.
+            begun = await self._begin(program_id, inputs, call)
         if begun.problem is not None:
             return await self._end(begun.execution_id, begun.program, begun.problem)
         if began is not None:

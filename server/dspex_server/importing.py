@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from dspex_bridge.commands.rows import Row
 
-__all__ = ["read_rows"]
+__all__ = ["MAX_PARQUET_ROWS", "read_rows"]
+
+# A row takes a kilobyte of memory and more while it is imported. JSON and CSV are as long as their
+# file, which is a request's body.
+MAX_PARQUET_ROWS = 100_000
+_MAX_PARQUET_VALUES = 1_000_000
 
 
 def read_rows(
@@ -39,12 +44,38 @@ def read_rows(
     with tempfile.TemporaryDirectory(prefix="dspex-import-") as folder:
         path = Path(folder) / f"file{ending}"
         path.write_bytes(data)
+        if ending == ".parquet":
+            _require_small(path, name)
         try:
             rows = read(path)
         except UsageError as error:
             text = str(error).replace(str(path), name[:80])
             raise InvalidParamsError(text, data={"param": "file"}) from error
     return [_example(row, str(path), name, inputs, outputs) for row in rows]
+
+
+def _require_small(path: Path, name: str) -> None:
+    """A few kilobytes of Parquet may be millions of rows: it tells how many before they are."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        return  # the reader tells what is missing
+    try:
+        with path.open("rb") as file:
+            told = parquet.read_metadata(file)
+    except (ArrowException, OSError):
+        return  # the reader tells what is wrong with it
+    values = sum(
+        told.row_group(group).column(column).num_values
+        for group in range(told.num_row_groups)
+        for column in range(told.num_columns)
+    )
+    if told.num_rows > MAX_PARQUET_ROWS or values > _MAX_PARQUET_VALUES:
+        raise InvalidParamsError(
+            f"{name[:80]!r} has {told.num_rows} rows with {values} values: at most "
+            f"{MAX_PARQUET_ROWS} rows and {_MAX_PARQUET_VALUES} values are imported",
+            data={"param": "file"},
+        )
 
 
 def _example(

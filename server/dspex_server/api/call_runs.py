@@ -27,6 +27,7 @@ from dspex_server.executing import Call
 from dspex_server.ids import new_id
 from dspex_server.resources import programs
 from dspex_server.resources.executions import error_map
+from dspex_server.resources.jobs import MAX_BATCH
 
 from .lm_names import lm_name
 
@@ -61,7 +62,7 @@ _EXECUTE = record(
 )
 # Without limits: an execution keeps its own, and nobody keeps those of all.
 _BATCH = record(
-    {"program": name, "inputs": array(mapping)},
+    {"program": name, "inputs": array(mapping, MAX_BATCH)},
     {
         "on_error": one_of("collect", "halt"),
         "max_concurrency": integer(1, MAX_CONCURRENCY),

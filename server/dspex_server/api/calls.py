@@ -7,6 +7,7 @@ code, files or keys is refused: an LM is one of the server's, by its name.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from dspex_bridge.params import anything, boolean, mapping, name, record, text
@@ -23,9 +24,10 @@ from .call_runs import COMMON, Caller, batch, evaluate, execute, in_a_bridge, op
 from .event_stream import EventStream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from dspex_bridge.programs.spec import ProgramSpec
+    from sqlalchemy import Row
 
     from dspex_server.app import App
 
@@ -38,6 +40,9 @@ _NAMED = record({"program": name}, COMMON)
 _LIST = record(optional={"prefix": text, **COMMON})
 _DESCRIBE = record({"program": name}, {"include": anything, **COMMON})
 _PING = record(optional={"payload": anything, **COMMON})
+
+# Programs whose states are in memory at once.
+_LISTED = 100
 
 _REFUSED = {
     "configure": "the LMs of a server are given to it at its start, by --lm or --lms",
@@ -122,20 +127,26 @@ async def _list(app: App, params: dict[str, Any], _caller: Caller) -> dict[str, 
         .where(Program.name.startswith(params.get("prefix", ""), autoescape=True))
         .order_by(Program.created_at, Program.id)
     )
+    listed: list[dict[str, Any]] = []
     async with app.database.read() as session:
-        rows = (await session.execute(query)).all()
-    return {
-        "programs": [
-            {
-                "program": row.name,
-                "module": row.module,
-                "signature": bundles.load(row.state).signature.to_string(),
-                "revision": row.revision,
-                "executions": row.executions,
-            }
-            for row in rows
-        ]
-    }
+        rows = await session.stream(query)
+        async for some in rows.partitions(_LISTED):
+            # Off the loop: states are long, and read for their signature alone.
+            listed += await asyncio.to_thread(_listed, some)
+    return {"programs": listed}
+
+
+def _listed(rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "program": row.name,
+            "module": row.module,
+            "signature": bundles.load(row.state).signature.to_string(),
+            "revision": row.revision,
+            "executions": row.executions,
+        }
+        for row in rows
+    ]
 
 
 async def _describe(app: App, params: dict[str, Any], _caller: Caller) -> dict[str, Any]:

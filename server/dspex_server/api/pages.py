@@ -3,15 +3,15 @@
 import base64
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import strawberry
 from dspex_protocol.errors import InvalidParamsError
 from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
-
-from dspex_server.db.database import Database
 
 from .scalars import Direction
 
@@ -62,7 +62,7 @@ class Page:
 
 
 async def page_of(
-    database: Database,
+    read: Callable[[], AbstractAsyncContextManager[AsyncSession]],
     model: Any,
     make: Callable[[Any], T],
     *,
@@ -87,7 +87,7 @@ async def page_of(
     query = query.order_by(
         *((by.asc(), model.id.asc()) if rising else (by.desc(), model.id.desc()))
     )
-    async with database.read() as session:
+    async with read() as session:
         # One more than asked for tells whether there are more.
         rows = list(await session.scalars(query.limit(size + 1)))
     more, rows = len(rows) > size, rows[:size]
@@ -96,7 +96,7 @@ async def page_of(
     edges = [Edge(node=make(row), cursor=_cursor(getattr(row, by.key), row.id)) for row in rows]
 
     async def count() -> int:
-        async with database.read() as session:
+        async with read() as session:
             found = select(func.count()).select_from(model).where(*where)
             return await session.scalar(found) or 0
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 
 import strawberry
 from dspex_protocol.errors import NotFoundError
@@ -15,7 +16,7 @@ from dspex_server.resources.programs import find_program
 from .job_types import Batch, Dataset, OptimizationJob
 from .pages import Connection, Page, page_of
 from .scalars import Direction, ExecutionState, JobState, ProgramState, SignatureState
-from .types import Execution, Info, Program, Signature, app_of, one_of
+from .types import Execution, Info, Program, Signature, one_of, reading
 
 __all__ = ["Query"]
 
@@ -82,7 +83,7 @@ class Query:
         where = _equal(models.Signature.name, asked.name)
         where += _among(models.Signature.state, asked.state)
         return await page_of(
-            app_of(info).database,
+            partial(reading, info),
             models.Signature,
             Signature.of,
             where=where,
@@ -93,7 +94,7 @@ class Query:
 
     @strawberry.field(description="By its id or its name.")
     async def program(self, info: Info, id: strawberry.ID) -> Program | None:
-        async with app_of(info).database.read() as session:
+        async with reading(info) as session:
             try:
                 return Program.of(await find_program(session, id))
             except NotFoundError:
@@ -115,7 +116,7 @@ class Query:
         if asked.name_contains is not None:
             where.append(table.name.contains(asked.name_contains, autoescape=True))
         return await page_of(
-            app_of(info).database,
+            partial(reading, info),
             table,
             Program.of,
             where=where,
@@ -148,7 +149,7 @@ class Query:
         if asked.created_before is not None:
             where.append(table.created_at < _aware(asked.created_before))
         return await page_of(
-            app_of(info).database,
+            partial(reading, info),
             table,
             Execution.of,
             where=where,
@@ -175,7 +176,7 @@ class Query:
         asked, table = filter or JobFilter(), models.OptimizationJob
         where = _equal(table.program_id, asked.program_id) + _among(table.state, asked.state)
         return await page_of(
-            app_of(info).database,
+            partial(reading, info),
             table,
             OptimizationJob.of,
             where=where,
@@ -190,7 +191,7 @@ class Query:
 
     @strawberry.field(description="By its id, or the newest version of a name.")
     async def dataset(self, info: Info, id: strawberry.ID) -> Dataset | None:
-        async with app_of(info).database.read() as session:
+        async with reading(info) as session:
             try:
                 return Dataset.of(await find_dataset(session, id))
             except NotFoundError:
@@ -201,7 +202,7 @@ class Query:
         self, info: Info, name: str | None = None, page: Page | None = None
     ) -> Connection[Dataset]:
         return await page_of(
-            app_of(info).database,
+            partial(reading, info),
             models.Dataset,
             Dataset.of,
             where=_equal(models.Dataset.name, name),

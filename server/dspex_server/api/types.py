@@ -1,12 +1,14 @@
 """The resources as GraphQL types. Each is made of its row; what costs a query is a resolver."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import strawberry
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.scalars import JSON
 
 from dspex_server.app import App
@@ -25,6 +27,7 @@ __all__ = [
     "app_of",
     "made_of",
     "one_of",
+    "reading",
     "transitions_of",
 ]
 
@@ -40,6 +43,14 @@ def app_of(info: Info) -> App:
     return app
 
 
+@asynccontextmanager
+async def reading(info: Info) -> AsyncIterator[AsyncSession]:
+    """As `Database.read`. The resolvers of one request share a few connections: those of all nodes
+    of a page would take every connection that there is."""
+    async with info.context["connections"], app_of(info).database.read() as session:
+        yield session
+
+
 def made_of(kind: type[T], row: object, **others: Any) -> T:
     """A type's fields are the columns of the same names, but for `others`."""
     names = (field.name for field in fields(kind) if field.init)  # type: ignore[arg-type]
@@ -52,7 +63,7 @@ async def one_of(
     """The resource of that id, where there is one."""
     if resource_id is None:
         return None
-    async with app_of(info).database.read() as session:
+    async with reading(info) as session:
         row = await session.get(model, resource_id)
     return None if row is None else make(row)
 
@@ -67,7 +78,7 @@ class Transition:
 
 async def transitions_of(info: Info, resource: str, resource_id: str) -> list[Transition]:
     table = models.Transition
-    async with app_of(info).database.read() as session:
+    async with reading(info) as session:
         rows = await session.scalars(
             select(table)
             .where(table.resource == resource, table.resource_id == resource_id)
@@ -140,7 +151,7 @@ class Program:
 
     @strawberry.field(description="From the first to the last.")
     async def revisions(self, info: Info) -> list[Revision]:
-        async with app_of(info).database.read() as session:
+        async with reading(info) as session:
             rows = await session.scalars(
                 select(models.Revision)
                 .where(models.Revision.program_id == self.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ __all__ = ["MAX_BODY_BYTES", "web"]
 
 # A frame to the bridge holds no more.
 MAX_BODY_BYTES = 16 * 1024 * 1024
+
+# To the database, of one GraphQL request: there are twenty, and others want theirs.
+_CONNECTIONS = 4
 
 # A page of the web that resolves its own name to this machine is not let in.
 _LOCAL = {"127.0.0.1": ["127.0.0.1", "localhost"], "::1": ["[::1]", "localhost"]}
@@ -98,6 +102,7 @@ class _GraphQL(GraphQL[Any, None]):
             "response": response,
             "app": self._app,
             "trace_id": trace_of(request),
+            "connections": asyncio.Semaphore(_CONNECTIONS),
         }
 
 
