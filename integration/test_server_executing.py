@@ -14,25 +14,39 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dspex_bridge.testing.scripted_lm import Failure, Prompt, ScriptedLM
 from dspex_protocol.errors import NotFoundError
+from dspex_server import executing, optimizing, workflows
+from dspex_server.batching import Batcher
 from dspex_server.bridges import MAX_ATTEMPTS, BridgeOptions, Bridges
 from dspex_server.db.database import Database, parse_url
 from dspex_server.db.migrate import migrate
-from dspex_server.errors import WrongStateError
+from dspex_server.db.models import Execution
+from dspex_server.errors import DatabaseUnavailableError, WrongStateError
 from dspex_server.events import Events
 from dspex_server.executing import Call, Executor
+from dspex_server.resources.datasets import create_dataset
 from dspex_server.resources.executions import find_execution
+from dspex_server.resources.jobs import (
+    OPTIMIZATION_JOBS,
+    create_batch,
+    create_optimization,
+    find_batch,
+    find_optimization,
+)
 from dspex_server.resources.programs import archive_program, create_program, find_program
+from sqlalchemy import select
 
+from integration.server_work import RANDOM_SEARCH, ROWS
 from tests.server.background import on_a_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from dspex_server.db.models import Execution
-
 QUESTION = {"question": "2 + 2?"}
 WAIT_S = 30
+
+# Of the questions of an optimization.
+FEW = 10
 
 
 @pytest.fixture
@@ -267,3 +281,121 @@ async def test_a_program_that_cannot_be_made_is_in_error_until_it_can(
         assert failed.error["code"] == "unavailable"
         async with here.database.read() as session:
             assert (await find_program(session, "qa")).state == "error"
+
+
+@on_a_loop
+async def test_who_goes_away_as_inputs_are_refused_leaves_nothing_open(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    async with house(tmp_path, lm) as here:
+        await here.create()
+        write_soon = here.database.write_soon
+        ending, go_on, written = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def late(work: Any, **options: Any) -> Any:
+            if options.get("is_synced", True):  # its end
+                ending.set()
+                await go_on.wait()
+            answer = await write_soon(work, **options)
+            if ending.is_set():
+                written.set()
+            return answer
+
+        here.database.write_soon = late  # type: ignore[method-assign]
+        asking = asyncio.create_task(here.executor.execute("qa", {"question": 1}, Call()))
+        async with asyncio.timeout(WAIT_S):
+            await ending.wait()
+            asking.cancel()
+            await asyncio.wait({asking})
+            go_on.set()
+            await written.wait()
+        async with here.database.read() as session:
+            (row,) = await session.scalars(select(Execution))
+        assert row.state == "failed"
+
+
+@on_a_loop
+async def test_a_batch_outlasts_a_database_that_is_away_for_longer_than_a_result_waits(
+    tmp_path: Path, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executing, "_WRITE_PATIENCE_S", 0.0)
+    monkeypatch.setattr(executing, "_WRITE_PAUSES_S", (0.0,))
+    monkeypatch.setattr(workflows, "_PAUSE_S", 0.0)
+    lm.always({"answer": "4"})
+    async with house(tmp_path, lm) as here:
+        await here.create()
+        async with here.database.write() as session:
+            program = await find_program(session, "qa")
+            batch, _ = await create_batch(
+                session, program, 1, [QUESTION] * 5, idempotency_key=None, trace_id=None
+            )
+        write_soon, asked = here.database.write_soon, 0
+
+        async def away(work: Any, **options: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked in (1, 2, 3, 4, 8, 9):
+                raise DatabaseUnavailableError("it is away")
+            return await write_soon(work, **options)
+
+        here.database.write_soon = away  # type: ignore[method-assign]
+        batcher = Batcher(here.database, here.executor, here.events, "me")
+        async with asyncio.timeout(WAIT_S):
+            await workflows.outlasting(lambda: batcher.run(batch.id))
+        async with here.database.read() as session:
+            found = await find_batch(session, batch.id)
+        assert (found.state, found.completed, found.failed) == ("completed", 5, 0)
+        assert asked > 9
+
+
+@on_a_loop
+async def test_an_optimization_that_is_cancelled_elsewhere_asks_no_more(
+    tmp_path: Path, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizing, "_TELL_EVERY_S", 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+    asked = 0
+
+    def answer(_prompt: Prompt) -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        if asked == FEW:
+            begun.set()
+            assert go_on.wait(WAIT_S)
+        return {"answer": "wrong"}
+
+    lm.always(answer)
+    async with house(tmp_path, lm, state_dir=str(tmp_path)) as here:
+        await here.create()
+        async with here.database.write() as session:
+            params: Any = RANDOM_SEARCH["params"]
+            job, _ = await create_optimization(
+                session,
+                await find_program(session, "qa"),
+                1,
+                {
+                    "optimizer": {
+                        "name": RANDOM_SEARCH["optimizer"],
+                        "params": {**params, "num_candidate_programs": 50},
+                    },
+                    "metric": RANDOM_SEARCH["metric"],
+                },
+                dataset=await create_dataset(session, "sums", ROWS),
+                valset=None,
+                idempotency_key=None,
+            )
+        optimizer = optimizing.Optimizer(
+            here.database, here.bridges, here.executor, here.events, tmp_path
+        )
+        running = asyncio.create_task(optimizer.run(job.id, is_last=True))
+        assert await asyncio.to_thread(begun.wait, WAIT_S)
+        # Where its server was not told, as the database of jobs was away.
+        async with here.database.write() as session:
+            await OPTIMIZATION_JOBS.move(session, job.id, "cancelled")
+        go_on.set()
+        async with asyncio.timeout(WAIT_S):
+            await running
+        async with here.database.read() as session:
+            assert (await find_optimization(session, job.id)).state == "cancelled"
+        # All of it asks some hundred times.
+        assert asked < 10 * FEW

@@ -51,6 +51,25 @@ def test_a_batch_of_a_server_that_was_never_written_down_is_taken_over(
     assert (batch["completed"], batch["failed"]) == (10, 0)
 
 
+def test_a_batch_loses_nothing_where_its_server_is_asked_to_end(
+    start: Start, lm: ScriptedLM
+) -> None:
+    server = start()
+    prepare(server)
+    gate = Gate(2)
+    lm.always(gate)
+    batch_id = execute_batch(server, 10)
+    assert gate.reached.wait(WAIT_S)
+    assert server.close() == 0
+    said = "".join(server.output)
+    assert "Traceback" not in said, said
+    lm.always(solve)
+    gate.opened.set()
+    batch = start().wait(BATCH, "COMPLETED", id=batch_id)
+    # The eighth of these answers is a wrong one, which completes no less.
+    assert (batch["completed"], batch["failed"]) == (10, 0)
+
+
 def test_an_execution_that_its_server_does_not_run_is_failed_as_interrupted(
     start: Start, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from dspex_protocol.errors import NotFoundError
 from sqlalchemy import select, update
 
 from .db.models import Execution, now
-from .errors import WrongStateError
+from .errors import DatabaseUnavailableError, WrongStateError
 from .executing import Call
 from .resources.executions import EXECUTIONS
 from .resources.jobs import BATCHES, find_batch
@@ -64,9 +64,12 @@ class Batcher:
         after = -1
         while rows := await self._open(batch_id, after):
             after = rows[-1].batch_index or 0
-            async with asyncio.TaskGroup() as group:
-                for row in rows:
-                    group.create_task(one(row))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for row in rows:
+                        group.create_task(one(row))
+            except BaseExceptionGroup as errors:
+                raise _first(errors) from errors
         try:
             async with self._database.write() as session:
                 await BATCHES.move(
@@ -116,3 +119,10 @@ class Batcher:
                 .limit(_CHUNK)
             )
             return list(rows)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What the batch ends with: the items were run together, and each of their errors is its.
+    Where the database was away it is begun again, and the others come again if they have to."""
+    away = (error for error in errors.exceptions if isinstance(error, DatabaseUnavailableError))
+    return next(away, errors.exceptions[0])

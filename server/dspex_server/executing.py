@@ -18,6 +18,7 @@ from dspex_protocol.errors import (
     DSPexError,
     InternalError,
     RequestCancelledError,
+    ShuttingDownError,
     SignatureError,
     UnavailableError,
 )
@@ -64,6 +65,9 @@ _MAX_KNOWN = 1_000
 # What was paid for is written even where the database has to come back first.
 _WRITE_PATIENCE_S = 120.0
 _WRITE_PAUSES_S = (0.1, 0.3, 1.0, 2.0)
+
+# What ends a run and says nothing of it.
+_NOT_ITS_OWN = (ShuttingDownError, DatabaseUnavailableError)
 
 _log = logging.getLogger("dspex.server")
 
@@ -149,7 +153,8 @@ class Executor:
             # The program was deleted between the look at it and the row: now it is not found.
             begun = await self._begin(program_id, inputs, call)
         if begun.problem is not None:
-            return await self._end(begun.execution_id, begun.program, begun.problem)
+            # Whoever asked may go meanwhile: its row does not stay open.
+            return await asyncio.shield(self._end(begun.execution_id, begun.program, begun.problem))
         if began is not None:
             began(begun.execution_id)
         return await self.run(
@@ -207,7 +212,9 @@ class Executor:
         stream: Mapping[str, Any] | None = None,
         chunk: Callable[[dict[str, Any]], None] | None = None,
     ) -> Execution:
-        """An execution whose row is there. One that is waited for is ended with the server."""
+        """An execution whose row is there. One that is waited for is ended with the server, and
+        with whoever waits. Another one is left as it is, to be run again, where this server's end,
+        or the database, ends its run: that is no outcome of its own, and is raised."""
 
         async def work(client: Client, key: str) -> dict[str, Any]:
             more = {} if stream is None else {"stream": stream}
@@ -239,11 +246,17 @@ class Executor:
                 "outputs": {name: to_json(value) for name, value in result["outputs"].items()},
             }
         except DSPexError as error:
+            if not is_waited_for and isinstance(error, _NOT_ITS_OWN):
+                self._running.pop(execution_id, None)
+                raise
             outcome = error
         except asyncio.CancelledError:
             # By `cancel`, which has written it; or whoever asked has gone.
             this = asyncio.current_task()
             has_gone = this is not None and this.cancelling() > 0
+            if has_gone and not is_waited_for:
+                self._running.pop(execution_id, None)
+                raise
             outcome = RequestCancelledError("it was cancelled")
         except Exception as error:  # noqa: BLE001 - whatever it is, its row must say so
             _log.exception("execution %s failed", execution_id)
@@ -299,7 +312,10 @@ class Executor:
         ended = self.calls.one() if is_waited_for else contextlib.nullcontext()
         async with ended, self._places:
             if not is_started:
-                await self._write(partial(self._start, execution_id), order=stored.program_id)
+                await self._write(
+                    partial(self._start, execution_id),
+                    order=_order(stored.program_id, execution_id),
+                )
             self._events.changed(execution_id, stored.program_id)
             return await self._bridges.run(stored, work)
 
@@ -328,7 +344,7 @@ class Executor:
             return execution
 
         try:
-            execution = await self._write(write, order=program.id)
+            execution = await self._write(write, order=_order(program.id, execution_id))
         finally:
             # Not before: what is open and runs nowhere is held for forgotten.
             self._running.pop(execution_id, None)
@@ -387,3 +403,8 @@ class Executor:
         except DSPexError as error:
             return error
         return None
+
+
+def _order(program_id: str, execution_id: str) -> str:
+    """Executions are locked by their ids, as by whoever cancels a batch; their program last."""
+    return f"{program_id} {execution_id}"

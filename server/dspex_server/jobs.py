@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,10 @@ class Jobs:
 
     async def cancel(self, job_id: str) -> OptimizationJob | Batch:
         """Raises NotFoundError, and WrongStateError where it has ended."""
+        # To its end, though whoever asked may go: what is written down as cancelled has to stop.
+        return await asyncio.shield(self._cancel(job_id))
+
+    async def _cancel(self, job_id: str) -> OptimizationJob | Batch:
         job: OptimizationJob | Batch
         items: list[str] = []
         async with self._database.write() as session:
@@ -118,13 +123,16 @@ class Jobs:
                 await OPTIMIZATION_JOBS.move(session, job_id, "cancelled", finished_at=now())
             except NotFoundError:
                 job = await _batch_or_neither(session, job_id)
-                await BATCHES.move(session, job_id, "cancelled", finished_at=now())
-                items = await _cancel_items(session, job_id)
+                items = await _end_batch(session, job_id, "cancelled")
             await session.refresh(job)
-        await self._workflows.cancel(job_id)
+        self._events.changed(job_id, job.program_id)
         for item in items:
             self._executor.stop(item)
-        self._events.changed(job_id, job.program_id)
+        try:
+            await self._workflows.cancel(job_id)
+        except DatabaseUnavailableError as error:
+            # Whoever runs it finds that in its row.
+            _log.warning("job %s is cancelled, and ends later: %s", job_id, error)
         return job
 
     async def reconcile(self) -> None:
@@ -146,11 +154,17 @@ class Jobs:
     async def _fail(self, machine: Any, job_id: str, status: str) -> None:
         message = f"its workflow ended ({status}) and it did not: the server's log says why"
         error = {"code": "internal_error", "message": message, "retryable": False, "data": {}}
+        items: list[str] = []
         try:
             async with self._database.write() as session:
-                await machine.move(session, job_id, "failed", error=error, finished_at=now())
+                if machine is BATCHES:
+                    items = await _end_batch(session, job_id, "failed", error=error)
+                else:
+                    await machine.move(session, job_id, "failed", error=error, finished_at=now())
         except (WrongStateError, NotFoundError):
             return  # it ended just now
+        for item in items:
+            self._executor.stop(item)
         _log.error("%s %s: %s", machine.resource, job_id, message)
 
 
@@ -163,15 +177,19 @@ async def _batch_or_neither(session: AsyncSession, job_id: str) -> Batch:
         ) from None
 
 
-async def _cancel_items(session: AsyncSession, batch_id: str) -> list[str]:
-    """Many rows at once, each with its record. The ids of those that were running."""
+async def _end_batch(session: AsyncSession, batch_id: str, target: str, **values: Any) -> list[str]:
+    """The batch, and with it those of its items that are open: many rows at once, each with its
+    record. The ids of those that were running."""
     rows = (
         await session.execute(
             select(Execution.id, Execution.state)
             .where(Execution.batch_id == batch_id, Execution.state.in_(EXECUTIONS.open))
+            # In the order of whoever ends them one by one, and before their batch, as they do.
+            .order_by(Execution.id)
             .with_for_update()
         )
     ).all()
+    await BATCHES.move(session, batch_id, target, finished_at=now(), **values)
     if not rows:
         return []
     await session.execute(
@@ -187,7 +205,7 @@ async def _cancel_items(session: AsyncSession, batch_id: str) -> list[str]:
                 "resource_id": row.id,
                 "source": row.state,
                 "target": "cancelled",
-                "reason": "its batch was cancelled",
+                "reason": f"its batch {'was cancelled' if target == 'cancelled' else 'failed'}",
             }
             for row in rows
         ],

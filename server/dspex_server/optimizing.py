@@ -79,10 +79,17 @@ class Optimizer:
             await client.delete(result["program"])
             return result
 
-        progress = _Progress(self, job)
+        running = asyncio.create_task(self._bridges.run(stored, work))
+        progress = _Progress(self, job, running)
         telling = asyncio.create_task(progress.tell())
         try:
-            result = await self._bridges.run(stored, work)
+            result = await running
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if this is not None and this.cancelling() > 0:
+                raise
+            _log.info("optimization job %s was ended by somebody else", job_id)
+            return
         except DSPexError as error:
             if is_retryable(error) and not is_last:
                 await self._again(job, error)
@@ -179,25 +186,31 @@ class Optimizer:
             return  # it was cancelled, or deleted
         self._events.changed(job.id, job.program_id)
 
-    async def told(self, job: OptimizationJob, progress: dict[str, Any]) -> None:
-        """Writes down how far it is, for whoever asks."""
+    async def told(self, job: OptimizationJob, progress: dict[str, Any]) -> bool:
+        """Writes down how far it is, for whoever asks. Whether it is still to be run."""
         from sqlalchemy import update
 
         from .db.models import OptimizationJob as Table
 
         async with self._database.write() as session:
-            await session.execute(
+            written = await session.scalar(
                 update(Table)
                 .where(Table.id == job.id, Table.state == "running")
                 .values(progress=progress)
+                .returning(Table.id)
             )
         self._events.changed(job.id, job.program_id)
+        return written is not None
 
 
 class _Progress:
-    """The last of what the bridge told, written down every now and then."""
+    """The last of what the bridge told, written down every now and then. Where the job was ended
+    meanwhile, so is what runs for it: each of its calls is paid for."""
 
-    def __init__(self, optimizer: Optimizer, job: OptimizationJob) -> None:
+    def __init__(
+        self, optimizer: Optimizer, job: OptimizationJob, running: asyncio.Task[Any]
+    ) -> None:
+        self._running = running
         self._optimizer = optimizer
         self._job = job
         self._news: dict[str, Any] | None = None
@@ -215,7 +228,9 @@ class _Progress:
             self._heard.clear()
             if self._news is not None:
                 try:
-                    await self._optimizer.told(self._job, self._news)
+                    if not await self._optimizer.told(self._job, self._news):
+                        self._running.cancel()
+                        return
                 except DSPexError as error:
                     _log.warning("the progress of job %s was not written: %s", self._job.id, error)
             await asyncio.sleep(_TELL_EVERY_S)

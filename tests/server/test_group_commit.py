@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+import threading
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from dspex_protocol.errors import NotFoundError
-from dspex_server.db.database import Database
+from dspex_protocol.errors import NotFoundError, ShuttingDownError
+from dspex_server.db.database import Database, parse_url
+from dspex_server.db.group_commit import GroupCommit
+from dspex_server.db.migrate import migrate
 from dspex_server.db.models import Server
 from dspex_server.errors import DatabaseUnavailableError
-from sqlalchemy import Connection, Table, event, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Table, event, insert, select, text, update
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.server.background import on_a_loop
 
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from integration.postgres import Postgres
+
+WAIT_S = 20
 SERVERS = cast("Table", Server.__table__)
 
 
@@ -131,6 +137,9 @@ async def test_servers_that_lock_the_same_rows_do_not_wait_for_each_other_for_ev
         return work
 
     async with opened(url) as one, opened(url) as other:
+        conflicts: list[Any] = []
+        for database in (one, other):
+            event.listen(database.writer, "handle_error", conflicts.append)
         rows = [f"row {index}" for index in range(8)]
         for name in rows:
             await one.write_soon(adds(name))
@@ -148,6 +157,7 @@ async def test_servers_that_lock_the_same_rows_do_not_wait_for_each_other_for_ev
         async with one.read() as session:
             pids = set(await session.scalars(select(Server.pid)))
         assert pids == {21 if one.is_sqlite else 41}
+        assert conflicts == []
 
 
 @on_a_loop
@@ -174,3 +184,86 @@ async def test_a_commit_waits_for_the_disk_where_somebody_is_told(
             database.write_soon(read, is_synced=False), database.write_soon(read)
         )
         assert list(found) == [2, 2]
+
+
+@on_a_loop
+async def test_a_statement_that_is_none_fails_alone(url: str) -> None:
+    def misspells(connection: Connection) -> None:
+        # Of SQLite's errors what is misspelled is one of the database; this is one of the driver.
+        statement = "SELECT ?" if connection.dialect.name == "sqlite" else "SELEC 1"
+        connection.exec_driver_sql(statement)
+
+    async with opened(url) as database:
+        found = await asyncio.gather(
+            database.write_soon(adds("a")),
+            database.write_soon(misspells),
+            database.write_soon(adds("b")),
+            return_exceptions=True,
+        )
+        assert isinstance(found[1], Exception)
+        assert isinstance(found[1].__cause__, ProgrammingError)
+        assert await names(database) == ["a", "b"]
+
+
+@on_a_loop
+async def test_what_comes_after_the_end_is_refused_and_does_not_wait_for_ever(url: str) -> None:
+    async with opened(url) as database:
+        await database.write_soon(adds("a"))
+    with pytest.raises(ShuttingDownError):
+        await asyncio.wait_for(database.write_soon(adds("b")), WAIT_S)
+
+
+@on_a_loop
+async def test_who_waits_is_told_where_writing_itself_fails(url: str) -> None:
+    class Broken(AbstractAsyncContextManager[None]):
+        async def __aenter__(self) -> None:
+            raise OSError("no thread can be started")
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    async with opened(url) as database:
+        group = GroupCommit(database.writer, Broken())
+        for _ in range(2):
+            found = await asyncio.wait_for(
+                asyncio.gather(*(group.write(adds(name)) for name in "ab"), return_exceptions=True),
+                WAIT_S,
+            )
+            assert [type(error) for error in found] == [OSError] * 2
+
+
+@on_a_loop
+async def test_who_is_ended_by_a_deadlock_is_written_all_the_same(postgres: Postgres) -> None:
+    url = postgres.new_database()
+    migrate(parse_url(url))
+    holds = threading.Event()
+
+    def touches(name: str, *, then: threading.Event | None = None) -> Callable[[Connection], str]:
+        def work(connection: Connection) -> str:
+            connection.execute(update(SERVERS).where(SERVERS.c.id == name).values(pid=2))
+            if then is not None:
+                then.set()
+                assert waits.wait(WAIT_S)
+            return name
+
+        return work
+
+    waits = threading.Event()
+    async with opened(url) as database, opened(url) as other:
+        await asyncio.gather(*(database.write_soon(adds(name)) for name in "ab"))
+        async with other.write() as session:
+            # The group finds the deadlock first, and is the one that is ended.
+            await session.execute(text("SET LOCAL deadlock_timeout = '60s'"))
+            await session.execute(update(Server).where(Server.id == "b").values(host="other"))
+            group = asyncio.gather(
+                database.write_soon(touches("a", then=holds), order="a"),
+                database.write_soon(touches("b"), order="b"),
+            )
+            assert await asyncio.to_thread(holds.wait, WAIT_S)
+            # Its thread goes on once this one waits for what it has.
+            asyncio.get_running_loop().call_later(0, waits.set)
+            await session.execute(update(Server).where(Server.id == "a").values(host="other"))
+        assert list(await group) == ["a", "b"]
+        async with database.read() as session:
+            rows = (await session.execute(select(Server.pid, Server.host))).all()
+        assert [tuple(row) for row in rows] == [(2, "other")] * 2

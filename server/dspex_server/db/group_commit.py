@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dspex_protocol.errors import DSPexError
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from dspex_protocol.errors import DSPexError, ShuttingDownError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +30,11 @@ SYNCED = "dspex_synced"
 
 # Of one transaction: others wait for it to end.
 _MAX_WORKS = 64
+
+# PostgreSQL ended a transaction for another's sake, and it may be tried again: a deadlock,
+# and one that could not be put in an order with the others.
+_CONFLICTS = ("40P01", "40001")
+_MAX_CONFLICTS = 5
 
 _log = logging.getLogger("dspex.server")
 
@@ -51,6 +56,7 @@ class GroupCommit:
         self._thread = ThreadPoolExecutor(1, "dspex-writer")
         self._waiting: list[_Work] = []
         self._writing: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def write(
         self, work: Callable[[Connection], T], *, order: str = "", is_synced: bool = True
@@ -60,8 +66,11 @@ class GroupCommit:
 
         Works are done by their `order`, which is that of the rows that several of them lock. One
         that is not `is_synced` may be undone by a power failure, but by no later one that stays.
-        Who is cancelled while it waits does not know whether it was written.
+        Who is cancelled while it waits does not know whether it was written. Raises
+        ShuttingDownError after `close`.
         """
+        if self._is_closed:
+            raise ShuttingDownError("the server is shutting down: its database is closed")
         outcome = asyncio.get_running_loop().create_future()
         self._waiting.append(_Work(work, order, is_synced, outcome))
         if self._writing is None or self._writing.done():
@@ -71,6 +80,7 @@ class GroupCommit:
 
     async def close(self) -> None:
         """What waits is written first."""
+        self._is_closed = True
         if self._writing is not None:
             await self._writing
         await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
@@ -79,13 +89,24 @@ class GroupCommit:
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            async with self._turn:
-                group, self._waiting = self._waiting[:_MAX_WORKS], self._waiting[_MAX_WORKS:]
-                works = sorted(
-                    (work for work in group if not work.outcome.done()),
-                    key=lambda work: work.order,
-                )
-                outcomes = await loop.run_in_executor(self._thread, self._commit, works)
+            works: list[_Work] = []
+            try:
+                async with self._turn:
+                    group, self._waiting = self._waiting[:_MAX_WORKS], self._waiting[_MAX_WORKS:]
+                    works = sorted(
+                        (work for work in group if not work.outcome.done()),
+                        key=lambda work: work.order,
+                    )
+                    outcomes = await loop.run_in_executor(self._thread, self._commit, works)
+            except BaseException as error:
+                # Nobody waits for ever: not for this group, and not for those after it.
+                for work in (*works, *self._waiting):
+                    if not work.outcome.done():
+                        _end(work.outcome, error)
+                self._waiting = []
+                if not isinstance(error, Exception):
+                    raise
+                return
             for work, outcome in zip(works, outcomes, strict=True):
                 if work.outcome.done():
                     continue
@@ -96,15 +117,16 @@ class GroupCommit:
 
     def _commit(self, works: Sequence[_Work]) -> list[Any]:
         """What each returned, or why nothing of it was kept."""
-        try:
-            return self._together(works)
-        except Exception as error:  # noqa: BLE001 - it is the answer of those who wait
-            is_ones_own = not isinstance(error, DBAPIError) or isinstance(
-                error, IntegrityError | DataError
-            )
-            if len(works) == 1 or not is_ones_own:
-                return [error] * len(works)
-            return [outcome for work in works for outcome in self._commit([work])]
+        for attempt in range(1, _MAX_CONFLICTS + 1):
+            try:
+                return self._together(works)
+            except Exception as error:  # noqa: BLE001 - it is the answer of those who wait
+                if _is_conflict(error) and attempt < _MAX_CONFLICTS:
+                    continue
+                if len(works) == 1 or _is_of_all(error):
+                    return [error] * len(works)
+                return [outcome for work in works for outcome in self._commit([work])]
+        raise AssertionError("the last attempt returns")
 
     def _together(self, works: Sequence[_Work]) -> list[Any]:
         outcomes = []
@@ -117,3 +139,21 @@ class GroupCommit:
                     except DSPexError as error:
                         outcomes.append(error)
         return outcomes
+
+
+def _is_conflict(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS
+
+
+def _is_of_all(error: Exception) -> bool:
+    """Whether it is the database that fails, and not the statement of one of them."""
+    return isinstance(error, OperationalError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )
+
+
+def _end(outcome: asyncio.Future[Any], error: BaseException) -> None:
+    if isinstance(error, Exception):
+        outcome.set_exception(error)
+    else:
+        outcome.cancel()

@@ -185,6 +185,8 @@ async def fail_orphans(session: AsyncSession, alive: Sequence[str]) -> list[str]
             Execution.owner.not_in(alive),
             Execution.batch_id.is_(None),
         )
+        # As everybody locks them, and the programs that they are counted in.
+        .order_by(Execution.program_id, Execution.id)
         .with_for_update()
     )
     ended = []
