@@ -54,7 +54,7 @@ PLANS = {
 _RESULTS = (1, 10)
 _MOMENT_S = 0.05
 # Where nothing is answered, because all servers are starting, or a request waits for one of them.
-_NO_RESULT_S = 10.0
+_NO_RESULT_S = 20.0
 _MAX_AT_ONCE = 3
 # After every so many servers, and workers, one is killed while it starts: up to so much later.
 _AGAIN_EVERY = 6

@@ -187,7 +187,9 @@ class Load:
             nodes = [] if found is None else found["nodes"]
             # An item of a batch is the batch's.
             ids = [node["id"] for node in nodes if node["batchId"] is None]
-            if ids and (found := self._graphql(noise, http, _CANCEL_EXECUTION, id=ids[0])):
+            # Not all that wait while a server or a bridge starts.
+            is_unwanted = ids and noise.random() < 0.2
+            if is_unwanted and (found := self._graphql(noise, http, _CANCEL_EXECUTION, id=ids[0])):
                 self._told("cancelled", id=found["id"], table="executions")
 
     def _deploy(self, noise: random.Random, http: httpx.Client, _number: int) -> None:

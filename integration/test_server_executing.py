@@ -270,6 +270,21 @@ async def test_a_bridge_that_is_killed_while_it_starts_is_replaced(
 
 
 @on_a_loop
+async def test_a_bridge_that_ends_before_it_is_configured_is_replaced(
+    tmp_path: Path, lm: ScriptedLM
+) -> None:
+    # The first one's answer to hello arrives, and nothing after it.
+    script = 'd=$0; mkdir "$d" 2>&- || exec "$@"; "$@" | dd bs=65536 count=1 2>&-'
+    command = ("sh", "-c", script, str(tmp_path / "first"), sys.executable, "-m", "dspex_bridge")
+    lm.always({"answer": "4"})
+    async with house(tmp_path, lm, command=command) as here:
+        await here.create()
+        done = await here.executor.execute("qa", QUESTION, Call())
+        assert (done.state, done.outputs) == ("completed", {"answer": "4"}), done.error
+        assert (tmp_path / "first").exists()
+
+
+@on_a_loop
 async def test_a_program_that_cannot_be_made_is_in_error_until_it_can(
     tmp_path: Path, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:

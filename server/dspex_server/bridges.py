@@ -210,15 +210,15 @@ class Bridges:
 
         try:
             client = await Client.spawn(command, env=options.env, listener=hear)
+            try:
+                await client.configure(lms=dict(options.lms), default_lm=options.default_lm)
+            except BaseException:
+                await client.close()
+                raise
         except (OSError, ConnectionLostError) as error:
             raise BridgeUnavailableError(
                 f"no bridge can be started with {command[0]!r}: {error}"
             ) from error
-        try:
-            await client.configure(lms=dict(options.lms), default_lm=options.default_lm)
-        except BaseException:
-            await client.close()
-            raise
         worker = _Worker(client)
         workers.append(worker)
         self._workers.append(worker)
