@@ -244,9 +244,15 @@ defmodule DSPex.MLTest do
     assert_received {:look, ^bound}
   end
 
+  # A look that has a millisecond may have hung up before it is heard.
   defp run_on(listener) do
-    serve(listener, data("optimizationJob", job("RUNNING")))
-    run_on(listener)
+    try do
+      serve(listener, data("optimizationJob", job("RUNNING")))
+    rescue
+      _hung_up in [ExUnit.AssertionError, MatchError, CaseClauseError] -> :ok
+    end
+
+    if match?({:ok, _port}, :inet.port(listener)), do: run_on(listener)
   end
 
   test "a page has what is behind it", context do
