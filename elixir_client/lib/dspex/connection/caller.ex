@@ -8,7 +8,7 @@ defmodule DSPex.Connection.Caller do
   require Logger
 
   alias DSPex.Connection.{Failure, Request}
-  alias DSPex.{Error, Journal, Pool}
+  alias DSPex.{Adapter, Error, Journal, Pool}
   alias DSPex.Protocol.Message
 
   # How much longer than its deadline a caller waits, for the bridge's own answer to it.
@@ -59,31 +59,15 @@ defmodule DSPex.Connection.Caller do
     {listener, options} = Keyword.pop(options, :listener)
 
     with {:ok, exchange} <- open(worker, method, params, timeout, listener != nil, options) do
-      if listener, do: listen(exchange, listener), else: await(exchange)
+      if listener,
+        do: Adapter.Exchange.await(__MODULE__, exchange, listener),
+        else: await(exchange)
     end
   end
 
   defp await(exchange) do
     {:answer, result} = next(exchange)
     result
-  end
-
-  # A listener that raises ends the request.
-  defp listen(exchange, listener) do
-    await(exchange, listener)
-  after
-    close(exchange)
-  end
-
-  defp await(exchange, listener) do
-    case next(exchange) do
-      {:answer, result} ->
-        result
-
-      {:notification, method, params} ->
-        if listener.(method, params) == :stop, do: cancel(exchange)
-        await(exchange, listener)
-    end
   end
 
   @doc """

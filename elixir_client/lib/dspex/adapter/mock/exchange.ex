@@ -3,6 +3,7 @@ defmodule DSPex.Adapter.Mock.Exchange do
   # The caller's side of a request to a mock. Params and results go through the codec, so that what has
   # no form on the wire is found here, too.
 
+  alias DSPex.Adapter
   alias DSPex.Adapter.Mock.{Server, Store}
   alias DSPex.Error
   alias DSPex.Protocol.Codec
@@ -16,24 +17,8 @@ defmodule DSPex.Adapter.Mock.Exchange do
   def request(instance, method, params, timeout, options) do
     {listener, options} = Keyword.pop(options, :listener)
 
-    with {:ok, exchange} <- open(instance, method, params, timeout, listener != nil, options) do
-      try do
-        await(exchange, listener)
-      after
-        close(exchange)
-      end
-    end
-  end
-
-  defp await(exchange, listener) do
-    case next(exchange) do
-      {:answer, result} ->
-        result
-
-      {:notification, method, params} ->
-        if listener.(method, params) == :stop, do: cancel(exchange)
-        await(exchange, listener)
-    end
+    with {:ok, exchange} <- open(instance, method, params, timeout, listener != nil, options),
+         do: Adapter.Exchange.await(__MODULE__, exchange, listener)
   end
 
   @spec open(atom(), String.t(), map(), timeout(), boolean(), keyword()) ::

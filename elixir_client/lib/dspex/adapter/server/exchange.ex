@@ -3,6 +3,7 @@ defmodule DSPex.Adapter.Server.Exchange do
   # A request of the port protocol as a POST to /v1/calls, and the server-sent events that answer it:
   # notifications, then `result` or `error`. Nothing of it comes by a message: it is read when asked for.
 
+  alias DSPex.Adapter
   alias DSPex.Adapter.Server.Known
   alias DSPex.Error
   alias DSPex.Server.{HTTP, JSON, Values}
@@ -19,24 +20,8 @@ defmodule DSPex.Adapter.Server.Exchange do
   def request(instance, method, params, timeout, options) do
     listener = options[:listener]
 
-    with {:ok, exchange} <- open(instance, method, params, timeout, listener != nil, options) do
-      try do
-        await(exchange, listener)
-      after
-        close(exchange)
-      end
-    end
-  end
-
-  defp await(exchange, listener) do
-    case next(exchange) do
-      {:answer, result} ->
-        result
-
-      {:notification, method, params} ->
-        if listener.(method, params) == :stop, do: cancel(exchange)
-        await(exchange, listener)
-    end
+    with {:ok, exchange} <- open(instance, method, params, timeout, listener != nil, options),
+         do: Adapter.Exchange.await(__MODULE__, exchange, listener)
   end
 
   @spec open(term(), String.t(), map(), timeout(), boolean(), keyword()) ::
