@@ -6,7 +6,7 @@ defmodule DSPex.Cluster do
 
   use GenServer
 
-  alias DSPex.{Journal, Pool}
+  alias DSPex.{Deadline, Journal, Pool}
 
   # What a caller knows of another node's workers is at most so old; its own calls are counted at once.
   @interval_ms 100
@@ -25,12 +25,8 @@ defmodule DSPex.Cluster do
   def spread(name, changes) do
     if :ets.whereis(scope(name)) != :undefined do
       requests = for pid <- others(name), do: :gen_server.send_request(pid, {:changes, changes})
-      ends = System.monotonic_time(:millisecond) + @bound_ms
-
-      for request <- requests do
-        left = max(0, ends - System.monotonic_time(:millisecond))
-        :gen_server.receive_response(request, left)
-      end
+      ends = Deadline.from_now(@bound_ms)
+      for request <- requests, do: :gen_server.receive_response(request, Deadline.left(ends))
     end
 
     :ok

@@ -6,7 +6,7 @@ defmodule DSPex.Retry do
   # and paid for: it is made again only where the caller has asked for that.
 
   alias DSPex.Connection.Caller
-  alias DSPex.{Error, Pool}
+  alias DSPex.{Deadline, Error, Pool}
 
   # Before a call is made again that Python refused; each time twice as long.
   @first_pause_ms 50
@@ -31,19 +31,19 @@ defmodule DSPex.Retry do
   @spec run(Pool.t(), non_neg_integer(), timeout(), (Pool.choice(), timeout() -> Caller.result())) ::
           Caller.result()
   def run(pool, retries, timeout, call) do
-    ends = if timeout == :infinity, do: :infinity, else: now() + timeout
+    ends = Deadline.from_now(timeout)
     attempt(%{pool: pool, call: call, ends: ends, pause: @first_pause_ms}, retries, [])
   end
 
   defp attempt(run, retries, refused_by) do
     with {:ok, {pid, _pool, _number} = worker} <- route(run.pool, refused_by),
-         {:error, error} <- run.call.(worker, max(1, left(run.ends))),
+         {:error, error} <- run.call.(worker, max(1, Deadline.left(run.ends))),
          do: again(run, retries, [pid | refused_by], error)
   end
 
   defp again(run, retries, refused_by, error) do
     cond do
-      left(run.ends) == 0 ->
+      Deadline.passed?(run.ends) ->
         {:error, error}
 
       error.code in @unsent and another?(run.pool, refused_by) ->
@@ -53,7 +53,7 @@ defmodule DSPex.Retry do
         attempt(run, retries - 1, [])
 
       retries > 0 and error.retryable ->
-        pause(min(run.pause, left(run.ends)))
+        Deadline.pause(run.ends, run.pause)
         attempt(%{run | pause: min(run.pause * 2, @max_pause_ms)}, retries - 1, [])
 
       true ->
@@ -66,17 +66,5 @@ defmodule DSPex.Retry do
     pool |> Pool.workers() |> Enum.any?(&(&1.pid not in refused_by and &1.status == :ready))
   rescue
     ArgumentError -> false
-  end
-
-  defp left(:infinity), do: :infinity
-  defp left(ends), do: max(0, ends - now())
-
-  defp now, do: System.monotonic_time(:millisecond)
-
-  defp pause(ms) do
-    receive do
-    after
-      ms -> :ok
-    end
   end
 end

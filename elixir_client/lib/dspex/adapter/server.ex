@@ -1,6 +1,6 @@
 defmodule DSPex.Adapter.Server do
   alias DSPex.Adapter.Server.{Exchange, Known}
-  alias DSPex.{Error, Options}
+  alias DSPex.{Deadline, Error, Options}
   alias DSPex.Server.Address
 
   @schema [
@@ -79,15 +79,15 @@ defmodule DSPex.Adapter.Server do
   @impl true
   def request(instance, method, params, timeout, options) do
     {retries, options} = Keyword.pop(options, :retry, 0)
-    ends = if timeout == :infinity, do: :infinity, else: now() + timeout
-    again(fn left -> Exchange.request(instance, method, params, left, options) end, ends, retries)
+    request = &Exchange.request(instance, method, params, &1, options)
+    again(request, Deadline.from_now(timeout), retries)
   end
 
   defp again(request, ends, retries, pause \\ @first_pause_ms) do
-    case request.(left(ends)) do
+    case request.(max(1, Deadline.left(ends))) do
       {:error, %Error{} = error} when retries > 0 ->
-        if (error.retryable or error.code == :connection_lost) and left(ends) > pause do
-          pause(pause)
+        if (error.retryable or error.code == :connection_lost) and Deadline.left(ends) > pause do
+          Deadline.pause(pause)
           again(request, ends, retries - 1, min(pause * 2, @max_pause_ms))
         else
           {:error, error}
@@ -95,18 +95,6 @@ defmodule DSPex.Adapter.Server do
 
       answer ->
         answer
-    end
-  end
-
-  defp left(:infinity), do: :infinity
-  defp left(ends), do: max(1, ends - now())
-
-  defp now, do: System.monotonic_time(:millisecond)
-
-  defp pause(ms) do
-    receive do
-    after
-      ms -> :ok
     end
   end
 

@@ -8,7 +8,7 @@ defmodule DSPex.Connection.Caller do
   require Logger
 
   alias DSPex.Connection.{Failure, Request}
-  alias DSPex.{Adapter, Error, Journal, Pool}
+  alias DSPex.{Adapter, Deadline, Error, Journal, Pool}
   alias DSPex.Protocol.Message
 
   # How much longer than its deadline a caller waits, for the bridge's own answer to it.
@@ -28,7 +28,7 @@ defmodule DSPex.Connection.Caller do
           ref: reference(),
           method: String.t(),
           timeout: timeout(),
-          give_up_at: integer() | :infinity,
+          give_up_at: Deadline.t(),
           listens?: boolean()
         }
 
@@ -105,7 +105,7 @@ defmodule DSPex.Connection.Caller do
          ref: ref,
          method: method,
          timeout: timeout,
-         give_up_at: give_up_at(timeout),
+         give_up_at: Deadline.from_now(timeout, @grace_ms),
          listens?: listens?
        }}
     end
@@ -145,9 +145,6 @@ defmodule DSPex.Connection.Caller do
 
   defp again(_method, params), do: params
 
-  defp give_up_at(:infinity), do: :infinity
-  defp give_up_at(timeout), do: System.monotonic_time(:millisecond) + timeout + @grace_ms
-
   @doc """
   Waits for the next notification, or the answer, which is the last. No later than the deadline and
   a moment there is one.
@@ -164,12 +161,9 @@ defmodule DSPex.Connection.Caller do
       {:DOWN, ^ref, :process, _pid, reason} ->
         {:answer, {:error, Failure.down(reason, exchange.method)}}
     after
-      wait_ms(exchange.give_up_at) -> give_up(exchange)
+      Deadline.left(exchange.give_up_at) -> give_up(exchange)
     end
   end
-
-  defp wait_ms(:infinity), do: :infinity
-  defp wait_ms(give_up_at), do: max(0, give_up_at - System.monotonic_time(:millisecond))
 
   defp notification(exchange, frame) do
     case Message.parse(frame) do

@@ -5,6 +5,8 @@ defmodule DSPex.Journal.Lock do
   # the folder stays, and says nothing: whether anybody is there is seen by calling. A second process,
   # which ends with the first, takes the calls.
 
+  alias DSPex.Deadline
+
   @type t :: :gen_tcp.socket()
 
   @type reason ::
@@ -33,7 +35,7 @@ defmodule DSPex.Journal.Lock do
   def take(path) do
     with {:ok, name, done} <- short(path <> ".lock") do
       try do
-        with {:ok, lock} <- patiently(name, System.monotonic_time(:millisecond) + @patience_ms) do
+        with {:ok, lock} <- patiently(name, Deadline.from_now(@patience_ms)) do
           spawn_link(fn -> answer(lock) end)
           {:ok, lock}
         end
@@ -47,19 +49,12 @@ defmodule DSPex.Journal.Lock do
     own = System.pid() |> String.to_integer()
 
     with {:error, {:held, os_pid}} when os_pid in [own, :looking] <- alone(name, &take_or_tell/1) do
-      if System.monotonic_time(:millisecond) < deadline do
-        pause()
-        patiently(name, deadline)
-      else
+      if Deadline.passed?(deadline) do
         {:error, {:held, if(os_pid == own, do: own)}}
+      else
+        Deadline.pause(deadline, @look_again_ms)
+        patiently(name, deadline)
       end
-    end
-  end
-
-  defp pause do
-    receive do
-    after
-      @look_again_ms -> :ok
     end
   end
 
@@ -75,7 +70,7 @@ defmodule DSPex.Journal.Lock do
 
       # The node has no more descriptors at this moment, or who called has gone.
       {:error, _passing} ->
-        pause()
+        Deadline.pause(@look_again_ms)
         answer(lock)
     end
   end

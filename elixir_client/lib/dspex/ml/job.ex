@@ -3,7 +3,7 @@ defmodule DSPex.ML.Job do
   # Waiting for a job. It is asked for again and again: a job outlives its server, which a stream of news
   # from there would not.
 
-  alias DSPex.Error
+  alias DSPex.{Deadline, Error}
 
   @pause_ms 200
 
@@ -23,13 +23,10 @@ defmodule DSPex.ML.Job do
   """
   @spec await((timeout() -> {:ok, job()} | {:error, Error.t()}), timeout(), (job() -> any())) ::
           {:ok, job()} | {:error, Error.t()}
-  def await(look, timeout, seen) do
-    ends = if timeout == :infinity, do: :infinity, else: now() + timeout
-    again(look, ends, timeout, seen)
-  end
+  def await(look, timeout, seen), do: again(look, Deadline.from_now(timeout), timeout, seen)
 
   defp again(look, ends, timeout, seen) do
-    case look.(within(ends, @look_ms)) do
+    case look.(max(1, Deadline.left(ends, @look_ms))) do
       {:ok, job} ->
         seen.(job)
 
@@ -49,12 +46,8 @@ defmodule DSPex.ML.Job do
   end
 
   defp wait(look, ends, timeout, seen, last) do
-    receive do
-    after
-      within(ends, @pause_ms) -> :ok
-    end
-
-    if over?(ends), do: {:error, last}, else: again(look, ends, timeout, seen)
+    Deadline.pause(ends, @pause_ms)
+    if Deadline.passed?(ends), do: {:error, last}, else: again(look, ends, timeout, seen)
   end
 
   defp not_ended(timeout) do
@@ -65,12 +58,4 @@ defmodule DSPex.ML.Job do
   defp outcome(%{state: :completed} = job), do: {:ok, job}
   defp outcome(%{state: :failed, error: %Error{} = error}), do: {:error, error}
   defp outcome(_cancelled), do: {:error, Error.new(:cancelled, "the job was cancelled")}
-
-  defp within(:infinity, bound), do: bound
-  defp within(ends, bound), do: min(bound, max(1, ends - now()))
-
-  defp over?(:infinity), do: false
-  defp over?(ends), do: now() >= ends
-
-  defp now, do: System.monotonic_time(:millisecond)
 end

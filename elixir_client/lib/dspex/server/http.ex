@@ -3,7 +3,7 @@ defmodule DSPex.Server.HTTP do
   # One exchange over HTTP/1.1 on a connection of its own, read by the process that opened it, piece
   # by piece and only when it asks: who reads slowly slows the server. Any process may stop it.
 
-  alias DSPex.{Error, Secret}
+  alias DSPex.{Deadline, Error, Secret}
   alias DSPex.Server.{Address, JSON}
 
   # As the server's own limit of a body (dspex_server.api.web), which is the same for all.
@@ -35,10 +35,7 @@ defmodule DSPex.Server.HTTP do
   @spec post(Address.t(), String.t(), iodata(), timeout(), non_neg_integer()) ::
           {:ok, t()} | {:error, Error.t()}
   def post(address, path, body, timeout, grace_ms \\ 0) do
-    give_up_at =
-      if timeout == :infinity,
-        do: :infinity,
-        else: System.monotonic_time(:millisecond) + timeout + grace_ms
+    give_up_at = Deadline.from_now(timeout, grace_ms)
 
     with :ok <- allowed(IO.iodata_length(body)),
          {:ok, socket} <- connect(address, give_up_at, timeout) do
@@ -75,7 +72,7 @@ defmodule DSPex.Server.HTTP do
   ]
 
   defp connect(address, give_up_at, timeout) do
-    case Address.connect(address, @options, fn -> left(give_up_at) end) do
+    case Address.connect(address, @options, fn -> Deadline.left(give_up_at) end) do
       {:ok, socket} -> {:ok, socket}
       {:error, :timeout} -> {:error, late(timeout)}
       {:error, reason} -> {:error, Address.unreachable(address, reason)}
@@ -112,7 +109,7 @@ defmodule DSPex.Server.HTTP do
 
   # Where the connection has ended there may be an answer that says why.
   defp sent(exchange, bytes) do
-    with :ok <- :inet.setopts(exchange.socket, send_timeout: left(exchange.give_up_at)),
+    with :ok <- :inet.setopts(exchange.socket, send_timeout: Deadline.left(exchange.give_up_at)),
          {:error, :timeout} <- :gen_tcp.send(exchange.socket, bytes) do
       failed(exchange, :timeout)
     else
@@ -321,14 +318,11 @@ defmodule DSPex.Server.HTTP do
 
   # With nothing left it would still take what is there, and so go on for as long as anything comes.
   defp recv(exchange, bound \\ :infinity) do
-    case left(exchange.give_up_at) do
+    case Deadline.left(exchange.give_up_at, bound) do
       0 -> {:error, :timeout}
-      left -> :gen_tcp.recv(exchange.socket, 0, min(left, bound))
+      left -> :gen_tcp.recv(exchange.socket, 0, left)
     end
   end
-
-  defp left(:infinity), do: :infinity
-  defp left(give_up_at), do: max(0, give_up_at - System.monotonic_time(:millisecond))
 
   defp failed(exchange, reason) do
     close(exchange)

@@ -4,6 +4,8 @@ defmodule DSPex.Test.Waiting do
   # the state of a worker is read from where callers read it, a look costs a microsecond, and between
   # looks the scheduler has its turn.
 
+  alias DSPex.Deadline
+
   @default_timeout 10_000
 
   @spec default_timeout() :: pos_integer()
@@ -12,13 +14,13 @@ defmodule DSPex.Test.Waiting do
   @doc "What `fun` gives once it gives something; raises after `timeout`, with what was waited for."
   @spec until(String.t(), pos_integer(), (() -> nil | false | found)) :: found when found: term()
   def until(what, timeout, fun) do
-    look(what, timeout, System.monotonic_time(:millisecond) + timeout, fun)
+    look(what, timeout, Deadline.from_now(timeout), fun)
   end
 
   defp look(what, timeout, ends, fun) do
     case fun.() do
       nothing when nothing in [nil, false] ->
-        if System.monotonic_time(:millisecond) > ends, do: late(what, timeout)
+        if Deadline.passed?(ends), do: late(what, timeout)
         :erlang.yield()
         look(what, timeout, ends, fun)
 

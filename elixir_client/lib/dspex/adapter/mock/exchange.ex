@@ -5,7 +5,7 @@ defmodule DSPex.Adapter.Mock.Exchange do
 
   alias DSPex.Adapter
   alias DSPex.Adapter.Mock.{Server, Store}
-  alias DSPex.Error
+  alias DSPex.{Deadline, Error}
   alias DSPex.Protocol.Codec
 
   @enforce_keys [:server, :ref, :timeout, :give_up_at]
@@ -46,12 +46,13 @@ defmodule DSPex.Adapter.Mock.Exchange do
          }}
       )
 
-      give_up_at =
-        if timeout == :infinity,
-          do: :infinity,
-          else: System.monotonic_time(:millisecond) + timeout
-
-      {:ok, %__MODULE__{server: pid, ref: ref, timeout: timeout, give_up_at: give_up_at}}
+      {:ok,
+       %__MODULE__{
+         server: pid,
+         ref: ref,
+         timeout: timeout,
+         give_up_at: Deadline.from_now(timeout)
+       }}
     end
   end
 
@@ -79,14 +80,11 @@ defmodule DSPex.Adapter.Mock.Exchange do
         text = "the mock ended before it answered"
         {:answer, {:error, Error.new(:connection_lost, text, retryable: false)}}
     after
-      wait_ms(exchange.give_up_at) ->
+      Deadline.left(exchange.give_up_at) ->
         close(exchange)
         {:answer, {:error, Error.new(:timeout, "no answer within #{exchange.timeout} ms")}}
     end
   end
-
-  defp wait_ms(:infinity), do: :infinity
-  defp wait_ms(give_up_at), do: max(0, give_up_at - System.monotonic_time(:millisecond))
 
   @spec grant(t(), pos_integer()) :: :ok
   def grant(exchange, n), do: GenServer.cast(exchange.server, {:grant, exchange.ref, n})

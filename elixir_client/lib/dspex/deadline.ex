@@ -1,0 +1,37 @@
+defmodule DSPex.Deadline do
+  @moduledoc false
+  # The moment by which something is to be done, so that one timeout holds for all the steps of it:
+  # each takes what is `left/1`. Milliseconds, `:infinity` where there is no such moment.
+
+  @opaque t :: integer() | :infinity
+
+  @doc "The moment that is so far away; `grace_ms` is for who else keeps the timeout and says so."
+  @spec from_now(timeout(), non_neg_integer()) :: t()
+  def from_now(timeout, grace_ms \\ 0)
+  def from_now(:infinity, _grace_ms), do: :infinity
+  def from_now(timeout, grace_ms), do: now() + timeout + grace_ms
+
+  @doc "What is left until then, as a timeout: 0 once it has passed."
+  @spec left(t()) :: timeout()
+  def left(:infinity), do: :infinity
+  def left(deadline), do: max(0, deadline - now())
+
+  @doc "The same for one step of several, of at most `longest`."
+  @spec left(t(), timeout()) :: timeout()
+  # Numbers are less than atoms.
+  def left(deadline, longest), do: min(longest, left(deadline))
+
+  @spec passed?(t()) :: boolean()
+  def passed?(deadline), do: left(deadline) == 0
+
+  @doc "Waits before something is tried again, and no longer than until the deadline."
+  @spec pause(t(), non_neg_integer()) :: :ok
+  def pause(deadline \\ :infinity, ms) do
+    receive do
+    after
+      left(deadline, ms) -> :ok
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end
