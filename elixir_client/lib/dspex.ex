@@ -49,8 +49,9 @@ defmodule DSPex do
   come meanwhile wait, within their `:timeout`.
 
   Where Python cannot be made ready, calls are answered at once with `:start_failed` and the reason,
-  while it is tried again, less and less often. Where the bridge refuses the configuration (or this
-  client's version of the protocol) it would refuse it again: the error is then not `retryable`, and
+  while it is tried again, less and less often. The error is `retryable` where the reason may pass; not
+  where the environment, a package or the command is missing. Where the bridge refuses the configuration (or this
+  client's version of the protocol) it would refuse it again: then
   nothing is tried until `configure/2` gives another configuration or the instance is restarted.
 
   ## Options

@@ -109,7 +109,7 @@ defmodule DSPex.Connection do
 
     cond do
       # It may mend what was refused.
-      state.phase == :down and Lifecycle.refused?(state) and request.method == "configure" ->
+      state.phase == :down and state.refused? and request.method == "configure" ->
         noreply(state |> Outgoing.enqueue(request) |> Lifecycle.start())
 
       state.phase == :down ->
@@ -179,11 +179,11 @@ defmodule DSPex.Connection do
   # Nothing has come meanwhile.
   def handle_info(:timeout, state), do: noreply(state)
 
-  def handle_info({ref, said}, %{diagnosis: {ref, _how}} = state),
-    do: noreply(Lifecycle.diagnosed(state, said))
+  def handle_info({ref, found}, %{diagnosis: {ref, _how}} = state),
+    do: noreply(Lifecycle.diagnosed(state, found))
 
   def handle_info({:DOWN, ref, :process, _pid, _reason}, %{diagnosis: {ref, _how}} = state),
-    do: noreply(Lifecycle.diagnosed(state, nil))
+    do: noreply(Lifecycle.diagnosed(state, {:passing, nil}))
 
   # What a function of the client answered.
   def handle_info({ref, response}, state) when is_reference(ref) and is_binary(response),

@@ -578,8 +578,8 @@ defmodule DSPex.ConnectionTest do
       File.write!(path, "not a program")
       File.chmod!(path, 0o755)
       start_supervised!({DSPex, name: name, command: [path]})
-      assert {:error, %Error{code: :start_failed, message: message}} = DSPex.ping(name)
-      assert message =~ "it ended before it was ready"
+      assert {:error, %Error{code: :start_failed, retryable: false} = error} = DSPex.ping(name)
+      assert error.message =~ "it ended before it was ready"
     end
   end
 

@@ -6,7 +6,7 @@ defmodule DSPex.HealthTest do
 
   import ExUnit.CaptureLog
 
-  alias DSPex.Connection.{Health, Proc}
+  alias DSPex.Connection.{Diagnosis, Failure, Health, Proc}
   alias DSPex.Error
   alias DSPex.Test.Peer
 
@@ -117,6 +117,19 @@ defmodule DSPex.HealthTest do
     assert {:ok, _prediction} = await(call)
   end
 
+  test "a machine that has no more processes, descriptors or memory may have some later" do
+    for reason <- [:eagain, :emfile, :enfile, :enomem, :system_limit],
+        do: assert(Failure.cause(%ErlangError{original: reason}) == :passing)
+
+    assert Failure.cause(%SystemLimitError{}) == :passing
+    assert Failure.cause("OSError: [Errno 24] Too many open files") == :passing
+
+    for reason <- [:enoent, :eacces],
+        do: assert(Failure.cause(%ErlangError{original: reason}) == :lasting)
+
+    assert Failure.cause("ImportError: cannot import name 'x'") == :lasting
+  end
+
   # Without the answer that `Peer.next/1` gives by itself.
   defp heartbeat(%{events: [{:frame, frame} | events]} = peer) do
     assert {:ok, {:request, id, "ping", %{"payload" => "heartbeat"}}} =
@@ -140,7 +153,7 @@ defmodule DSPex.HealthTest do
 
     test "for a package that is missing says which, and what to do" do
       name = start([Peer.python(), "-c", "import no_such_package"])
-      assert {:error, %Error{code: :start_failed} = error} = DSPex.ping(name)
+      assert {:error, %Error{code: :start_failed, retryable: false} = error} = DSPex.ping(name)
 
       assert error.message =~
                "exit status 1: ModuleNotFoundError: No module named 'no_such_package'"
@@ -157,13 +170,38 @@ defmodule DSPex.HealthTest do
 
       Peer.eventually(fn ->
         case DSPex.ping(name) do
-          {:error, %Error{code: :start_failed, message: message}} ->
+          {:error, %Error{code: :start_failed, retryable: false, message: message}} ->
             message =~ "cannot be run" and message =~ "mix dspex.install"
 
           _other ->
             false
         end
       end)
+    end
+
+    test "because it is no bridge at all says so, and that it will not be one the next time" do
+      for {code, said} <- [
+            {"print('Welcome to Python!', flush=True); import time; time.sleep(60)",
+             "something else than the bridge wrote to its stdout"},
+            {"pass", "exit status 0"},
+            {"import sys; sys.exit(127)", "exit status 127"}
+          ] do
+        name = start([Peer.python(), "-c", code])
+        assert {:error, %Error{code: :start_failed, retryable: false} = error} = DSPex.ping(name)
+        assert error.message =~ said
+      end
+    end
+
+    test "because the machine is short of something may be called again" do
+      name = start([Peer.python(), "-c", "raise MemoryError"])
+      assert {:error, %Error{code: :start_failed, retryable: true} = error} = DSPex.ping(name)
+      assert error.message =~ "exit status 1: MemoryError"
+    end
+
+    test "and then can, or is killed, may be called again" do
+      assert Diagnosis.run({"/bin/cat", []}) == {:passing, nil}
+      assert {:passing, nil} = Diagnosis.run({Peer.python(), ["-c", "import os; os.abort()"]})
+      assert {:lasting, nil} = Diagnosis.run({Peer.python(), ["-c", "import os; os._exit(3)"]})
     end
 
     test "for its version of the protocol is not started again" do

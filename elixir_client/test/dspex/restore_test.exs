@@ -6,6 +6,7 @@ defmodule DSPex.RestoreTest do
 
   import ExUnit.CaptureLog
 
+  alias DSPex.Connection.Calls
   alias DSPex.{Error, Secret}
   alias DSPex.Test.{Peer, Scripted}
 
@@ -129,14 +130,19 @@ defmodule DSPex.RestoreTest do
       end
     end
 
-    test "for what may pass is started again" do
-      {name, listener} = start(lms: [main: "demo/knn"])
-      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
-      {id, _params, peer} = Peer.request(peer, "configure")
-      Peer.fail(peer, id, "unavailable", %{message: "no DSPy"})
-      {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
-      {_params, peer} = Peer.accept_configure(peer)
-      ping(name, peer)
+    test "for what may pass, or a person may mend, is started again, and calls are told which it is" do
+      for {code, retryable?} <- [{"overloaded", true}, {"unavailable", false}] do
+        {name, listener} = start(lms: [main: "demo/knn"])
+        {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+        call = Task.async(fn -> DSPex.ping(name) end)
+        {id, _params, peer} = Peer.request(peer, "configure")
+        Peer.eventually(fn -> Calls.count(state(name).calls) == 2 end)
+        Peer.fail(peer, id, code, %{message: "no DSPy"})
+        assert {:error, %Error{code: :start_failed, retryable: ^retryable?}} = await(call)
+        {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+        {_params, peer} = Peer.accept_configure(peer)
+        ping(name, peer)
+      end
     end
 
     test "is started again by a configure that mends what was refused, which is kept" do

@@ -22,6 +22,36 @@ defmodule DSPex.Connection.Failure do
     end
   end
 
+  @typedoc "Whether what kept Python from starting may be gone the next time, or a person has to mend it."
+  @type cause :: :passing | :lasting
+
+  @doc "Python could not be started, or made ready."
+  @spec start_failed(String.t(), cause()) :: Error.t()
+  def start_failed(why, cause) do
+    text = "Python could not be made ready: #{why}"
+    Error.new(:start_failed, text, retryable: cause == :passing)
+  end
+
+  # What a machine can be short of for a while, and what it is called then.
+  @short [:eagain, :emfile, :enfile, :enomem, :system_limit]
+  @short_texts [
+    "MemoryError",
+    "Cannot allocate memory",
+    "No space left on device",
+    "Resource temporarily unavailable",
+    "Too many open files"
+  ]
+
+  @doc "The cause of what a command said before it ended, or of the exception that it could not be run with."
+  @spec cause(String.t() | Exception.t() | nil) :: cause()
+  def cause(%ErlangError{original: reason}) when reason in @short, do: :passing
+  def cause(%SystemLimitError{}), do: :passing
+  def cause(said) when is_binary(said), do: short(String.contains?(said, @short_texts))
+  def cause(_other), do: :lasting
+
+  defp short(true), do: :passing
+  defp short(false), do: :lasting
+
   @doc "The connection's process ended, for this reason."
   @spec down(term(), String.t()) :: Error.t()
   def down(reason, _method) when reason in [:noproc, :normal, :shutdown], do: not_running()

@@ -3,7 +3,7 @@ defmodule DSPex.Connection.Handshake do
   # What a new Python is told before any call: hello and the configuration. Without input or output:
   # it says what to ask, and is told the answers.
 
-  alias DSPex.Connection.Caller
+  alias DSPex.Connection.{Caller, Failure}
   alias DSPex.{Config, Error, Journal}
   alias DSPex.Protocol.{Apart, Message}
 
@@ -31,9 +31,13 @@ defmodule DSPex.Connection.Handshake do
 
   @typedoc """
   What is next: a question to ask, nothing more (`:ready`), or the reason why there is no next,
-  which for `:refused` will be the same however often it is tried.
+  which for `:refused` will be the same however often it is tried. For `{:failed, :lasting}` it will be
+  so until a person mends it where Python is.
   """
-  @type outcome :: {:ask, question(), t()} | {:ready, t()} | {:failed | :refused, String.t()}
+  @type outcome ::
+          {:ask, question(), t()}
+          | {:ready, t()}
+          | {{:failed, Failure.cause()} | :refused, String.t()}
 
   @spec start(atom(), pos_integer(), String.t() | nil) :: outcome()
   def start(journal, max_frame_bytes, log_level) do
@@ -105,9 +109,13 @@ defmodule DSPex.Connection.Handshake do
     do: refused("configure", error)
 
   defp refused(method, error) do
-    kind = if error.code in @final_refusals, do: :refused, else: :failed
-    {kind, "#{method} was refused: #{Exception.message(error)}"}
+    {refusal(error), "#{method} was refused: #{Exception.message(error)}"}
   end
+
+  defp refusal(%Error{code: code}) when code in @final_refusals, do: :refused
+  # A package that is missing.
+  defp refusal(%Error{code: :unavailable}), do: {:failed, :lasting}
+  defp refusal(_error), do: {:failed, :passing}
 
   defp initialized(handshake, {@protocol_version, limits}, wanted) do
     # Read before the configuration is: whatever changes meanwhile is told again.
@@ -138,13 +146,15 @@ defmodule DSPex.Connection.Handshake do
   end
 
   defp initialized(_handshake, _other, _wanted),
-    do: {:failed, "it answered initialize with no protocol version #{@protocol_version}"}
+    do:
+      {{:failed, :lasting},
+       "it answered initialize with no protocol version #{@protocol_version}"}
 
   defp ask(handshake, step, method, params) do
     case Message.body(method, params) do
       # In a function nothing shows it.
       {:ok, body} -> {:ask, {step, method, fn -> body end}, handshake}
-      {:error, error} -> {:failed, error.message}
+      {:error, error} -> {{:failed, :lasting}, error.message}
     end
   end
 end

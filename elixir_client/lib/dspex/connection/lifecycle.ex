@@ -59,8 +59,8 @@ defmodule DSPex.Connection.Lifecycle do
         News.started(state)
         shake_hands(state, Handshake.start(state.journal, state.max_frame_bytes, state.log_level))
 
-      {:error, reason} ->
-        start_failed(state, reason)
+      {:error, cause, reason} ->
+        start_failed(state, cause, reason)
     end
   end
 
@@ -87,6 +87,7 @@ defmodule DSPex.Connection.Lifecycle do
       state
       | phase: :ready,
         failure: nil,
+        refused?: false,
         waiting: [],
         handshake: handshake,
         health: health,
@@ -94,9 +95,9 @@ defmodule DSPex.Connection.Lifecycle do
     }
   end
 
-  defp shake_hands(state, {:failed, why}) do
+  defp shake_hands(state, {{:failed, cause}, why}) do
     Python.kill(state.python)
-    start_failed(state, why)
+    start_failed(state, cause, why)
   end
 
   defp shake_hands(state, {:refused, why}) do
@@ -106,12 +107,8 @@ defmodule DSPex.Connection.Lifecycle do
 
   # The configuration that was refused would be refused again, without what callers want changed.
   defp wanted(state) do
-    if refused?(state), do: Calls.wanted_configurations(state.calls), else: []
+    if state.refused?, do: Calls.wanted_configurations(state.calls), else: []
   end
-
-  @doc "Whether only another configuration can make this worker ready."
-  @spec refused?(State.t()) :: boolean()
-  def refused?(state), do: match?(%Error{retryable: false}, state.failure)
 
   @doc "Python has answered: what ends it from now on is not its start."
   @spec proven(State.t()) :: State.t()
@@ -120,19 +117,22 @@ defmodule DSPex.Connection.Lifecycle do
 
   # --- ends ---
 
-  @doc "Python has ended, or is of no more use and has been killed."
-  @spec ended(State.t(), String.t()) :: State.t()
-  def ended(%{phase: :starting} = state, how),
-    do: start_failed(state, "it ended before it was ready: #{how}")
+  @doc "Python has ended, or is of no more use and has been killed; before it was ready, for this cause."
+  @spec ended(State.t(), String.t(), Failure.cause()) :: State.t()
+  def ended(state, how, cause \\ :passing)
+
+  def ended(%{phase: :starting} = state, how, cause),
+    do: start_failed(state, cause, "it ended before it was ready: #{how}")
 
   # One that dies as soon as it is ready would be started for ever.
-  def ended(%{phase: :ready, proven?: false, failures: failures} = state, how)
+  def ended(%{phase: :ready, proven?: false, failures: failures} = state, how, _cause)
       when failures >= @early_ends do
     News.ended(state, how)
-    start_failed(state, "it ended before it answered anything: #{how}", @early_backoff_ms)
+    why = "it ended before it answered anything: #{how}"
+    start_failed(state, :passing, why, @early_backoff_ms)
   end
 
-  def ended(%{phase: :ready, proven?: false, failures: failures} = state, how)
+  def ended(%{phase: :ready, proven?: false, failures: failures} = state, how, _cause)
       when failures > 0 do
     delay = min(backoff_ms(failures), @early_backoff_ms)
     text = "Python ended before it answered anything (#{how})"
@@ -142,7 +142,7 @@ defmodule DSPex.Connection.Lifecycle do
     %{disconnect(state, text) | phase: :starting, failures: failures + 1}
   end
 
-  def ended(%{phase: :ready} = state, how) do
+  def ended(%{phase: :ready} = state, how, _cause) do
     Logger.warning("DSPex: Python (pid #{state.python.os_pid}) ended: #{how}; starting another")
     News.ended(state, how)
     failures = if state.proven?, do: 0, else: 1
@@ -152,57 +152,63 @@ defmodule DSPex.Connection.Lifecycle do
 
   @doc "Python has ended by itself, with this status."
   @spec exited(State.t(), non_neg_integer()) :: State.t()
-  def exited(%{phase: :starting, python: %{spoke?: false}} = state, status)
-      when status in 1..127 do
-    # Only its stderr, which went elsewhere, says why.
-    task = Callbacks.run(state.callbacks, fn -> Diagnosis.run(state.command) end)
-    Python.close(state.python)
-    %{state | python: nil, diagnosis: {task.ref, Python.exit_text(status)}}
+  def exited(%{phase: :starting, python: %{spoke?: false}} = state, status) do
+    if Python.by_itself?(status) do
+      # Only its stderr, which went elsewhere, says why.
+      task = Callbacks.run(state.callbacks, fn -> Diagnosis.run(state.command) end)
+      Python.close(state.python)
+      %{state | python: nil, diagnosis: {task.ref, Python.exit_text(status)}}
+    else
+      ended(state, Python.exit_text(status))
+    end
   end
 
   def exited(state, status), do: ended(state, Python.exit_text(status))
 
   @doc "What a diagnosis found: the last that such a Python says."
-  @spec diagnosed(State.t(), String.t() | nil) :: State.t()
-  def diagnosed(%{diagnosis: {ref, how}} = state, said) do
+  @spec diagnosed(State.t(), Diagnosis.t()) :: State.t()
+  def diagnosed(%{diagnosis: {ref, how}} = state, {cause, said}) do
     Process.demonitor(ref, [:flush])
-    state = %{state | diagnosis: nil}
-    if said in [nil, ""], do: ended(state, how), else: ended(state, "#{how}: #{said}")
+    how = if said in [nil, ""], do: how, else: "#{how}: #{said}"
+    ended(%{state | diagnosis: nil}, how, cause)
   end
 
   @doc "Python does not answer, or not in frames: it is killed."
   @spec kill(State.t(), String.t()) :: State.t()
   def kill(state, why) do
     Python.kill(state.python)
-    ended(state, why)
+    # What writes something else than frames to begin with is no bridge.
+    ended(state, why, :lasting)
   end
 
   @doc "Python was not ready in time."
   @spec start_timeout(State.t()) :: State.t()
   def start_timeout(state) do
     Python.kill(state.python)
-    start_failed(state, "Python was not ready within #{state.start_timeout} ms")
+    start_failed(state, :passing, "Python was not ready within #{state.start_timeout} ms")
   end
 
-  defp start_failed(state, why, longest \\ @max_backoff_ms) do
+  # Tried again whatever the cause: a person mends it elsewhere, and tells nobody here.
+  defp start_failed(state, cause, why, longest \\ @max_backoff_ms) do
     delay = min(backoff_ms(state.failures + 1), longest)
-    text = "Python could not be made ready: #{why}"
-    Logger.error("DSPex: #{text}; trying again in #{delay} ms")
+    failure = Failure.start_failed(why, cause)
+    Logger.error("DSPex: #{failure.message}; trying again in #{delay} ms")
     News.failed(state, why, delay)
 
     Process.send_after(self(), :start, delay)
-    go_down(state, Error.new(:start_failed, text, retryable: true))
+    go_down(%{state | refused?: false}, failure)
   end
 
   # No timer: only another configuration, or another bridge, can make a difference.
   defp start_refused(state, why) do
     text =
-      "Python could not be made ready: #{why}; it stays down until DSPex.configure/2 gives " <>
-        "another configuration or the instance is restarted"
+      "#{why}; it stays down until DSPex.configure/2 gives another configuration or the instance is " <>
+        "restarted"
 
-    Logger.error("DSPex: #{text}")
+    failure = Failure.start_failed(text, :lasting)
+    Logger.error("DSPex: #{failure.message}")
     News.failed(state, why, nil)
-    go_down(state, Error.new(:start_failed, text, retryable: false))
+    go_down(%{state | refused?: true}, failure)
   end
 
   defp go_down(state, failure) do

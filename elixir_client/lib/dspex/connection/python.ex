@@ -4,7 +4,7 @@ defmodule DSPex.Connection.Python do
 
   require Logger
 
-  alias DSPex.Connection.Writer
+  alias DSPex.Connection.{Failure, Writer}
   alias DSPex.Protocol.Framing
 
   # `began` is the moment of its start, as `DSPex.Telemetry.now/0` has it.
@@ -23,7 +23,8 @@ defmodule DSPex.Connection.Python do
 
   # `spoke?`: whether it has written anything.
   @doc "Starts it. The caller owns its port and reads frames of at most `max_frame_bytes`."
-  @spec open({String.t(), [String.t()]}, pos_integer()) :: {:ok, t()} | {:error, String.t()}
+  @spec open({String.t(), [String.t()]}, pos_integer()) ::
+          {:ok, t()} | {:error, Failure.cause(), String.t()}
   def open({executable, args}, max_frame_bytes) do
     options = [:binary, :stream, :exit_status, :use_stdio, :hide, args: args]
     port = Port.open({:spawn_executable, executable}, options)
@@ -46,7 +47,7 @@ defmodule DSPex.Connection.Python do
      }}
   rescue
     error in [ErlangError, ArgumentError, SystemLimitError] ->
-      {:error,
+      {:error, Failure.cause(error),
        "#{executable} cannot be run: #{Exception.message(error)}. Where its environment is gone, " <>
          "`mix dspex.install` makes another"}
   end
@@ -107,8 +108,15 @@ defmodule DSPex.Connection.Python do
 
   def kill(_none), do: :ok
 
+  # The status of a process that was killed is the signal's number above this one.
+  @signals 128
+
+  @doc "Whether a process with this exit status has not been killed."
+  @spec by_itself?(non_neg_integer()) :: boolean()
+  def by_itself?(status), do: status <= @signals
+
   @doc "What an exit status says, in words."
   @spec exit_text(non_neg_integer()) :: String.t()
-  def exit_text(status) when status > 128, do: "killed by signal #{status - 128}"
+  def exit_text(status) when status > @signals, do: "killed by signal #{status - @signals}"
   def exit_text(status), do: "exit status #{status}"
 end

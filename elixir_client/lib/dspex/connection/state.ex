@@ -23,6 +23,7 @@ defmodule DSPex.Connection.State do
                 phase: :down,
                 failures: 0,
                 failure: nil,
+                refused?: false,
                 python: nil,
                 handshake: nil,
                 health: nil,
@@ -38,6 +39,7 @@ defmodule DSPex.Connection.State do
   @typedoc """
     * `:proven?` - whether this Python has answered anything since it was ready.
     * `:draining` - why this Python is to be replaced once its calls have ended.
+    * `:refused?` - whether Python refused what it was told at its start.
     * `:diagnosis` - the task that finds out why Python cannot start.
     * `:waiting` - who waits for the next Python.
     * `:burst` - how many messages have been taken since something was last written.
@@ -58,6 +60,7 @@ defmodule DSPex.Connection.State do
           phase: :down | :starting | :ready,
           failures: non_neg_integer(),
           failure: Error.t() | nil,
+          refused?: boolean(),
           python: Python.t() | nil,
           handshake: Handshake.t() | nil,
           health: Health.t() | nil,

@@ -31,7 +31,8 @@ defmodule DSPex.Error.Codes do
 
   @local [
     not_started: "no DSPex instance of that name is running",
-    start_failed: "Python could not be started or made ready; the message says why",
+    start_failed:
+      "Python could not be started or made ready; the message says why, `retryable` whether that may pass",
     connection_lost:
       "Python, or a server, ended before it answered; `retryable` says whether a retry is safe",
     journal_error: "the journal's file is damaged, or cannot be read or written",
