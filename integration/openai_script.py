@@ -7,13 +7,12 @@ the given output fields, in the form that the prompt's DSPy adapter asked for.
 
 from __future__ import annotations
 
-import html
-import json
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from dspex_bridge.testing.forms import in_form
 
 __all__ = [
     "FAULTS",
@@ -227,64 +226,8 @@ def well_formed(request: Request, fields: Mapping[str, Any], **options: Any) -> 
 
     Knows DSPy's Chat, JSON (so BAML) and XML adapters, and says so where it meets another prompt.
     """
-    system = next((text for role, text in request.turns if role in _SYSTEM_ROLES), "")
     asked = next((text for role, text in reversed(request.turns) if role == "user"), "")
-    names = _OUTPUT_FIELD.findall(system.partition("Your output fields are:\n")[2])
-    write = next((write for phrase, write in _FORMS.items() if phrase in asked), None)
-    if write is None or not names:
-        raise ScriptError(
-            "answering() knows the prompts of DSPy's Chat, JSON and XML adapters, and this is none "
-            f"of them: {asked[-200:]!r}"
-        )
-    missing = [name for name in names if name not in fields]
-    if missing:
-        raise ScriptError(
-            f"the prompt asks for the output fields {', '.join(names)}; answering() was not given "
-            f"{', '.join(missing)}"
-        )
-    return Answer(write({name: fields[name] for name in names}), **options)
-
-
-_SYSTEM_ROLES = ("system", "developer")
-_OUTPUT_FIELD = re.compile(r"^\d+\. `(\w+)` \(", re.MULTILINE)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _chat(fields: Mapping[str, Any]) -> str:
-    # The Chat form has no word for None; a section left out is read as None where None is allowed.
-    sections = [f"[[ ## {k} ## ]]\n{_plain(v)}" for k, v in fields.items() if v is not None]
-    return "\n\n".join([*sections, "[[ ## completed ## ]]"])
-
-
-def _json(fields: Mapping[str, Any]) -> str:
-    return json.dumps(dict(fields), ensure_ascii=False)
-
-
-def _xml(fields: Mapping[str, Any]) -> str:
-    return "\n".join(_element(name, value) for name, value in fields.items())
-
-
-def _element(tag: str, value: Any, attributes: str = "") -> str:
-    if isinstance(value, Mapping):
-        inner = "".join(
-            _element(k, v)
-            if str(k).isidentifier()
-            else _element("entry", v, f' key="{html.escape(str(k))}"')
-            for k, v in value.items()
-        )
-    elif isinstance(value, list | tuple):
-        inner = "".join(_element("item", item) for item in value)
-    else:
-        inner = "" if value is None else html.escape(_plain(value), quote=False)
-    return f"<{tag}{attributes}>{inner}</{tag}>"
-
-
-# The sentence that ends each adapter's last user message, and how to answer it.
-_FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "ending with the marker for `[[ ## completed ## ]]`": _chat,
-    "Respond with a JSON object in the following order of fields:": _json,
-    "wrapped in XML tags": _xml,
-}
+    try:
+        return Answer(in_form(asked, fields), **options)
+    except ValueError as error:
+        raise ScriptError(str(error)) from error
