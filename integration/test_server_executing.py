@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dspex_bridge.testing.scripted_lm import Failure, Prompt, ScriptedLM
 from dspex_protocol.errors import NotFoundError
-from dspex_server import executing, optimizing, workflows
+from dspex_server import bridges, executing, optimizing, workflows
 from dspex_server.batching import Batcher
-from dspex_server.bridges import MAX_ATTEMPTS, BridgeOptions, Bridges
+from dspex_server.bridges import BridgeOptions, Bridges
 from dspex_server.db.database import Database, parse_url
 from dspex_server.db.migrate import migrate
 from dspex_server.db.models import Execution
@@ -79,11 +79,11 @@ async def house(folder: Path, lm: ScriptedLM, **options: Any) -> AsyncIterator[H
     migrate(parse_url(url))
     database, events = Database(url), Events()
     settings = {"size": 1, "lms": {"main": lm.lm}, "default_lm": "main", **options}
-    bridges = Bridges(BridgeOptions(**settings))
+    pool = Bridges(BridgeOptions(**settings))
     try:
-        yield House(database, bridges, Executor(database, bridges, events, "me"), events)
+        yield House(database, pool, Executor(database, pool, events, "me"), events)
     finally:
-        await bridges.close()
+        await pool.close()
         await database.close()
 
 
@@ -184,7 +184,7 @@ async def test_a_run_that_ends_every_bridge_fails_after_a_few(
         failed = await here.executor.execute("qa", QUESTION, Call())
         assert failed.error is not None
         assert (failed.state, failed.error["code"]) == ("failed", "connection_lost")
-        assert len(killed) == len(set(killed)) == MAX_ATTEMPTS
+        assert len(killed) == len(set(killed)) == bridges.MAX_ATTEMPTS
 
 
 @on_a_loop
@@ -363,6 +363,25 @@ async def test_a_batch_outlasts_a_database_that_is_away_for_longer_than_a_result
         assert asked > 9
 
 
+async def ask_for_optimization(here: House, **params: Any) -> str:
+    """Of the program qa: the id of the job."""
+    usual: Any = RANDOM_SEARCH["params"]
+    async with here.database.write() as session:
+        job, _ = await create_optimization(
+            session,
+            await find_program(session, "qa"),
+            1,
+            {
+                "optimizer": {"name": RANDOM_SEARCH["optimizer"], "params": {**usual, **params}},
+                "metric": RANDOM_SEARCH["metric"],
+            },
+            dataset=await create_dataset(session, "sums", ROWS),
+            valset=None,
+            idempotency_key=None,
+        )
+    return job.id
+
+
 @on_a_loop
 async def test_an_optimization_that_is_cancelled_elsewhere_asks_no_more(
     tmp_path: Path, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
@@ -382,35 +401,52 @@ async def test_an_optimization_that_is_cancelled_elsewhere_asks_no_more(
     lm.always(answer)
     async with house(tmp_path, lm, state_dir=str(tmp_path)) as here:
         await here.create()
-        async with here.database.write() as session:
-            params: Any = RANDOM_SEARCH["params"]
-            job, _ = await create_optimization(
-                session,
-                await find_program(session, "qa"),
-                1,
-                {
-                    "optimizer": {
-                        "name": RANDOM_SEARCH["optimizer"],
-                        "params": {**params, "num_candidate_programs": 50},
-                    },
-                    "metric": RANDOM_SEARCH["metric"],
-                },
-                dataset=await create_dataset(session, "sums", ROWS),
-                valset=None,
-                idempotency_key=None,
-            )
+        job_id = await ask_for_optimization(here, num_candidate_programs=50)
         optimizer = optimizing.Optimizer(
             here.database, here.bridges, here.executor, here.events, tmp_path
         )
-        running = asyncio.create_task(optimizer.run(job.id, is_last=True))
+        running = asyncio.create_task(optimizer.run(job_id, is_last=True))
         assert await asyncio.to_thread(begun.wait, WAIT_S)
         # Where its server was not told, as the database of jobs was away.
         async with here.database.write() as session:
-            await OPTIMIZATION_JOBS.move(session, job.id, "cancelled")
+            await OPTIMIZATION_JOBS.move(session, job_id, "cancelled")
         go_on.set()
         async with asyncio.timeout(WAIT_S):
             await running
         async with here.database.read() as session:
-            assert (await find_optimization(session, job.id)).state == "cancelled"
+            assert (await find_optimization(session, job_id)).state == "cancelled"
         # All of it asks some hundred times.
         assert asked < 10 * FEW
+
+
+@on_a_loop
+async def test_an_optimization_ends_however_often_its_bridge_is_killed_where_it_came_further(
+    tmp_path: Path, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridges, "MAX_ATTEMPTS", 2)
+    asked = 0
+    dead: set[int] = set()
+    house_of: list[House] = []
+
+    def answer(_prompt: Prompt) -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        # What was asked before is kept by now.
+        if asked % 2 == 0 and len(dead) < bridges.MAX_ATTEMPTS:
+            (pid,) = house_of[0].bridges.pids
+            os.kill(pid, signal.SIGKILL)
+            dead.add(pid)
+        return {"answer": "wrong"}
+
+    lm.always(answer)
+    async with house(tmp_path, lm, state_dir=str(tmp_path)) as here:
+        house_of.append(here)
+        await here.create()
+        job_id = await ask_for_optimization(here, num_candidate_programs=1)
+        optimizer = optimizing.Optimizer(
+            here.database, here.bridges, here.executor, here.events, tmp_path
+        )
+        await optimizer.run(job_id, is_last=True)
+        async with here.database.read() as session:
+            job = await find_optimization(session, job_id)
+        assert (job.state, job.error, len(dead)) == ("completed", None, 2)

@@ -1,8 +1,8 @@
 """A pool of bridges: started when needed, replaced when they end, given each program once.
 
 What a bridge holds is a copy: revisions come from the database, and a bridge that was killed is
-made again from there. A run that was under way in it is run again elsewhere, a few times at most,
-so that an input that kills bridges does not kill them for ever.
+made again from there. A run that was under way in it is run again elsewhere, a few times at most
+where it comes no further, so that an input that kills bridges does not kill them for ever.
 """
 
 from __future__ import annotations
@@ -124,14 +124,22 @@ class Bridges:
         """Of the bridges that run."""
         return [worker.client.process.pid for worker in self._workers if worker.client.process]
 
-    async def run(self, program: Stored, work: Callable[[Client, str], Awaitable[T]]) -> T:
+    async def run(
+        self,
+        program: Stored,
+        work: Callable[[Client, str], Awaitable[T]],
+        kept: Callable[[], int] = lambda: 0,
+    ) -> T:
         """What `work` returns, given a bridge's client and the program's id there.
 
         Where the bridge ends under it, it is called again with another one. Raises
-        ConnectionLostError where that happened `MAX_ATTEMPTS` times, UnavailableError where no
-        bridge can be started, and what `load` and the work raise.
+        ConnectionLostError where that happened `MAX_ATTEMPTS` times and what the work has `kept`
+        for the next attempt was no more than before it, UnavailableError where no bridge can be
+        started, and what `load` and the work raise.
         """
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        attempt, most = 0, kept()
+        while True:
+            attempt += 1
             try:
                 worker = await self._take()
             except BridgeUnavailableError:
@@ -144,6 +152,8 @@ class Bridges:
                 return await work(worker.client, key)
             except ConnectionLostError as error:
                 self._drop(worker)
+                if kept() > most:
+                    attempt, most = 1, kept()
                 if attempt == MAX_ATTEMPTS:
                     raise ConnectionLostError(
                         f"the bridge ended {attempt} times while it ran this: its log says why"
@@ -153,7 +163,6 @@ class Bridges:
                 worker.in_flight -= 1
                 if worker.is_retiring and worker.in_flight == 0:
                     self._drop(worker)
-        raise AssertionError("the last attempt returns or raises")
 
     async def close(self) -> None:
         self._is_closed = True

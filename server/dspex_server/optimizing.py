@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dspex_bridge.programs.json_forms import from_json, to_json
@@ -79,7 +80,9 @@ class Optimizer:
             await client.delete(result["program"])
             return result
 
-        running = asyncio.create_task(self._bridges.run(stored, work))
+        running = asyncio.create_task(
+            self._bridges.run(stored, work, kept=partial(_size, self._checkpoint(job)))
+        )
         progress = _Progress(self, job, running)
         telling = asyncio.create_task(progress.tell())
         try:
@@ -159,8 +162,12 @@ class Optimizer:
         except (WrongStateError, NotFoundError):
             _log.info("optimization job %s was ended by somebody else", job.id)
             return
-        (self._state_dir / "checkpoints" / f"{job.id}.jsonl").unlink(missing_ok=True)
+        self._checkpoint(job).unlink(missing_ok=True)
         self._events.changed(job.id, job.program_id)
+
+    def _checkpoint(self, job: OptimizationJob) -> Path:
+        """The bridge's: it grows by each answer that was paid for, and by none twice."""
+        return self._state_dir / "checkpoints" / f"{job.id}.jsonl"
 
     async def _fail(self, job: OptimizationJob, error: DSPexError) -> None:
         usage = error.data.get("usage") or {}
@@ -201,6 +208,10 @@ class Optimizer:
             )
         self._events.changed(job.id, job.program_id)
         return written is not None
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 class _Progress:
