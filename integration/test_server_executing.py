@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dspex_bridge.testing.scripted_lm import Failure, Prompt, ScriptedLM
 from dspex_protocol.errors import NotFoundError
-from dspex_server import bridges, executing, optimizing, workflows
+from dspex_server import batching, bridges, executing, optimizing, workflows
 from dspex_server.batching import Batcher
 from dspex_server.bridges import BridgeOptions, Bridges
 from dspex_server.db.database import Database, parse_url
@@ -26,6 +26,7 @@ from dspex_server.executing import Call, Executor
 from dspex_server.resources.datasets import create_dataset
 from dspex_server.resources.executions import find_execution
 from dspex_server.resources.jobs import (
+    BATCHES,
     OPTIMIZATION_JOBS,
     create_batch,
     create_optimization,
@@ -450,3 +451,31 @@ async def test_an_optimization_ends_however_often_its_bridge_is_killed_where_it_
         async with here.database.read() as session:
             job = await find_optimization(session, job_id)
         assert (job.state, job.error, len(dead)) == ("completed", None, 2)
+
+
+@on_a_loop
+async def test_a_job_that_is_cancelled_while_it_begins_is_left_alone(
+    tmp_path: Path, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, lm) as here:
+        await here.create()
+        job_id = await ask_for_optimization(here)
+        async with here.database.write() as session:
+            program = await find_program(session, "qa")
+            batch, _ = await create_batch(
+                session, program, 1, [QUESTION], idempotency_key=None, trace_id=None
+            )
+
+        async def cancelled_meanwhile(session: Any, key: str) -> Any:
+            await OPTIMIZATION_JOBS.move(session, job_id, "cancelled")
+            await BATCHES.move(session, batch.id, "cancelled")
+            return await find_program(session, key)
+
+        monkeypatch.setattr(optimizing, "find_program", cancelled_meanwhile)
+        monkeypatch.setattr(batching, "find_program", cancelled_meanwhile)
+        optimizer = optimizing.Optimizer(
+            here.database, here.bridges, here.executor, here.events, tmp_path
+        )
+        await optimizer.run(job_id, is_last=False)
+        await Batcher(here.database, here.executor, here.events, "me").run(batch.id)
+        assert here.bridges.pids == []

@@ -80,6 +80,7 @@ class Batcher:
         self._events.changed(batch_id, program.id)
 
     async def _begin(self, batch_id: str) -> tuple[Batch, Program] | None:
+        """None where there is nothing to do: it has ended, also meanwhile, or was deleted."""
         try:
             async with self._database.write() as session:
                 batch = await find_batch(session, batch_id)
@@ -101,7 +102,7 @@ class Batcher:
                     .where(Execution.batch_id == batch_id, Execution.state == "running")
                     .values(owner=self._server_id)
                 )
-        except NotFoundError:
+        except (NotFoundError, WrongStateError):
             return None
         self._events.changed(batch_id, program.id)
         return batch, program

@@ -109,7 +109,8 @@ class Optimizer:
         await self._complete(job, result)
 
     async def _begin(self, job_id: str) -> tuple[OptimizationJob, Stored, dict[str, Any]] | None:
-        """None where there is nothing to do: it has ended, or was deleted with its program."""
+        """None where there is nothing to do: it has ended, also meanwhile, or was deleted with its
+        program."""
         try:
             async with self._database.write() as session:
                 job = await find_optimization(session, job_id)
@@ -130,7 +131,7 @@ class Optimizer:
                 for name, dataset in (("trainset", job.dataset_id), ("valset", job.valset_id)):
                     if dataset is not None:
                         asked[name] = from_json(await examples_of(session, dataset), name)
-        except NotFoundError:
+        except (NotFoundError, WrongStateError):
             return None
         self._events.changed(job_id, job.program_id)
         return job, stored, asked
