@@ -5,6 +5,9 @@
                                         when its own stdin ends it closes the bridge's
     python lifetime.py bridge STATE     the real bridge, which gets itself into the state
 
+With `forked` behind the state the bridge is one that a fork server forked: the client prints the
+server's pid, too, before the bridge's, and closes the bridge's socket, not the server's stdin.
+
 States: idle, busy (a Python thread that loops), gil (C code that holds the interpreter lock),
 grandchild (a child process of the bridge), stopped (SIGSTOP).
 """
@@ -13,10 +16,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from typing import IO, Any
 
 from dspex_protocol.codec import decode, encode
 from dspex_protocol.framing import frame
@@ -24,7 +29,7 @@ from dspex_protocol.framing import frame
 STATES = ("idle", "busy", "gil", "grandchild", "stopped")
 
 
-def bridge(state: str, report_fd: int) -> None:
+def bridge(state: str, report_fd: int, arguments: list[str]) -> None:
     """Serves, and reports on `report_fd` once the state holds."""
     from dspex_bridge import loop
 
@@ -38,7 +43,7 @@ def bridge(state: str, report_fd: int) -> None:
     loop.serve = in_state  # type: ignore[assignment]
     from dspex_bridge import cli
 
-    cli.bridge([])
+    cli.bridge(arguments)
 
 
 def enter(state: str, report_fd: int) -> None:
@@ -79,10 +84,10 @@ def wait_until_silent(fd: int) -> None:
         os.read(fd, 65536)
 
 
-def client(state: str) -> None:
+def client(state: str, *forked: str) -> None:
     read_fd, write_fd = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, __file__, "bridge", state, str(write_fd)],
+        [sys.executable, __file__, "bridge", state, str(write_fd), *forked],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=(write_fd,),
@@ -91,25 +96,55 @@ def client(state: str) -> None:
     os.close(write_fd)
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(frame(encode([0, 1, "ping", {"payload": state}])))
-    process.stdin.flush()
-    if state not in ("gil", "stopped"):  # these two may be in their state before the answer
-        size = int.from_bytes(process.stdout.read(4), "big")
-        assert decode(process.stdout.read(size))[3] == {"payload": state}
+    pids = [process.pid]
+    end, to_bridge, from_bridge = process.stdin.close, process.stdin, process.stdout
+    if forked:
+        answer = ask(process.stdin, process.stdout, "fork", {})
+        pids.append(answer["pid"])
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(answer["path"])
+        to_bridge, from_bridge = connection.makefile("wb"), connection.makefile("rb")
+
+        def end() -> None:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    if state in ("gil", "stopped"):  # these two may be in their state before the answer
+        to_bridge.write(PING)
+        to_bridge.flush()
+    else:
+        ask(to_bridge, from_bridge, "ping", {})
     report = b""
     while b"\n" not in report:
         report = os.read(read_fd, 65536)
     if state == "gil":
         wait_until_silent(read_fd)
-    if state == "stopped":
-        # SIGSTOP is seen by the parent when it holds.
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-    sys.stdout.write(f"{process.pid}\n")
+    while state == "stopped" and state_of(pids[-1]) != "T":
+        os.sched_yield()
+    sys.stdout.write(f"{' '.join(map(str, pids))}\n")
     sys.stdout.flush()
     # Told to, by the end of its own stdin, it closes its end of the connection and lives on.
     sys.stdin.read()
-    process.stdin.close()
+    end()
     threading.Event().wait()
+
+
+PING = frame(encode([0, 1, "ping", {}]))
+
+
+def ask(to: IO[bytes], answers: IO[bytes], method: str, params: dict[str, Any]) -> Any:
+    to.write(frame(encode([0, 1, method, params])))
+    to.flush()
+    while True:
+        message = decode(answers.read(int.from_bytes(answers.read(4), "big")))
+        if message[:2] == [1, 1]:
+            assert message[2] is None, message
+            return message[3]
+
+
+def state_of(pid: int) -> str:
+    """A letter, as `ps` has it."""
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
 
 
 def group(leader: int) -> dict[int, str]:
@@ -161,6 +196,6 @@ def seconds_until_gone(pids: list[int], timeout_s: float) -> float | None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "client":
-        client(sys.argv[2])
+        client(sys.argv[2], *sys.argv[3:])
     else:
-        bridge(sys.argv[2], int(sys.argv[3]))
+        bridge(sys.argv[2], int(sys.argv[3]), ["--fork-server"] if sys.argv[4:] else [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any, Self
 from dspex_protocol.codec import decode, encode
 from dspex_protocol.framing import FrameReader, Oversized, frame
 
-__all__ = ["BRIDGE", "Pipe", "Silent"]
+__all__ = ["BOUND_S", "BRIDGE", "Exchange", "Forked", "Pipe", "Silent"]
 
 BRIDGE = (sys.executable, "-P", "-m", "dspex_bridge")
 
@@ -25,42 +26,17 @@ class Silent(AssertionError):
     """Nothing came within the bound."""
 
 
-class Pipe:
-    """Spawns a bridge. `ask` is for requests one at a time; `send` and `receive` for the rest."""
+class Exchange:
+    """A connection to a bridge. `ask` is for requests one at a time; `send` and `receive` for the
+    rest."""
 
-    def __init__(
-        self,
-        *options: str,
-        command: Sequence[str] = BRIDGE,
-        env: Mapping[str, str] | None = None,
-        stderr_to_null: bool = False,
-    ) -> None:
-        self.process = subprocess.Popen(
-            [*command, *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if stderr_to_null else subprocess.PIPE,
-            env={**os.environ, **(env or {})},
-            start_new_session=True,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._in = self.process.stdin.fileno()
-        self._out = self.process.stdout.fileno()
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._out = read_fd
+        self._in = write_fd
         self._reader = FrameReader()
         self._messages: list[Any] = []
         self._next_id = 0
         self.notifications: list[Any] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
 
     def send_bytes(self, data: bytes) -> None:
         view = memoryview(data)
@@ -119,6 +95,57 @@ class Pipe:
         assert set(error) == {"code", "message", "retryable", "data"}
         assert result is None
         return dict(error)
+
+
+class Forked(Exchange):
+    """A bridge that a fork server forked, at the other end of a socket."""
+
+    def __init__(self, server: Exchange) -> None:
+        forked = server.ask("fork")
+        self.pid: int = forked["pid"]
+        self.path: str = forked["path"]
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(self.path)
+        super().__init__(self.socket.fileno(), self.socket.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.socket.close()
+
+
+class Pipe(Exchange):
+    """Spawns a bridge."""
+
+    def __init__(
+        self,
+        *options: str,
+        command: Sequence[str] = BRIDGE,
+        env: Mapping[str, str] | None = None,
+        stderr_to_null: bool = False,
+    ) -> None:
+        self.process = subprocess.Popen(
+            [*command, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if stderr_to_null else subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        super().__init__(self.process.stdout.fileno(), self.process.stdin.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
 
     def close_stdin(self) -> None:
         assert self.process.stdin is not None

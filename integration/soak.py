@@ -96,29 +96,30 @@ LOUD_BRIDGE = (
 
 
 def orphans(_seed: int, rounds: int) -> dict[str, Any]:
-    """Kills a client `rounds` times, its bridge in each state in turn; how long each process of
-    the bridge's group lived on."""
+    """Kills a client `rounds` times, its bridge in each state in turn, one that was started and
+    one that was forked; how long each process of its group, and of the fork server's, lived on."""
     times_ms: list[float] = []
     left: list[str] = []
     for number in range(rounds):
-        state = lifetime.STATES[number % len(lifetime.STATES)]
+        state = lifetime.STATES[number // 2 % len(lifetime.STATES)]
+        forked = ["forked"] if number % 2 else []
         client = subprocess.Popen(
-            [sys.executable, lifetime.__file__, "client", state],
+            [sys.executable, lifetime.__file__, "client", state, *forked],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
         assert client.stdin is not None
         assert client.stdout is not None
-        bridge = int(client.stdout.readline())
-        group = lifetime.group(bridge)
+        leaders = [int(pid) for pid in client.stdout.readline().split()]
+        alive = [pid for leader in leaders for pid in lifetime.group(leader)]
         client.kill()
-        seconds = lifetime.seconds_until_gone(list(group), GONE_BOUND_S)
+        seconds = lifetime.seconds_until_gone(alive, GONE_BOUND_S)
         client.wait()
         client.stdout.close()
         client.stdin.close()
         if seconds is None:
-            left.append(f"{state}: {lifetime.group(bridge)}")
+            left.append(f"{state}: {[lifetime.group(leader) for leader in leaders]}")
         else:
             times_ms.append(seconds * 1000)
     times_ms.sort()

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,19 +20,26 @@ GONE_S = 5.0
 SCRIPT = Path(lifetime.__file__)
 
 
+FORKED = pytest.mark.parametrize("forked", [(), ("forked",)], ids=["started", "forked"])
+
+
 @contextmanager
-def client_with_bridge(state: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def client_with_bridge(
+    state: str, forked: Sequence[str] = ()
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """The client, and the leaders of all groups: the fork server where there is one, the bridge."""
     client = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "client", state],
+        [sys.executable, str(SCRIPT), "client", state, *forked],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    bridge = None
+    leaders = []
     try:
         assert client.stdout is not None
-        bridge = int(client.stdout.readline())
-        yield client, bridge
+        leaders = [int(pid) for pid in client.stdout.readline().split()]
+        assert len(leaders) == 1 + len(forked)
+        yield client, leaders
     finally:
         client.kill()
         client.wait()
@@ -40,29 +47,51 @@ def client_with_bridge(state: str) -> Iterator[tuple[subprocess.Popen[str], int]
         client.stdout.close()
         assert client.stdin is not None
         client.stdin.close()
-        if bridge is not None and lifetime.group(bridge):
-            os.killpg(bridge, signal.SIGKILL)
+        for leader in leaders:
+            if lifetime.group(leader):
+                os.killpg(leader, signal.SIGKILL)
+
+
+def alive(leaders: list[int]) -> dict[int, str]:
+    return {pid: name for leader in leaders for pid, name in lifetime.group(leader).items()}
+
+
+@FORKED
+@pytest.mark.parametrize("state", lifetime.STATES)
+def test_no_process_outlives_a_client_that_was_killed(state: str, forked: Sequence[str]) -> None:
+    with client_with_bridge(state, forked) as (client, leaders):
+        for leader in leaders:
+            left = lifetime.group(leader)
+            assert leader in left
+            assert len(left) > 1, "the guard is there"
+        if state == "grandchild":
+            assert "sleep" in left.values()
+        left = alive(leaders)
+        client.kill()
+        assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, alive(leaders)
+    assert alive(leaders) == {}
+
+
+@FORKED
+@pytest.mark.parametrize("state", ["idle", "gil", "grandchild"])
+def test_no_process_outlives_a_bridge_that_was_killed(state: str, forked: Sequence[str]) -> None:
+    with client_with_bridge(state, forked) as (_client, leaders):
+        bridge = leaders[-1]
+        left = lifetime.group(bridge)
+        assert bridge in left
+        assert ("sleep" in left.values()) == (state in ("grandchild", "gil"))
+        os.kill(bridge, signal.SIGKILL)
+        assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, lifetime.group(bridge)
+        # Of the fork server it was only one.
+        assert all(leader in lifetime.group(leader) for leader in leaders[:-1])
 
 
 @pytest.mark.parametrize("state", lifetime.STATES)
-def test_no_process_outlives_a_client_that_was_killed(state: str) -> None:
-    with client_with_bridge(state) as (client, bridge):
-        left = lifetime.group(bridge)
-        assert bridge in left
-        assert len(left) > 1, "the guard is there"
-        if state == "grandchild":
-            assert "sleep" in left.values()
-        client.kill()
-        assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, lifetime.group(bridge)
-    assert lifetime.group(bridge) == {}
-
-
-@pytest.mark.parametrize("state", ["idle", "gil", "grandchild"])
-def test_no_process_outlives_a_bridge_that_was_killed(state: str) -> None:
-    with client_with_bridge(state) as (_client, bridge):
-        left = lifetime.group(bridge)
-        os.kill(bridge, signal.SIGKILL)
-        assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, lifetime.group(bridge)
+def test_no_bridge_outlives_its_fork_server(state: str) -> None:
+    with client_with_bridge(state, ["forked"]) as (_client, leaders):
+        left = alive(leaders)
+        os.kill(leaders[0], signal.SIGKILL)
+        assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, alive(leaders)
 
 
 SHARED_GROUP = """
@@ -96,14 +125,16 @@ def test_a_client_that_shares_its_process_group_survives_its_bridge() -> None:
     assert (done.returncode, done.stdout) == (0, "alive\n")
 
 
-def test_the_end_of_stdin_ends_a_bridge_whose_lock_is_held() -> None:
-    with client_with_bridge("gil") as (client, bridge):
-        left = lifetime.group(bridge)
+@FORKED
+def test_the_end_of_a_connection_ends_a_bridge_whose_lock_is_held(forked: Sequence[str]) -> None:
+    with client_with_bridge("gil", forked) as (client, leaders):
+        left = lifetime.group(leaders[-1])
         # The client closes its end and lives on.
         assert client.stdin is not None
         client.stdin.close()
         assert lifetime.seconds_until_gone(list(left), GONE_S) is not None
         assert client.poll() is None
+        assert all(leader in lifetime.group(leader) for leader in leaders[:-1])
 
 
 # A shell with job control makes each pipeline a process group, led by its first command.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .host import Options
     from .state_dir import StateDir
+    from .stdio import Wire
 
 __all__ = ["bridge", "main"]
 
@@ -126,11 +127,21 @@ def bridge(arguments: Sequence[str]) -> NoReturn:
     from . import guard
 
     options = _options(arguments) if arguments or os.environ.get(RECORD_VARIABLE) else None
+    if options is not None and options.is_fork_server:
+        _serve_forks(wire, options)
     guard.start(wire.read_fd, wire.write_fd)
     from .host import Options
     from .loop import serve
 
     serve(wire, options or Options())
+
+
+def _serve_forks(wire: Wire, options: Options) -> NoReturn:
+    from . import fork_server, guard
+
+    folder = fork_server.make_folder()
+    guard.start(wire.read_fd, wire.write_fd, folder=folder)
+    fork_server.serve(wire, options, folder)
 
 
 def _options(arguments: Sequence[str]) -> Options:
@@ -198,6 +209,11 @@ def _options(arguments: Sequence[str]) -> Options:
         help="send 'unhealthy' once more than so many pieces of cancelled work do not end "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--fork-server",
+        action="store_true",
+        help="serve no programs, but fork a bridge with these options for each request `fork`",
+    )
     parsed = parser.parse_args(arguments)
     return Options(
         max_frame_bytes=parsed.max_frame_bytes,
@@ -207,6 +223,7 @@ def _options(arguments: Sequence[str]) -> Options:
         record=parsed.record,
         max_memory_mb=parsed.max_memory_mb,
         max_stuck=parsed.max_stuck,
+        is_fork_server=parsed.fork_server,
     )
 
 

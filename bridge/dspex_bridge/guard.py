@@ -23,14 +23,20 @@ _GRACE_MS = 1000
 _POLL_MS = 20
 
 
-def start(read_fd: int, write_fd: int) -> int:
+def start(
+    read_fd: int, write_fd: int, *, client: int | None = None, folder: str | None = None
+) -> int:
     """Forks the guard, which watches the parent of this process, this process and `read_fd`.
 
-    The process becomes the leader of a group of its own where it is not one yet: the group is
-    what the guard ends, and a client that shares it must not be ended with it. Returns the
-    guard's pid. Exits where the client is gone already.
+    `client` is the parent's pid, for a process that knows it: one that was forked may have lost it
+    by now. `folder` is removed at the end, with the sockets in it.
+
+    The process becomes the leader of a group of its own where it is not one yet: the group is what
+    the guard ends, and a client that shares it must not be ended with it. Returns the guard's pid.
+    Exits where the client is gone already.
     """
-    client = os.getppid()
+    if client is None:
+        client = os.getppid()
     is_session_leader = os.getsid(0) == os.getpid()
     if os.getpgrp() != os.getpid():
         os.setsid()
@@ -57,6 +63,8 @@ def start(read_fd: int, write_fd: int) -> int:
                 _poll_until_over(bridge, client, read_fd)
             else:
                 _wait_until_over(bridge_pidfd, client_pidfd, read_fd)
+            if folder is not None:
+                _remove(folder)
         finally:
             # Whatever happened: a bridge without its guard must not go on.
             os.killpg(os.getpgrp(), SIGKILL)
@@ -94,6 +102,13 @@ def _detach(read_fd: int, write_fd: int, keep: tuple[int | None, ...]) -> None:
             comm.write("dspex-guard")
     except OSError:
         return  # a name for people who read `ps`; nothing depends on it
+
+
+def _remove(folder: str) -> None:
+    with os.scandir(folder) as sockets:
+        for socket in sockets:
+            os.unlink(socket.path)  # noqa: PTH108 - pathlib is a slow import
+    os.rmdir(folder)  # noqa: PTH106
 
 
 def _wait_until_over(bridge: int, client: int | None, read_fd: int) -> None:

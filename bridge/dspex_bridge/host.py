@@ -46,8 +46,8 @@ class Options:
     """What the command line sets."""
 
     __slots__ = (
-        *("log_level", "max_frame_bytes", "max_in_flight", "max_memory_mb", "max_stuck"),
-        *("record", "state_dir"),
+        *("is_fork_server", "log_level", "max_frame_bytes", "max_in_flight", "max_memory_mb"),
+        *("max_stuck", "record", "state_dir"),
     )
 
     def __init__(
@@ -60,6 +60,7 @@ class Options:
         record: str | None = None,
         max_memory_mb: int | None = None,
         max_stuck: int = DEFAULT_MAX_STUCK,
+        is_fork_server: bool = False,
     ) -> None:
         self.max_frame_bytes = max_frame_bytes
         self.max_in_flight = max_in_flight
@@ -68,6 +69,7 @@ class Options:
         self.record = record
         self.max_memory_mb = max_memory_mb
         self.max_stuck = max_stuck
+        self.is_fork_server = is_fork_server
 
 
 class Host:

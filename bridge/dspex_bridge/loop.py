@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .stdio import Wire
 
-__all__ = ["serve", "serve_once"]
+__all__ = ["read", "serve", "serve_once"]
 
 # Long enough for a client's first request to arrive, short enough not to delay a silent one's.
 _GREETING_MS = 5
@@ -70,7 +70,7 @@ def serve(wire: Wire, options: Options) -> NoReturn:
 
 def serve_once(host: Host, fd: int) -> bool:
     """Handles what one read brings; False at the end of the stream."""
-    data = _read(fd)
+    data = read(fd)
     with host.batch:
         for event in host.connection.receive_data(data):
             if isinstance(event, Request):
@@ -92,7 +92,8 @@ def _start(host: Host) -> None:
     threading.Thread(target=_load, args=(host,), name="dspex-import", daemon=True).start()
 
 
-def _read(fd: int) -> bytes:
+def read(fd: int) -> bytes:
+    """What is there, waiting for it; nothing at the end of the stream."""
     while True:
         try:
             return os.read(fd, _READ_BYTES)

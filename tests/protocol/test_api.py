@@ -34,6 +34,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.pytest_plugin",
         "dspex_bridge.testing",
     ),
+    ("dspex_bridge.fork_server",),
     ("dspex_bridge.loop",),
     # The host is what the methods share; they are handed it, and name its class for mypy only.
     ("dspex_bridge.dispatch", "dspex_bridge.host"),
@@ -61,6 +62,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.optimizers",
         "dspex_bridge.outflow",
         "dspex_bridge.params",
+        "dspex_bridge.randomness",
         "dspex_bridge.redaction",
         "dspex_bridge.rooms",
         "dspex_bridge.runner",

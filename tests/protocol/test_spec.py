@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspex_bridge import catalog, health, limits, shapes, state_dir, variables
+from dspex_bridge import catalog, fork_server, health, limits, shapes, state_dir, variables
 from dspex_bridge.conformance.literals import from_json, is_same
 from dspex_bridge.engine import connections, lms
 from dspex_bridge.engine import errors as engine_errors
@@ -186,7 +186,7 @@ def test_every_kind_of_message_has_an_example() -> None:
         if "notification" in found.header[0]
     }
     asked = {m.method for m in messages if isinstance(m, Request)} - set(METHODS)
-    assert asked == set(headings("9. Requests of the bridge"))
+    assert asked == {*headings("9. Requests of the bridge"), "fork"}
 
 
 @pytest.mark.parametrize("row", table("value").rows, ids=lambda row: row[1])
@@ -358,13 +358,25 @@ def test_the_options_of_the_command_line_are_those_that_it_takes() -> None:
 # Notifications and callbacks
 
 
-def sources() -> str:
-    return "\n".join(path.read_text("utf-8") for path in SOURCE.rglob("*.py"))
+def sources(pattern: str = "**/*.py") -> str:
+    return "\n".join(path.read_text("utf-8") for path in SOURCE.glob(pattern))
+
+
+def notified(source: str) -> list[str]:
+    return re.findall(r'connection\.(?:send|offer)_notification\(\s*"(\w+)"', source)
 
 
 def test_every_notification_of_the_bridge_is_there() -> None:
-    sent = set(re.findall(r'connection\.(?:send|offer)_notification\(\s*"(\w+)"', sources()))
+    sent = set(notified(sources())) - set(notified(sources("fork_server.py")))
     assert set(rows_of("notification", "From the bridge")) == sent
+
+
+def test_a_fork_server_has_what_is_told_of_it() -> None:
+    told = [code(row[0]).split()[0] for row in table("method of a fork server").rows]
+    assert told == list(fork_server.METHODS)
+    sent = notified(sources("fork_server.py"))
+    assert rows_of("notification", "A fork server") == sent
+    assert f"once, within {fork_server.ACCEPT_WITHIN_S:g} seconds" in TEXT
 
 
 def test_every_notification_to_the_bridge_is_there() -> None:
@@ -550,7 +562,7 @@ def test_no_table_is_without_a_check() -> None:
     checked |= {"key of an LM", "key of `config`", "key of `stream`", "key of a tool", "module"}
     checked |= {"key of `limits`", "key of an embedder"}
     checked |= {"key of a signature", "key of a field", "key of a state", "tag", "constraint"}
-    checked |= {"option of `dspex bridge`", "callback parameter"}
+    checked |= {"option of `dspex bridge`", "callback parameter", "method of a fork server"}
     checked |= {"dtype", "key of a variable", "target", "key of a comparison", "optimizer"}
     checked |= {"built-in metric", "parameter of a pipeline", "key of a step"}
     checked |= {"keywords", "DSPy's type"}

@@ -1,5 +1,6 @@
 """DSPy itself: the only package that imports it."""
 
 from .core import Engine
+from .preloading import preload
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "preload"]

@@ -1,0 +1,276 @@
+"""The fork server: imports DSPy once, in one thread, and forks bridges that are ready at once.
+
+`dspex bridge --fork-server [OPTION ...]`. How it is made:
+
+1. Its own stdin and stdout are a connection like a bridge's, and everyone's lifeline: their end is
+   the end of the server and of every bridge that it forked. It knows two methods, `fork` and
+   `ping`, and tells `exited`.
+2. `fork` makes a socket in a folder that only this user may enter, forks, and answers with the
+   socket's path and the pid. The forked bridge takes one connection, of this user's (the kernel
+   says so), and removes the path. Nobody who connects in time: it ends.
+3. From there on it is any other bridge: the socket is its stdin and its stdout, it leads a process
+   group of its own, and its own guard ends that when the bridge, the server or the connection is
+   gone. Until it has one it is in the server's group, which the server's guard ends.
+4. The server has one thread, and looks before it forks: a lock that another thread holds at a fork
+   is held for ever.
+5. What is made at random is made anew in each (see `randomness`); connections, logs, caches and
+   LMs are made after the fork.
+6. What was imported is frozen, so that no collection writes to it and it stays shared.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+
+from dspex_protocol.connection import Connection
+from dspex_protocol.errors import DSPexError, InternalError, MethodNotFoundError, ShuttingDownError
+from dspex_protocol.messages import Request
+from dspex_protocol.spelling import suggestion
+
+from . import guard, loop
+from .exceptions import describe
+from .params import COMMON, anything, quoted, record
+from .randomness import reseed
+from .stdio import Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from .host import Options
+
+__all__ = ["ACCEPT_WITHIN_S", "METHODS", "make_folder", "serve"]
+
+#: A bridge that nobody has connected to by then ends.
+ACCEPT_WITHIN_S = 10.0
+
+_READ_BYTES = 64 * 1024
+
+# The least of the systems' limits for the path of a socket (macOS: 104 bytes with the final zero),
+# without the number behind the folder.
+_MAX_FOLDER_BYTES = 90
+
+# struct ucred of Linux: pid, uid, gid.
+_UCRED = struct.Struct("3i")
+
+
+def make_folder() -> str:
+    """A new folder that only this user may enter, with a path that is short enough for sockets."""
+    from tempfile import gettempdir, mkdtemp
+
+    # TMPDIR may be deep.
+    is_short = len(os.fsencode(gettempdir())) < _MAX_FOLDER_BYTES - len("/dspex-fork-12345678")
+    return mkdtemp(prefix="dspex-fork-", dir=None if is_short else "/tmp")  # noqa: S108 - made unguessably
+
+
+def serve(wire: Wire, options: Options, folder: str) -> NoReturn:
+    """Serves until the client is gone; the process exits here. `folder` is the sockets' own, which
+    the guard removes."""
+    _import()
+    _ForkServer(wire, options, folder).run()
+
+
+def _import() -> None:
+    """All that a bridge needs for its first calls."""
+    # NumPy's threads would make every fork a gamble.
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        import asyncio
+        import concurrent.futures.thread
+
+        from . import engine
+        from .programs import registry
+
+        engine.preload()
+        del asyncio, concurrent, registry
+    except Exception as error:  # noqa: BLE001 - a package may raise anything
+        # Each bridge tries it again, and tells its client what came of it.
+        sys.stderr.write(f"dspex bridge: DSPy could not be imported: {describe(error)}\n")
+    gc.collect()
+    gc.freeze()
+
+
+class _ForkServer:
+    def __init__(self, wire: Wire, options: Options, folder: str) -> None:
+        self._wire = wire
+        self._options = options
+        self._folder = folder
+        self._connection = Connection(options.max_frame_bytes)
+        self._number = 0
+        self._alive: set[int] = set()
+        self._is_asked_to_leave = False
+        self._is_leaving = False
+        # Written by a client that may be slow, and by nobody else: to wait is all there is to do.
+        os.set_blocking(wire.write_fd, True)
+        self._signals, self._wake = os.pipe()
+        os.set_blocking(self._signals, False)
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_leave)
+
+    def run(self) -> NoReturn:
+        poller = select.poll()
+        poller.register(self._wire.read_fd, select.POLLIN)
+        poller.register(self._signals, select.POLLIN)
+        while not (self._is_leaving and not self._alive):
+            ready = {fd for fd, _ in poller.poll()}
+            if self._signals in ready:
+                os.read(self._signals, _READ_BYTES)
+                self._reap()
+                if self._is_asked_to_leave and not self._is_leaving:
+                    self._leave()
+            if self._wire.read_fd in ready and not self._receive():
+                break
+            self._send()
+        # The guard ends the bridges, and removes the folder.
+        os._exit(0)
+
+    def _receive(self) -> bool:
+        """Handles what one read brings; False at the end of the stream."""
+        data = loop.read(self._wire.read_fd)
+        for event in self._connection.receive_data(data):
+            if isinstance(event, Request):
+                self._answer(event)
+        return bool(data)
+
+    def _send(self) -> None:
+        data = memoryview(self._connection.data_to_send())
+        while data:
+            try:
+                data = data[os.write(self._wire.write_fd, data) :]
+            except BrokenPipeError:
+                os._exit(0)
+
+    def _answer(self, request: Request) -> None:
+        try:
+            method = METHODS.get(request.method)
+            if method is None:
+                raise MethodNotFoundError(
+                    f"a fork server has no method {quoted(request.method)}."
+                    f"{suggestion(request.method, METHODS)} Valid: {', '.join(METHODS)}. "
+                    "The others are those of the bridges that it forks."
+                )
+            handler, check = method
+            check(request.params, request.method)
+            self._connection.send_result(request, handler(self, request.params))
+        except DSPexError as error:
+            self._connection.send_error(request, error)
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the client is told
+            self._connection.send_error(request, InternalError(describe(error), retryable=True))
+
+    def _ping(self, params: dict[str, Any]) -> dict[str, Any]:
+        return {"payload": params.get("payload")}
+
+    def _fork(self, _params: dict[str, Any]) -> dict[str, Any]:
+        if self._is_leaving:
+            raise ShuttingDownError("the fork server is ending: start another one")
+        threads = _threads()
+        if threads > 1:
+            raise InternalError(
+                f"the fork server has {threads} threads, and a fork would keep the locks of all "
+                "but one: some package of this environment starts threads when it is imported. "
+                "Start each bridge by itself, without --fork-server"
+            )
+        self._number += 1
+        path = f"{self._folder}/{self._number}"
+        server = os.getpid()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            try:
+                listener.listen(1)
+                pid = os.fork()
+            except OSError:
+                os.unlink(path)  # noqa: PTH108 - pathlib is a slow import
+                raise
+            if pid == 0:
+                # Whatever happens in it, a bridge never goes on as a second fork server.
+                try:
+                    self._become_a_bridge(listener, path, server)
+                except BaseException:  # noqa: BLE001 - nobody is above it
+                    import traceback
+
+                    traceback.print_exc()
+                finally:
+                    os._exit(1)
+        self._alive.add(pid)
+        return {"pid": pid, "path": path}
+
+    def _become_a_bridge(self, listener: socket.socket, path: str, server: int) -> NoReturn:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        for own in (self._wire.read_fd, self._wire.write_fd, self._signals, self._wake):
+            os.close(own)
+        fd = _accept(listener)
+        os.unlink(path)  # noqa: PTH108
+        if fd is None:
+            os._exit(0)
+        listener.close()
+        os.set_blocking(fd, False)
+        guard.start(fd, fd, client=server)
+        reseed()
+        loop.serve(Wire(fd, fd), self._options)
+
+    def _reap(self) -> None:
+        while self._alive:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            self._alive.discard(pid)
+            exited = {"pid": pid, "status": os.waitstatus_to_exitcode(status)}
+            self._connection.send_notification("exited", exited)
+
+    def _ask_to_leave(self, *_signal: object) -> None:
+        self._is_asked_to_leave = True
+
+    def _leave(self) -> None:
+        """SIGTERM: each bridge finishes what is in flight; the server ends with the last one."""
+        self._is_leaving = True
+        for pid in self._alive:
+            os.kill(pid, signal.SIGTERM)
+
+
+METHODS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[Any, str], None]]] = {
+    "fork": (_ForkServer._fork, record(optional=COMMON)),
+    "ping": (_ForkServer._ping, record(optional={"payload": anything, **COMMON})),
+}
+
+
+def _threads() -> int:
+    """Those of C libraries too, where the system tells; else those of Python."""
+    try:
+        return len(os.listdir("/proc/self/task"))  # noqa: PTH208
+    except OSError:
+        import threading
+
+        return threading.active_count()
+
+
+def _accept(listener: socket.socket) -> int | None:
+    """The descriptor of the first connection of this user's; None where none comes in time."""
+    listener.settimeout(ACCEPT_WITHIN_S)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            return None
+        if _is_own(connection):
+            return connection.detach()
+        connection.close()
+
+
+def _is_own(connection: socket.socket) -> bool:
+    # Where the system does not tell, the folder alone says who may come.
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return bool(_UCRED.unpack(credentials)[1] == os.geteuid())
