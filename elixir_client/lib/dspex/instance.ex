@@ -13,11 +13,15 @@ defmodule DSPex.Instance do
   # A connection without its journal would forget, and without its tasks not know of them; both
   # outlive connections.
 
-  alias DSPex.{Cluster, Connection, Error, Journal, Pool, Retry}
+  alias DSPex.{Cluster, Connection, Deadline, Error, Journal, Pool, Retry}
   alias DSPex.Connection.Caller
 
   # A worker that cannot go on is started again; a pool of many may lose many at one time.
   @restarts_per_worker 3
+
+  # What a journal takes that reads a long file, and waits for the lock of the one before.
+  @journal_restart_ms 5_000
+  @look_again_ms 2
 
   @spec start_link(atom(), DSPex.Config.t(), keyword()) :: Supervisor.on_start()
   def start_link(name, configuration, options) do
@@ -149,8 +153,18 @@ defmodule DSPex.Instance do
   @doc "A program as the instance's journal knows it, `nil` where it does not."
   @spec program(term(), String.t()) :: Journal.Program.t() | nil
   def program(server, id) do
-    if is_atom(server) and :ets.whereis(names(server).journal) != :undefined,
-      do: Journal.program(names(server).journal, id)
+    if is_atom(server), do: program(server, id, Deadline.from_now(@journal_restart_ms))
+  end
+
+  defp program(server, id, deadline) do
+    Journal.program(names(server).journal, id)
+  rescue
+    # There is no table: no instance, or one whose journal is just being started again.
+    ArgumentError ->
+      if Process.whereis(server) != nil and not Deadline.passed?(deadline) do
+        Deadline.pause(deadline, @look_again_ms)
+        program(server, id, deadline)
+      end
   end
 
   @doc "The tools of a program as the instance's journal knows them."
@@ -170,8 +184,11 @@ defmodule DSPex.Instance do
 
   defp pool_of(server) when is_atom(server) and server not in [nil, true, false] do
     case Pool.fetch(names(server).pool) do
-      nil -> {:error, not_started(server)}
-      pool -> {:ok, pool}
+      nil ->
+        {:error, if(Process.whereis(server), do: Pool.no_worker(), else: not_started(server))}
+
+      pool ->
+        {:ok, pool}
     end
   end
 

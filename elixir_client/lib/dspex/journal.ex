@@ -11,7 +11,9 @@ defmodule DSPex.Journal do
 
   use GenServer
 
-  alias DSPex.{Cluster, Config, Error, Signature, Tool}
+  require Logger
+
+  alias DSPex.{Cluster, Config, Error, Fallbacks, Signature, Tool}
   alias DSPex.Journal.{File, Program}
   alias DSPex.Protocol.Message
 
@@ -39,7 +41,9 @@ defmodule DSPex.Journal do
 
   @doc """
   Writes down what the bridge has confirmed. `{:add, ...}` is refused where another worker has made a
-  program of that id meanwhile; `{:same, ...}` is another way to make the program there is. Gives the version that it replaced, and its own.
+  program of that id meanwhile, and a configuration where fallbacks would lead back by what another has
+  taken meanwhile; `{:same, ...}` is another way to make the program there is. Gives the version that it
+  replaced, and its own.
   """
   @spec record(atom(), entry()) ::
           {:ok, before :: version() | nil, version()} | {:error, Error.t()}
@@ -110,14 +114,22 @@ defmodule DSPex.Journal do
     configuration = Keyword.fetch!(options, :configuration)
 
     with {:ok, file, past} <- open(Keyword.get(options, :journal, :memory), configuration) do
+      # Under its own name when all is in it: who reads it finds all or no table.
+      unready = Module.concat(table, "Unready")
       # Protected: all changes go through this process.
-      :ets.new(table, [:named_table, :protected, read_concurrency: true])
+      :ets.new(unready, [:named_table, :protected, read_concurrency: true])
       configuration = Config.merge(past.configuration, configuration)
       cluster = Keyword.get(options, :cluster)
-      :ets.insert(table, [{:owner, self()}, {:generation, 1}, {:configuration, configuration, 1}])
-      :ets.insert(table, [{:cluster, cluster}, {:clock, 0}])
-      Enum.each(past.programs, fn {id, program} -> write(table, {:program, id, program}) end)
-      {:ok, {table, file}}
+
+      :ets.insert(unready, [
+        {:owner, self()},
+        {:generation, 1},
+        {:configuration, configuration, 1}
+      ])
+
+      :ets.insert(unready, [{:cluster, cluster}, {:clock, 0}])
+      Enum.each(past.programs, fn {id, program} -> write(unready, {:program, id, program}) end)
+      {:ok, {:ets.rename(unready, table), file}}
     else
       {:error, error} -> {:stop, error}
     end
@@ -147,7 +159,7 @@ defmodule DSPex.Journal do
     file =
       for {part, stamp, value} <- changes, later?(table, part, stamp), reduce: file do
         file ->
-          change = taken(part, value)
+          change = taken(table, part, value)
           write(table, change)
           put_stamp(table, part, stamp)
           # What cannot be written here is on the disk where it was made.
@@ -157,9 +169,23 @@ defmodule DSPex.Journal do
     {:reply, :ok, {table, file}}
   end
 
-  defp taken(:configuration, configuration), do: {:configure, configuration}
-  defp taken({:program, id}, nil), do: {:delete, id}
-  defp taken({:program, id}, program), do: {:program, id, program}
+  # Both have been confirmed, each on its node.
+  defp taken(table, :configuration, later) do
+    {earlier, _version} = configuration(table)
+    {later, cut} = Fallbacks.reconcile(earlier, later)
+
+    if cut != [] do
+      Logger.warning(
+        "DSPex: the LMs #{Enum.join(cut, ", ")} are without their fallbacks, which would lead back by " <>
+          "what another node has configured: give them with DSPex.configure/2"
+      )
+    end
+
+    {:configure, later}
+  end
+
+  defp taken(_table, {:program, id}, nil), do: {:delete, id}
+  defp taken(_table, {:program, id}, program), do: {:program, id, program}
 
   defp later?(table, part, stamp) do
     case :ets.lookup(table, {:stamp, part}) do
@@ -189,7 +215,11 @@ defmodule DSPex.Journal do
   defp keep(nil, _change), do: {:ok, nil}
   defp keep(file, change), do: File.append(file, change)
 
-  defp change(_table, {:configure, params}), do: {:configure, params}
+  defp change(table, {:configure, params}) do
+    {configuration, _version} = configuration(table)
+    with {:ok, _merged} <- Fallbacks.merge(configuration, params), do: {:configure, params}
+  end
+
   defp change(_table, {:delete, program}), do: {:delete, program}
 
   defp change(table, {kind, id, body, signature, tools}) when kind in [:put, :add, :same] do

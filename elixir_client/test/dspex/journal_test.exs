@@ -4,7 +4,7 @@ defmodule DSPex.JournalTest do
 
   import ExUnit.CaptureLog
 
-  alias DSPex.{Error, Journal, Secret, Signature}
+  alias DSPex.{Error, Instance, Journal, Secret, Signature}
   alias DSPex.Protocol.Message
   alias DSPex.Test.Folder
 
@@ -449,6 +449,121 @@ defmodule DSPex.JournalTest do
              Journal.record(name, {:put, "qa", fn -> body end, nil, []})
 
     assert message =~ "cannot be written"
+  end
+
+  test "a configuration whose fallbacks lead back by what was taken meanwhile is refused, and changes nothing" do
+    name = Module.concat(__MODULE__, "Circle")
+    configuration = %{lms: %{"a" => %{model: "m"}, "b" => %{model: "m"}}}
+    start_supervised!({Journal, name: name, configuration: configuration})
+    stands_in = fn lm, other -> %{lms: %{lm => %{model: "m", fallbacks: [other]}}} end
+    assert {:ok, 1, 2} = Journal.record(name, {:configure, stands_in.("a", "b")})
+    before = Journal.configuration(name)
+    change = Map.put(stands_in.("b", "a"), :default_lm, "b")
+
+    assert {:error, %Error{code: :invalid_params, message: message}} =
+             Journal.record(name, {:configure, change})
+
+    assert message =~ "(b → a → b): an LM cannot stand in for itself"
+    assert Journal.configuration(name) == before
+    assert Journal.generation(name) == 2
+  end
+
+  test "two nodes that configured fallbacks in a circle keep those of the later one" do
+    name = Module.concat(__MODULE__, "Nodes")
+    configuration = %{lms: %{"a" => %{model: "m"}, "b" => %{model: "m"}}}
+    start_supervised!({Journal, name: name, configuration: configuration, cluster: name})
+    lm = fn fallbacks -> %{model: "m", fallbacks: fallbacks} end
+    {:ok, 1, 2} = Journal.record(name, {:configure, %{lms: %{"a" => lm.(["b"])}}})
+    elsewhere = {:configuration, {7, :other@node}, %{lms: %{"b" => lm.(["a"])}}}
+
+    log = capture_log(fn -> Journal.take(name, [elsewhere]) end)
+    assert log =~ "the LMs a are without their fallbacks, which would lead back"
+    assert {%{lms: %{"a" => %{model: "m"} = a, "b" => b}}, 3} = Journal.configuration(name)
+    assert {a, b} == {%{model: "m"}, lm.(["a"])}
+  end
+
+  test "fallbacks of the file that lead back by what the application gives are not restored", %{
+    path: path
+  } do
+    {name, _pid} = start(path)
+    lms = %{"a" => %{model: "m", fallbacks: ["b"]}, "b" => %{model: "m"}}
+    {:ok, _, _} = Journal.record(name, {:configure, %{lms: lms}})
+    stop(name)
+
+    log =
+      capture_log(fn ->
+        {name, _pid} = start(path, %{lms: %{"b" => %{model: "m", fallbacks: ["a"]}}})
+        {configuration, _version} = Journal.configuration(name)
+
+        assert configuration.lms == %{
+                 "a" => %{model: "m"},
+                 "b" => %{model: "m", fallbacks: ["a"]}
+               }
+      end)
+
+    assert log =~ "the LMs a of the journal are without their fallbacks, which would lead back"
+  end
+
+  test "a file with another name is refused, as it would become two", %{path: path} do
+    {name, _pid} = start(path)
+    put(name, "qa")
+    stop(name)
+    other = path <> ".other"
+    File.ln!(path, other)
+    before = File.read!(path)
+
+    for name <- [path, other] do
+      assert {:error, {%Error{code: :journal_error, message: message}, _child}} = start(name)
+
+      assert message =~ "the journal #{name} has 2 names (hard links)"
+    end
+
+    assert {File.read!(path), File.stat!(path).links} == {before, 2}
+    File.rm!(other)
+    {name, _pid} = start(path)
+    assert Journal.programs(name) == ["qa"]
+  end
+
+  test "who finds the table of a journal that starts again finds all that is in it", %{path: path} do
+    {name, _pid} = start(path)
+    ids = for number <- 1..10_000, do: "program-#{number}"
+    Enum.each(ids, &put(name, &1))
+    stop(name)
+    reader = Task.async(fn -> read(name) end)
+    start_supervised!({Journal, name: name, configuration: %{}, journal: {:file, path}})
+    assert Task.await(reader, 30_000) == length(ids)
+  end
+
+  test "who asks for a program while the journal starts again waits for it", %{path: path} do
+    name = Module.concat(__MODULE__, "Restarted")
+    journal = Module.concat(name, "Journal")
+    options = [name: journal, configuration: %{}, journal: {:file, path}]
+    # An instance of a journal alone.
+    start_supervised!(%{
+      id: name,
+      type: :supervisor,
+      start:
+        {Supervisor, :start_link, [[{Journal, options}], [strategy: :one_for_one, name: name]]}
+    })
+
+    put(journal, "qa")
+    owner = :ets.info(journal, :owner)
+    ref = Process.monitor(owner)
+    :ok = :sys.suspend(name)
+    Process.exit(owner, :kill)
+    assert_receive {:DOWN, ^ref, :process, ^owner, :killed}
+    asked = Task.async(fn -> Instance.program(name, "qa") end)
+    assert Task.yield(asked, 50) == nil
+    :ok = :sys.resume(name)
+    assert %Journal.Program{revision: 1} = Task.await(asked, 30_000)
+    # Of an instance that is not there nobody waits for anything.
+    stop_supervised!(name)
+    assert Instance.program(name, "qa") == nil
+  end
+
+  # Again and again, until there is a table: how many programs are in it.
+  defp read(name) do
+    if :ets.whereis(name) == :undefined, do: read(name), else: length(Journal.programs(name))
   end
 
   test "the file does not grow with changes that are undone", %{path: path} do

@@ -69,6 +69,42 @@ defmodule DSPex.PoolTest do
     Peer.respond(peer, id, created(params))
   end
 
+  test "of two configurations at one time that make a circle of fallbacks one is refused, and changes nothing" do
+    {name, listener} = start(2, lms: [a: "demo/knn", b: "demo/knn"])
+
+    peers =
+      for _ <- 1..2,
+          {_params, peer} = listener |> accepted() |> Peer.accept_configure(),
+          into: %{},
+          do: {peer.os_pid, peer}
+
+    ready(name, 2)
+    [one, two] = for worker <- workers(name), do: Map.fetch!(peers, worker.os_pid)
+
+    stand_in = fn lm, other ->
+      async(fn -> DSPex.configure(name, lms: [{lm, [model: "demo/knn", fallbacks: [other]]}]) end)
+    end
+
+    # Each Python has one of them, and takes it before it can be told of the other.
+    kept = stand_in.(:a, :b)
+    {first, _params, one} = Peer.request(one, "configure")
+    refused = stand_in.(:b, :a)
+    {second, _params, two} = Peer.request(two, "configure")
+    Peer.respond(one, first, %{})
+    {told, _params, two} = Peer.request(two, "configure")
+    two |> Peer.respond(second, %{}) |> Peer.respond(told, %{})
+
+    assert {:ok, %{}} = await(kept)
+    assert {:error, %Error{code: :invalid_params, retryable: false} = error} = await(refused)
+    assert error.message =~ "lms.b.fallbacks: they lead back to where they began (b → a → b)"
+    # What its Python had taken goes with that: the next one is told what is so.
+    Peer.wait_gone(two)
+    {configured, _peer} = listener |> accepted() |> Peer.accept_configure()
+    assert %{"a" => %{"fallbacks" => ["b"]}, "b" => b} = configured["lms"]
+    refute b["fallbacks"]
+    ready(name, 2)
+  end
+
   describe "calls" do
     test "go to the worker that has least to do" do
       {name, [one, two, three], _listener} = pool(3)

@@ -95,12 +95,7 @@ defmodule DSPex.Connection.Handshake do
     do: initialized(handshake, result, wanted)
 
   def answer(handshake, {:configure, params, changed?}, {:ok, _result}, _wanted) do
-    # News to the journal where callers have changed it.
-    if changed?,
-      do: {:ok, _before, _version} = Journal.record(handshake.journal, {:configure, params})
-
-    {_configuration, version} = Journal.configuration(handshake.journal)
-    {:ready, if(changed?, do: %{handshake | configuration: version}, else: handshake)}
+    if changed?, do: changed(handshake, params), else: {:ready, handshake}
   end
 
   def answer(_handshake, :initialize, {:error, error}, _wanted), do: refused("initialize", error)
@@ -108,9 +103,18 @@ defmodule DSPex.Connection.Handshake do
   def answer(_handshake, {:configure, _params, _changed?}, {:error, error}, _wanted),
     do: refused("configure", error)
 
-  defp refused(method, error) do
-    {refusal(error), "#{method} was refused: #{Exception.message(error)}"}
+  # News to the journal: callers have changed what it had.
+  defp changed(handshake, params) do
+    case Journal.record(handshake.journal, {:configure, params}) do
+      {:ok, _before, version} -> {:ready, %{handshake | configuration: version}}
+      # The next one is told the journal's.
+      {:error, error} -> {{:failed, :passing}, refusal_text("configure", error)}
+    end
   end
+
+  defp refused(method, error), do: {refusal(error), refusal_text(method, error)}
+
+  defp refusal_text(method, error), do: "#{method} was refused: #{Exception.message(error)}"
 
   defp refusal(%Error{code: code}) when code in @final_refusals, do: :refused
   # A package that is missing.

@@ -92,11 +92,18 @@ defmodule DSPex.Connection.Incoming do
         Pool.tell(state.pool, :journal_changed)
         {%{state | told: Told.confirmed(state.told, entry, before, version)}, answer}
 
-      # What this Python has under that name is not what the journal has.
       {:error, error} ->
-        {%{state | told: Told.refused(state.told, {:load, elem(entry, 1)})}, {:error, error}}
+        {unrecorded(state, entry), {:error, error}}
     end
   end
+
+  # What this Python has is not what the journal has. A program is told again; of a configuration nothing
+  # can be taken back.
+  defp unrecorded(state, {:configure, _params}),
+    do: Lifecycle.replace(state, "its configuration was not kept", state.drain_timeout, nil)
+
+  defp unrecorded(state, entry),
+    do: %{state | told: Told.refused(state.told, {:load, elem(entry, 1)})}
 
   defp step(%{phase: :starting} = state, step, answer),
     do: Lifecycle.handshake_answer(state, step, answer)

@@ -8,7 +8,7 @@ defmodule DSPex.Journal.Configuration do
 
   require Logger
 
-  alias DSPex.{Config, Secret}
+  alias DSPex.{Config, Fallbacks, Secret}
 
   # What a configuration has by name: how it is read, and what a person calls it.
   @by_name [{:lms, &Config.lm/1, "LMs"}, {:embedders, &Config.embedder/1, "embedders"}]
@@ -56,7 +56,11 @@ defmodule DSPex.Journal.Configuration do
     lms = Map.merge(restored, given)
 
     models
-    |> put(:lms, only_known_fallbacks(restored, given, lms), restored != %{})
+    |> put(
+      :lms,
+      restored |> only_known_fallbacks(given, lms) |> without_circles(given),
+      restored != %{}
+    )
     |> put(:adapter, record["adapter"], is_binary(record["adapter"]))
     |> put(:limits, record["limits"], is_map(record["limits"]))
     # Of an LM that is lost, nothing could be the default.
@@ -93,6 +97,20 @@ defmodule DSPex.Journal.Configuration do
         {name, %{lm | fallbacks: known}}
       end
     end)
+  end
+
+  # Nor would it take one that leads back, by an LM that the application now gives.
+  defp without_circles(restored, given) do
+    {reconciled, cut} = Fallbacks.reconcile(%{lms: restored}, %{lms: given})
+
+    if cut != [] do
+      Logger.warning(
+        "DSPex: the LMs #{Enum.join(cut, ", ")} of the journal are without their fallbacks, which would " <>
+          "lead back to where they began: give them as lms:, or with DSPex.configure/2"
+      )
+    end
+
+    Map.merge(restored, Map.take(reconciled.lms, cut))
   end
 
   defp put(params, key, value, true), do: Map.put(params, key, value)

@@ -43,6 +43,7 @@ defmodule DSPex.Journal.File do
   def open(path, configuration) do
     with {:ok, path} <- resolve(path, @max_links),
          {:ok, lock} <- lock(path),
+         :ok <- alone(path),
          {:ok, bytes} <- read(path),
          {:ok, records} <- records(bytes, path),
          {:ok, file} <- rewrite(replay(records, path, lock)) do
@@ -94,6 +95,21 @@ defmodule DSPex.Journal.File do
     if "#{os_pid}" == System.pid(),
       do: "another instance of this node",
       else: "another process (pid #{os_pid})"
+  end
+
+  # Writing it anew would leave the other name with what it had, and nobody would see.
+  defp alone(path) do
+    case Elixir.File.lstat(path) do
+      {:ok, %{type: :regular, links: links}} when links > 1 ->
+        text =
+          "the journal #{path} has #{links} names (hard links), and they would become files of their " <>
+            "own: remove the others, or make them symbolic links"
+
+        {:error, Error.new(:journal_error, text)}
+
+      _one_or_none ->
+        :ok
+    end
   end
 
   @doc "Appends a change; once it answers, the change is on the disk."

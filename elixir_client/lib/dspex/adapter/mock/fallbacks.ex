@@ -3,7 +3,7 @@ defmodule DSPex.Adapter.Mock.Fallbacks do
   # What the bridge demands of LMs that stand in for others: they are there, and none leads back to
   # the one that it stands in for.
 
-  alias DSPex.Error
+  alias DSPex.{Error, Fallbacks}
 
   @doc "Checks the LMs of these names: the others were."
   @spec check(%{optional(String.t()) => map()}, [String.t()]) :: :ok | {:error, Error.t()}
@@ -11,7 +11,7 @@ defmodule DSPex.Adapter.Mock.Fallbacks do
     missing = for name <- names, other <- of(lms, name), lms[other] == nil, do: {name, other}
 
     with [] <- missing,
-         nil <- Enum.find(names, &(&1 in reached(lms, of(lms, &1), []))) do
+         nil <- Enum.find_value(names, &Fallbacks.way_back(&1, fn name -> of(lms, name) end)) do
       :ok
     else
       [{name, missing} | _others] ->
@@ -19,22 +19,9 @@ defmodule DSPex.Adapter.Mock.Fallbacks do
         data = %{"kind" => "lm", "name" => missing, "param" => "lms.#{name}.fallbacks"}
         {:error, Error.new(:not_found, text, data: data)}
 
-      name ->
-        text =
-          "lms.#{name}.fallbacks: they lead back to where they began: an LM cannot stand in for itself"
-
-        data = %{"param" => "lms.#{name}.fallbacks"}
-        {:error, Error.new(:invalid_params, text, data: data)}
+      way ->
+        {:error, Fallbacks.leads_back(way)}
     end
-  end
-
-  # With the fallbacks of fallbacks.
-  defp reached(_lms, [], seen), do: seen
-
-  defp reached(lms, [name | names], seen) do
-    if name in seen,
-      do: reached(lms, names, seen),
-      else: reached(lms, of(lms, name) ++ names, [name | seen])
   end
 
   defp of(lms, name), do: lms[name]["fallbacks"] || []
