@@ -25,6 +25,25 @@ def lm() -> Iterator[ScriptedLM]:
     scripted.close()
 
 
+@pytest.fixture(scope="module")
+def module_lm() -> Iterator[ScriptedLM]:
+    """For a server that all tests of a file share; each says what it answers."""
+    scripted = ScriptedLM()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(scope="module")
+def module_server(
+    module_lm: ScriptedLM, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    lms = write_lms(folder, {"main": module_lm.lm})
+    server = ServerProcess("--data-dir", str(folder), "--lms", str(lms), "--bridges", "1")
+    yield server
+    assert server.close() == 0, server.output
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     server = Postgres()
@@ -39,9 +58,15 @@ def start(tmp_path: Path, lm: ScriptedLM) -> Iterator[Start]:
 
 
 @pytest.fixture
-def start_shared(tmp_path: Path, lm: ScriptedLM, postgres: Postgres) -> Iterator[Start]:
+def shared_url(postgres: Postgres) -> str:
+    """Of the database that `start_shared` gives to all of its servers."""
+    return postgres.new_database()
+
+
+@pytest.fixture
+def start_shared(tmp_path: Path, lm: ScriptedLM, shared_url: str) -> Iterator[Start]:
     """Starts servers and workers on one database of a PostgreSQL."""
-    yield from _starting(tmp_path, lm, "--database-url", postgres.new_database())
+    yield from _starting(tmp_path, lm, "--database-url", shared_url)
 
 
 def _starting(folder: Path, lm: ScriptedLM, *always: str) -> Iterator[Start]:

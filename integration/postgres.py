@@ -9,10 +9,10 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
+from contextlib import suppress
 from pathlib import Path
 
-from integration.sigkill import kill
+from integration.sigkill import handles_of, kill, wait_for_ends
 
 __all__ = ["Postgres", "postgres_version"]
 
@@ -72,6 +72,8 @@ class Postgres:
         self._run("initdb", "-D", "data", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync")
         self.start()
         self._databases = 0
+        # Handles of the processes that a kill left behind.
+        self._orphans: list[int] = []
 
     def start(self) -> None:
         # Its processes are killed here, the machine is not: nothing has to be on the disk.
@@ -87,7 +89,11 @@ class Postgres:
     def kill(self) -> bool:
         """SIGKILL to the postmaster, and so the end of all of its processes. False where it was
         dead already."""
-        pid = int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
+        pid = self._postmaster()
+        with suppress(ProcessLookupError):
+            # It stands still, so that it has no more children than are found now.
+            os.kill(pid, signal.SIGSTOP)
+            self._orphans += handles_of(self._children(pid))
         return kill(pid)
 
     def pause(self) -> None:
@@ -98,22 +104,29 @@ class Postgres:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        pid = (self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0]
+        pid = self._postmaster()
         # The first: while it stands still there are no more of the others.
-        os.kill(int(pid), number)
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            os.kill(int(child), number)
+        os.kill(pid, number)
+        for child in self._children(pid):
+            os.kill(child, number)
+
+    def _postmaster(self) -> int:
+        return int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
+
+    def _children(self, pid: int) -> list[int]:
+        try:
+            return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        except FileNotFoundError:
+            return []
 
     def start_again(self) -> None:
-        """After a kill: its shared memory goes with its processes, some time after them."""
-        until = time.monotonic() + _TIMEOUT_S
-        while True:
-            try:
-                return self.start()
-            except RuntimeError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
+        """After a kill: its shared memory is free when the last of its processes has ended, which
+        notice by themselves that the first one has. That one's number is in its lock files, and is
+        a process's until whoever adopted it reaps it: they are taken away."""
+        wait_for_ends(self._orphans)
+        for lock in (Path("data", "postmaster.pid"), Path(f".s.PGSQL.{self.port}.lock")):
+            (self.folder / lock).unlink(missing_ok=True)
+        self.start()
 
     def new_database(self, template: str = "template0") -> str:
         """The URL of a database: an empty one, or a copy of another, which nobody uses."""

@@ -76,6 +76,7 @@ class Host:
                 process = ServerProcess(*self._arguments, command=command, awaited=False)
                 self._process = process
                 self.starts += 1
+                self._changed.notify_all()
             # Where it ends while it starts, its status tells why.
             with suppress(RuntimeError):
                 process.wait_until_ready()
@@ -133,6 +134,13 @@ class Hosts:
         with self._changed:
             self._changed.wait_for(ready, bound_s)
             return ready()
+
+    def wait_for_starts(self, count: int, bound_s: float) -> bool:
+        """Until so many of them were started, those that ended since included."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: sum(host.starts for host in self._all) >= count, bound_s
+            )
 
     def wait_for_all(self, bound_s: float) -> bool:
         with self._changed:

@@ -83,7 +83,7 @@ class _House:
         self.answers: list[Any] = []
         self._asking = threading.Thread(target=self._ask)
         self._asking.start()
-        self._wait_for_open(_BATCH + 1)
+        self.server.wait_for_running(_BATCH + 1)
 
     def _ask(self) -> None:
         # Its client waits for longer than the outage: the answer comes when it is written.
@@ -94,13 +94,6 @@ class _House:
             trust_env=False,
         )
         self.answers.append(response.json()["data"]["executeProgram"])
-
-    def _wait_for_open(self, count: int) -> None:
-        query = "{ executions(filter: {state: [RUNNING]}) { totalCount } }"
-        until = time.monotonic() + WAIT_S
-        while self.server.graphql(query)["executions"]["totalCount"] < count:
-            assert time.monotonic() < until, "the work did not begin"
-            time.sleep(0.1)
 
     def _execute(self) -> dict[str, Any]:
         found: dict[str, Any] = self.server.graphql(_EXECUTE)["executeProgram"]

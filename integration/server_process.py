@@ -114,19 +114,40 @@ class ServerProcess:
         return answer
 
     def wait(self, query: str, until: str, timeout_s: float = _REQUEST_S, **variables: Any) -> Any:
-        """Asks until the one field of the answer has the state `until`, and that in time."""
+        """The one field of the answer, as soon as its state is `until`, and that in time."""
+
+        def has_come(found: Any) -> bool:
+            if found["state"] == until:
+                return True
+            assert found["state"] not in ("FAILED", "CANCELLED", "COMPLETED"), found
+            return False
+
+        return self.wait_until(query, has_come, timeout_s, **variables)
+
+    def wait_for_running(self, count: int) -> None:
+        """Until so many executions are."""
+        query = "{ executions(filter: {state: [RUNNING]}) { totalCount } }"
+        self.wait_until(query, lambda found: found["totalCount"] == count)
+
+    def wait_until(
+        self,
+        query: str,
+        has_come: Callable[[Any], bool],
+        timeout_s: float = _REQUEST_S,
+        **variables: Any,
+    ) -> Any:
+        """Asks again and again: the one field of the answer, as soon as it is as waited for."""
         deadline = time.monotonic() + timeout_s
         while True:
             (found,) = self.graphql(query, **variables).values()
-            if found["state"] == until:
+            if has_come(found):
                 return found
             assert time.monotonic() < deadline, f"it is {found}\n{''.join(self.output)}"
-            assert found["state"] not in ("FAILED", "CANCELLED", "COMPLETED"), found
             time.sleep(_POLL_S)
 
     @asynccontextmanager
     async def subscribe(self, query: str, **variables: Any) -> AsyncIterator[AsyncIterator[Any]]:
-        """The data of each event, over graphql-transport-ws."""
+        """The data of each event, over graphql-transport-ws. Raises RuntimeError for errors."""
         url = self.url.replace("http:", "ws:") + "/graphql"
         async with connect(url, subprotocols=["graphql-transport-ws"], proxy=None) as socket:  # type: ignore[list-item]
             await socket.send(json.dumps({"type": "connection_init"}))
@@ -142,7 +163,8 @@ class ServerProcess:
                     if message["type"] == "ping":
                         continue
                     assert message["type"] == "next", message
-                    assert "errors" not in message["payload"], message
+                    if "errors" in message["payload"]:
+                        raise RuntimeError(f"the subscription failed: {message['payload']}")
                     yield message["payload"]["data"]
 
             yield events()

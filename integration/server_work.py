@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dspex_bridge.testing.scripted_lm import Prompt
+    from dspex_bridge.testing.scripted_lm import Prompt, ScriptedLM
 
     from integration.server_process import ServerProcess
 
@@ -22,6 +22,7 @@ __all__ = [
     "ROWS",
     "WAIT_S",
     "Gate",
+    "batch_under_way",
     "execute_batch",
     "moves",
     "optimize",
@@ -120,6 +121,19 @@ def execute_batch(server: ServerProcess, count: int, **more: Any) -> str:
     asked = {"program": "qa", "inputs": inputs, **more}
     batch_id: str = server.graphql(EXECUTE_BATCH, input=asked)["executeBatch"]["id"]
     return batch_id
+
+
+def batch_under_way(
+    server: ServerProcess, lm: ScriptedLM, count: int, *, answered: int
+) -> tuple[str, Gate]:
+    """A batch of so many of a new program, and the gate at which it waits when some of its prompts
+    were answered."""
+    prepare(server)
+    gate = Gate(answered)
+    lm.always(gate)
+    batch_id = execute_batch(server, count)
+    assert gate.reached.wait(WAIT_S)
+    return batch_id, gate
 
 
 def revisions(server: ServerProcess, name: str = "qa") -> list[dict[str, Any]]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-__all__ = ["kill"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["handles_of", "kill", "wait_for_ends"]
 
 # For the kernel to end a process that may be waiting for a disk.
 _DEATH_S = 60.0
@@ -32,6 +37,27 @@ def kill(pid: int) -> bool:
         return False
     finally:
         os.close(process)
+
+
+def handles_of(pids: Iterable[int]) -> list[int]:
+    """Of those that run. A handle stays that of its process, also where the number is given away;
+    `wait_for_ends` closes them."""
+    handles = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            handles.append(os.pidfd_open(pid))
+    return handles
+
+
+def wait_for_ends(handles: list[int]) -> None:
+    """Raises TimeoutError where one of the processes does not end."""
+    while handles:
+        process = handles.pop()
+        try:
+            if not _has_ended(process, _DEATH_S):
+                raise TimeoutError(f"a process has not ended within {_DEATH_S:g} s")
+        finally:
+            os.close(process)
 
 
 def _has_ended(process: int, bound_s: float) -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from dspex_bridge.testing.scripted_lm import Prompt, ScriptedLM
 
-from integration.server_process import ServerProcess, write_lms
+from integration.server_process import ServerProcess
 from tests.server.background import on_a_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    pass
 
 CREATE = """
 mutation ($input: ProgramInput!) {
@@ -44,27 +45,19 @@ query ($id: ID!) {
 }
 """
 WAIT_S = 30
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
-@pytest.fixture(scope="module")
-def lm() -> Iterator[ScriptedLM]:
-    scripted = ScriptedLM()
-    yield scripted
-    scripted.close()
+@pytest.fixture
+def lm(module_lm: ScriptedLM) -> ScriptedLM:
+    module_lm.always({"answer": "4"})
+    return module_lm
 
 
-@pytest.fixture(scope="module")
-def server(lm: ScriptedLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("server")
-    lms = write_lms(folder, {"main": lm.lm})
-    process = ServerProcess("--data-dir", str(folder), "--lms", str(lms), "--bridges", "1")
-    yield process
-    assert process.close() == 0, process.output
-
-
-@pytest.fixture(autouse=True)
-def answer(lm: ScriptedLM) -> None:
-    lm.always({"answer": "4"})
+@pytest.fixture
+def server(module_server: ServerProcess, lm: ScriptedLM) -> ServerProcess:
+    """One for all tests; each has programs of its own."""
+    return module_server
 
 
 def create(server: ServerProcess, **given: Any) -> Any:
@@ -266,6 +259,35 @@ def test_what_fails_inside_is_told_without_its_inside(server: ServerProcess) -> 
     deep = "{" * 1 + "programs { nodes { signature { id } } }" + "}"
     assert "errors" not in server.ask(deep)
     assert server.http.post("/graphql", content=b"x" * (17 * 2**20)).status_code == 413
+
+
+def test_the_servers_own_address_names_what_is_there(server: ServerProcess) -> None:
+    told = server.http.get("/")
+    assert (told.status_code, told.json()["name"]) == (200, "dspex")
+    for path in told.json()["places"]:
+        assert server.http.get(path, headers=BROWSER).status_code == 200, path
+    page = server.http.get("/", headers=BROWSER)
+    assert page.headers["content-type"].startswith("text/html")
+    assert all(f'href="{path}"' in page.text for path in told.json()["places"])
+    assert server.http.post("/").status_code == 405
+
+
+def test_a_browser_has_graphiql_whose_scripts_are_those_that_they_were(
+    server: ServerProcess,
+) -> None:
+    page = server.http.get("/graphql", headers=BROWSER)
+    assert (page.status_code, page.headers["x-frame-options"]) == (200, "DENY")
+    foreign = re.findall(r"<(?:script|link)[^>]*https:[^>]*>", page.text)
+    assert len(foreign) > 3
+    assert all("integrity=" in tag and "crossorigin" in tag for tag in foreign)
+    # Nobody else has a page where an answer is expected.
+    assert server.http.get("/graphql").status_code in (400, 405)
+    assert server.http.get("/graphql?query={__typename}", headers=BROWSER).status_code in (400, 405)
+
+
+def test_a_server_says_where_its_database_lies(server: ServerProcess) -> None:
+    (told,) = [line for line in server.output if line.startswith("The database is ")]
+    assert Path(told.strip().removeprefix("The database is ")).name == "dspex.sqlite"
 
 
 def test_a_page_of_another_site_is_not_let_in(server: ServerProcess) -> None:

@@ -6,8 +6,8 @@ import json
 import select
 import socket
 import threading
-import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -15,7 +15,7 @@ import pytest
 from dspex_bridge.programs.json_forms import from_json
 from dspex_bridge.testing.scripted_lm import ScriptedLM
 
-from integration.server_process import ServerProcess, write_lms
+from integration.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from dspex_bridge.testing.scripted_lm import Prompt
 
 WAIT_S = 30
+# Pieces of a stream, and what a server may keep of them for one client that does not read.
+MANY = 100_000
+UNREAD_MB = 40
+STREAM_S = 150
 COMPACT: Any = {"separators": (",", ":")}
 DEMOS = [
     {"inputs": {"question": "1 + 1?"}, "outputs": {"answer": "2"}},
@@ -30,25 +34,16 @@ DEMOS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def lm() -> Iterator[ScriptedLM]:
-    scripted = ScriptedLM()
-    yield scripted
-    scripted.close()
+@pytest.fixture
+def lm(module_lm: ScriptedLM) -> ScriptedLM:
+    module_lm.always({"answer": "4"})
+    return module_lm
 
 
-@pytest.fixture(scope="module")
-def server(lm: ScriptedLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("server")
-    lms = write_lms(folder, {"main": lm.lm})
-    process = ServerProcess("--data-dir", str(folder), "--lms", str(lms), "--bridges", "1")
-    yield process
-    assert process.close() == 0, process.output
-
-
-@pytest.fixture(autouse=True)
-def answer(lm: ScriptedLM) -> None:
-    lm.always({"answer": "4"})
+@pytest.fixture
+def server(module_server: ServerProcess, lm: ScriptedLM) -> ServerProcess:
+    """One for all tests; each has programs of its own."""
+    return module_server
 
 
 def events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
@@ -129,6 +124,40 @@ def test_the_chunks_of_a_stream_are_the_text(server: ServerProcess, lm: Scripted
     assert "".join(chunk["text"] for chunk in chunks) == "one two three four"
     assert set(chunks[0]) == {"field", "attempt", "text", "done"}
     assert told[-1][1]["outputs"]["answer"] == "one two three four"
+
+
+def _unread(server: ServerProcess, method: str, params: dict[str, Any]) -> socket.socket:
+    """A call whose answer nobody reads."""
+    body = json.dumps(params).encode()
+    head = f"POST /v1/calls/{method} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json"
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((server.http.base_url.host, server.http.base_url.port))
+    connection.sendall(f"{head}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+    return connection
+
+
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def test_who_never_reads_a_stream_holds_up_nothing_and_takes_no_memory(
+    server: ServerProcess, lm: ScriptedLM
+) -> None:
+    text = "w " * MANY
+    lm.always({"answer": text.strip()})
+    result(server, "create", program="unread", signature="question -> answer")
+    params: dict[str, Any] = {"program": "unread", "inputs": {"question": "?"}}
+    result(server, "execute", **params)
+    before_mb = _resident_mb(server.process.pid)
+    params["stream"] = {"window": 1_000_000}
+    with _unread(server, "execute", params):
+        # It ends though nobody hears of it.
+        query = '{ program(id: "unread") { executions failures } }'
+        found = server.wait_until(query, lambda found: found["executions"] == 2, STREAM_S)
+        assert found["failures"] == 0
+        assert _resident_mb(server.process.pid) - before_mb < UNREAD_MB
 
 
 def test_a_batch_tells_of_each_item_and_each_is_a_row(server: ServerProcess) -> None:
@@ -310,9 +339,8 @@ def test_who_hangs_up_at_once_leaves_nothing_open(server: ServerProcess, lm: Scr
                 connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
                 # Each at another moment of what the server does meanwhile.
                 select.select([], [], [], after_ms / 4000)
-        wait_s = time.monotonic() + WAIT_S
+        # An execution that nobody waits for does not stay open.
         query = "{ executions(filter: {state: [PENDING, RUNNING]}) { totalCount } }"
-        while server.graphql(query)["executions"]["totalCount"]:
-            assert time.monotonic() < wait_s, "an execution that nobody waits for stays open"
+        server.wait_until(query, lambda found: found["totalCount"] == 0)
     finally:
         release.set()

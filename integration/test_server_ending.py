@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from integration.server_work import ROWS, WAIT_S, Gate, prepare
+import psycopg
+import pytest
+
+from integration.server_work import (
+    BATCH,
+    ROWS,
+    WAIT_S,
+    Gate,
+    batch_under_way,
+    prepare,
+    solve,
+)
+from tests.server.background import on_a_loop
 
 if TYPE_CHECKING:
-    from dspex_bridge.testing.scripted_lm import ScriptedLM
+    from dspex_bridge.testing.scripted_lm import Prompt, ScriptedLM
 
     from integration.server_process import ServerProcess, Start
 
 EXECUTIONS = "{ executions(page: {first: 500}) { nodes { state error { code } } } }"
-RUNNING = "{ executions(filter: {state: [RUNNING]}) { totalCount } }"
+STREAM = """
+subscription ($input: ExecuteInput!) { executionStream(input: $input) {
+  ... on Execution { state outputs error { code message } } } }
+"""
+FOLLOW = "subscription ($id: ID!) { executionUpdates(programId: $id) { state } }"
+# What runs below a server when it says that others may take over.
+WITNESS = """
+CREATE TABLE witness (children text);
+CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  COPY witness FROM PROGRAM 'cat /proc/{pid}/task/*/children | tr "\\n" " "; echo';
+  RETURN NEW; END $$;
+CREATE TRIGGER see BEFORE UPDATE ON servers FOR EACH ROW
+  WHEN (NEW.pid = {pid} AND NEW.seen_at < '2001-01-01') EXECUTE FUNCTION see();
+"""
+TAKE_OVER_S = 60
 
 
 def _last(server: ServerProcess, method: str, params: dict[str, Any]) -> tuple[str, Any]:
@@ -23,13 +49,6 @@ def _last(server: ServerProcess, method: str, params: dict[str, Any]) -> tuple[s
     answer = server.http.post(f"/v1/calls/{method}", json=params, timeout=WAIT_S)
     name, data = answer.text.strip().rpartition("\n\n")[2].split("\n")
     return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
-
-
-def _wait_for_running(server: ServerProcess, count: int) -> None:
-    until = time.monotonic() + WAIT_S
-    while server.graphql(RUNNING)["executions"]["totalCount"] != count:
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_calls_that_outlast_a_servers_end_are_answered_as_interrupted(
@@ -50,7 +69,7 @@ def test_calls_that_outlast_a_servers_end_are_answered_as_interrupted(
             evaluating = callers.submit(_last, server, "evaluate", evaluation)
             running = callers.submit(_last, server, "batch", batch)
             assert gate.reached.wait(WAIT_S)
-            _wait_for_running(server, 3)
+            server.wait_for_running(3)
             server.process.terminate()
             answer = executing.result(WAIT_S)
             assert answer.status_code == 200
@@ -68,3 +87,69 @@ def test_calls_that_outlast_a_servers_end_are_answered_as_interrupted(
     assert "Traceback" not in "".join(server.output)
     rows = start().graphql(EXECUTIONS)["executions"]["nodes"]
     assert [(row["state"], row["error"]["code"]) for row in rows] == 3 * [("FAILED", "interrupted")]
+
+
+@on_a_loop
+async def test_streams_over_a_websocket_run_to_their_end_or_are_answered_as_interrupted(
+    start: Start, lm: ScriptedLM
+) -> None:
+    gates = {"1 + 1?": Gate(0), "2 + 2?": Gate(0)}
+
+    def answer(prompt: Prompt) -> dict[str, str]:
+        return next(gate for text, gate in gates.items() if text in prompt.text)(prompt)
+
+    lm.always(answer)
+    server = await asyncio.to_thread(start)
+    program_id = await asyncio.to_thread(prepare, server)
+
+    async def stream(question: str) -> Any:
+        asked = {"program": "qa", "inputs": {"question": question}}
+        async with server.subscribe(STREAM, input=asked) as events:
+            return [event["executionStream"] async for event in events][-1]
+
+    try:
+        async with server.subscribe(FOLLOW, id=program_id) as following:
+            first, second = (asyncio.create_task(stream(question)) for question in gates)
+            for gate in gates.values():
+                assert await asyncio.to_thread(gate.reached.wait, WAIT_S)
+            server.process.terminate()
+            gates["1 + 1?"].opened.set()
+            assert (await first)["outputs"] == {"answer": "2"}
+            interrupted = await second
+            assert (interrupted["state"], interrupted["error"]["code"]) == ("FAILED", "interrupted")
+            assert "the server ended" in interrupted["error"]["message"]
+            states: list[str] = []
+
+            async def follow() -> None:
+                async for told in following:
+                    states.append(told["executionUpdates"]["state"])
+
+            with pytest.raises(RuntimeError, match="shutting_down"):
+                await follow()
+            assert {"COMPLETED", "FAILED"} <= set(states)
+        assert await asyncio.to_thread(server.process.wait, WAIT_S) == 0
+    finally:
+        for gate in gates.values():
+            gate.opened.set()
+    assert "Traceback" not in "".join(server.output)
+
+
+def test_jobs_are_others_when_nothing_of_them_runs_here_any_more(
+    start_shared: Start, lm: ScriptedLM, shared_url: str
+) -> None:
+    ending, other = start_shared(), start_shared("--batches", "0")
+    batch_id, gate = batch_under_way(ending, lm, 10, answered=2)
+    with psycopg.connect(shared_url, autocommit=True) as database:
+        database.execute(WITNESS.format(pid=ending.process.pid).encode())
+        try:
+            assert ending.close() == 0
+            seen = database.execute("SELECT children FROM witness").fetchall()
+        finally:
+            lm.always(solve)
+            gate.opened.set()
+    assert [children.strip() for (children,) in seen] == [""]
+    assert "Traceback" not in "".join(ending.output)
+    last = start_shared(command="worker")
+    batch = other.wait(BATCH, "COMPLETED", TAKE_OVER_S, id=batch_id)
+    assert (batch["completed"], batch["failed"]) == (10, 0)
+    assert last.close() == 0

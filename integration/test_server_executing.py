@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dspex_bridge.testing.scripted_lm import Failure, Prompt, ScriptedLM
 from dspex_protocol.errors import NotFoundError
-from dspex_server import batching, bridges, executing, optimizing, workflows
+from dspex_server import batching, bridges, executing, loaded, optimizing, workflows
 from dspex_server.batching import Batcher
 from dspex_server.bridges import BridgeOptions, Bridges
 from dspex_server.db.database import Database, parse_url
@@ -33,7 +33,8 @@ from dspex_server.resources.jobs import (
     find_batch,
     find_optimization,
 )
-from dspex_server.resources.programs import archive_program, create_program, find_program
+from dspex_server.resources.program_creation import create_program
+from dspex_server.resources.programs import archive_program, find_program
 from sqlalchemy import select
 
 from integration.server_work import RANDOM_SEARCH, ROWS
@@ -283,6 +284,41 @@ async def test_a_bridge_that_ends_before_it_is_configured_is_replaced(
         done = await here.executor.execute("qa", QUESTION, Call())
         assert (done.state, done.outputs) == ("completed", {"answer": "4"}), done.error
         assert (tmp_path / "first").exists()
+
+
+@on_a_loop
+async def test_programs_that_nobody_uses_are_forgotten_while_others_run(
+    tmp_path: Path, lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded, "_MAX_PROGRAMS", 4)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def answer(prompt: Prompt) -> dict[str, str]:
+        if "wait" in prompt.text:
+            asked.set()
+            assert go_on.wait(WAIT_S)
+        return {"answer": "4"}
+
+    lm.always(answer)
+    async with house(tmp_path, lm) as here:
+        names = [f"p{index}" for index in range(12)]
+        ids = [await here.create(name) for name in names]
+        running = asyncio.create_task(here.executor.execute(names[0], {"question": "wait"}, Call()))
+        assert await asyncio.to_thread(asked.wait, WAIT_S)
+        try:
+            # At no moment is the bridge without a run; the first and the last are asked for anew.
+            for name in (*names, *reversed(names)):
+                done = await here.executor.execute(name, QUESTION, Call())
+                assert done.state == "completed", done.error
+            async with here.database.read() as session:
+                stored = await here.executor.stored(session, await find_program(session, ids[0]), 1)
+            known = await here.bridges.run(stored, lambda client, _key: client.list())
+            assert f"{ids[0]}@1" in {program["program"] for program in known}
+            # One of them may be leaving just now.
+            assert len(known) <= 4 + 1, known
+        finally:
+            go_on.set()
+        assert (await running).state == "completed"
 
 
 @on_a_loop

@@ -8,7 +8,6 @@ import itertools
 import random
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,10 +80,7 @@ def test_deaths_of_servers_are_those_that_their_exit_statuses_tell(tmp_path: Pat
         assert first is not None
         assert kill(first)
         assert not kill(first)
-        until = time.monotonic() + WAIT_S
-        while host.pid == first:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        assert hosts.wait_for_starts(2, WAIT_S)
         assert hosts.wait_for_all(WAIT_S)
     finally:
         hosts.end()

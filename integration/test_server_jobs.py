@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dspex_bridge.testing.scripted_lm import Failure, Prompt, ScriptedLM
 
-from integration.server_process import ServerProcess, write_lms
+from integration.server_process import ServerProcess
 from integration.server_work import (
     BATCH,
     CANCEL,
@@ -18,6 +18,7 @@ from integration.server_work import (
     RANDOM_SEARCH,
     WAIT_S,
     Gate,
+    batch_under_way,
     execute_batch,
     moves,
     optimize,
@@ -28,34 +29,14 @@ from integration.server_work import (
 from tests.server.background import on_a_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from integration.server_process import Start
 
 
-@pytest.fixture(scope="module")
-def server_lm() -> Iterator[ScriptedLM]:
-    scripted = ScriptedLM()
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture(scope="module")
-def running(
-    server_lm: ScriptedLM, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("server")
-    lms = write_lms(folder, {"main": server_lm.lm})
-    process = ServerProcess("--data-dir", str(folder), "--lms", str(lms), "--bridges", "1")
-    yield process
-    assert process.close() == 0, process.output
-
-
 @pytest.fixture
-def server(running: ServerProcess, server_lm: ScriptedLM) -> ServerProcess:
+def server(module_server: ServerProcess, module_lm: ScriptedLM) -> ServerProcess:
     """One for all tests that leave it as it was; each has a program of its own."""
-    server_lm.always(solve)
-    return running
+    module_lm.always(solve)
+    return module_server
 
 
 def test_an_optimization_makes_a_revision_that_runs_from_then_on(server: ServerProcess) -> None:
@@ -152,16 +133,16 @@ def test_an_optimization_goes_on_from_its_checkpoint_after_a_kill(
 
 
 def test_an_optimization_that_is_cancelled_makes_nothing(
-    server: ServerProcess, server_lm: ScriptedLM
+    server: ServerProcess, module_lm: ScriptedLM
 ) -> None:
     prepare(server, "cancelled")
     gate = Gate(3)
-    server_lm.always(gate)
+    module_lm.always(gate)
     job_id = optimize(server, program="cancelled")
     assert gate.reached.wait(WAIT_S)
     assert server.graphql(CANCEL, id=job_id)["cancelJob"]["state"] == "CANCELLED"
     gate.opened.set()
-    server_lm.always(solve)
+    module_lm.always(solve)
     # Its place is free again.
     second = optimize(server, program="cancelled")
     server.wait(JOB, "COMPLETED", id=second)
@@ -194,14 +175,14 @@ def test_an_optimization_is_tried_again_where_its_lm_is_away_for_a_while(
 
 
 def test_a_batch_runs_every_input_and_counts_what_failed(
-    server: ServerProcess, server_lm: ScriptedLM
+    server: ServerProcess, module_lm: ScriptedLM
 ) -> None:
     prepare(server, "batch")
 
     def answer(prompt: Prompt) -> Any:
         return Failure(400, "no") if "5 + 5?" in prompt.text else solve(prompt)
 
-    server_lm.always(answer)
+    module_lm.always(answer)
     batch_id = execute_batch(server, 20, program="batch", idempotencyKey="once")
     assert execute_batch(server, 20, program="batch", idempotencyKey="once") == batch_id
     batch = server.wait(BATCH, "COMPLETED", id=batch_id)
@@ -217,11 +198,7 @@ def test_a_batch_goes_on_after_a_kill_and_runs_nothing_twice_that_had_ended(
     start: Start, lm: ScriptedLM
 ) -> None:
     server = start()
-    prepare(server)
-    gate = Gate(30)
-    lm.always(gate)
-    batch_id = execute_batch(server, 60)
-    assert gate.reached.wait(WAIT_S)
+    batch_id, gate = batch_under_way(server, lm, 60, answered=30)
     # Those that were answered are written down before it is killed.
     done = server.graphql(BATCH, id=batch_id)["batch"]["completed"]
     server.kill()
@@ -238,11 +215,11 @@ def test_a_batch_goes_on_after_a_kill_and_runs_nothing_twice_that_had_ended(
 
 
 def test_a_batch_that_is_cancelled_leaves_no_item_open(
-    server: ServerProcess, server_lm: ScriptedLM
+    server: ServerProcess, module_lm: ScriptedLM
 ) -> None:
     prepare(server, "stopped")
     gate = Gate(5)
-    server_lm.always(gate)
+    module_lm.always(gate)
     batch_id = execute_batch(server, 40, program="stopped")
     assert gate.reached.wait(WAIT_S)
     assert server.graphql(CANCEL, id=batch_id)["cancelJob"]["batchState"] == "CANCELLED"

@@ -15,7 +15,7 @@ from integration.server_outages import (
     read_only_start,
     writes_refused,
 )
-from integration.server_work import WAIT_S, Gate, execute_batch, prepare
+from integration.server_work import batch_under_way
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,11 +69,7 @@ def test_a_server_whose_database_is_down_ends_when_it_is_asked_to(
     start_shared: Start, lm: ScriptedLM, postgres: Postgres
 ) -> None:
     server = start_shared()
-    prepare(server)
-    gate = Gate(0)
-    lm.always(gate)
-    execute_batch(server, 4)
-    assert gate.reached.wait(WAIT_S)
+    _batch, gate = batch_under_way(server, lm, 4, answered=0)
     postgres.stop("immediate")
     try:
         # Until DBOS has met it too, whose threads then ask again for ever.

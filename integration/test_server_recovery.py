@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.server_work import BATCH, WAIT_S, Gate, execute_batch, prepare, solve
+from integration.server_work import BATCH, WAIT_S, batch_under_way, prepare, solve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,11 +36,7 @@ def test_a_batch_of_a_server_that_was_never_written_down_is_taken_over(
     start: Start, lm: ScriptedLM, tmp_path: Path
 ) -> None:
     server = start()
-    prepare(server)
-    gate = Gate(2)
-    lm.always(gate)
-    batch_id = execute_batch(server, 10)
-    assert gate.reached.wait(WAIT_S)
+    batch_id, gate = batch_under_way(server, lm, 10, answered=2)
     server.kill()
     # It was killed before it wrote itself down; or it was held for dead, and its row is gone.
     change(tmp_path, "DELETE FROM servers")
@@ -55,11 +50,7 @@ def test_a_batch_loses_nothing_where_its_server_is_asked_to_end(
     start: Start, lm: ScriptedLM
 ) -> None:
     server = start()
-    prepare(server)
-    gate = Gate(2)
-    lm.always(gate)
-    batch_id = execute_batch(server, 10)
-    assert gate.reached.wait(WAIT_S)
+    batch_id, gate = batch_under_way(server, lm, 10, answered=2)
     assert server.close() == 0
     said = "".join(server.output)
     assert "Traceback" not in said, said
@@ -82,8 +73,5 @@ def test_an_execution_that_its_server_does_not_run_is_failed_as_interrupted(
         "UPDATE executions SET state = 'running', created_at = '2020-01-01 00:00:00' WHERE id = ?",
         execution_id,
     )
-    until = time.monotonic() + WAIT_S
-    while (found := server.graphql(EXECUTION, id=execution_id)["execution"])["state"] == "RUNNING":
-        assert time.monotonic() < until, found
-        time.sleep(0.1)
-    assert found == {"state": "FAILED", "error": {"code": "interrupted"}}
+    found = server.wait(EXECUTION, "FAILED", id=execution_id)
+    assert found["error"] == {"code": "interrupted"}

@@ -12,7 +12,7 @@ from integration.server_work import (
     JOB,
     WAIT_S,
     Gate,
-    execute_batch,
+    batch_under_way,
     optimize,
     prepare,
     revisions,
@@ -57,11 +57,7 @@ def test_a_batch_of_a_server_that_is_killed_is_ended_by_another(
     start_shared: Start, lm: ScriptedLM
 ) -> None:
     first = start_shared()
-    prepare(first)
-    gate = Gate(10)
-    lm.always(gate)
-    batch_id = execute_batch(first, 40)
-    assert gate.reached.wait(WAIT_S)
+    batch_id, gate = batch_under_way(first, lm, 40, answered=10)
     second = start_shared()
     first.kill()
     lm.always(solve)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from .interrupting import UnderWay
 
 if TYPE_CHECKING:
     from .bridges import Bridges
@@ -22,3 +24,5 @@ class App:
     events: Events
     executor: Executor
     jobs: Jobs
+    #: What is asked for over WebSockets, whose ends are not waited for by whoever closes them.
+    operations: UnderWay = field(default_factory=UnderWay)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex_protocol.client import Client
@@ -21,13 +20,16 @@ from dspex_protocol.errors import (
 )
 
 from .errors import BridgeUnavailableError
+from .loaded import LoadedPrograms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from dspex_protocol.messages import Notification
 
-__all__ = ["BridgeOptions", "Bridges", "Stored"]
+    from .loaded import Stored
+
+__all__ = ["BridgeOptions", "Bridges"]
 
 T = TypeVar("T")
 
@@ -36,9 +38,6 @@ _BUSY = 8
 
 # Of one run: its own, and two more for bridges that ended under it.
 MAX_ATTEMPTS = 3
-
-# More programs than this are not kept in a bridge; each has about a hundred kilobytes.
-_MAX_PROGRAMS = 1_000
 
 # How long a bridge that wants to be replaced may finish what it has.
 _RETIRE_S = 60.0
@@ -60,53 +59,12 @@ class BridgeOptions:
     env: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One revision as the database has it: `state` is what `load` takes."""
-
-    program_id: str
-    revision: int
-    state: Mapping[str, Any]
-
-    @property
-    def key(self) -> str:
-        return f"{self.program_id}@{self.revision}"
-
-
-@dataclass(eq=False)
 class _Worker:
-    client: Client
-    in_flight: int = 0
-    # By key; the last used last. A task, so that many who want a program load it once.
-    programs: OrderedDict[str, asyncio.Task[Any]] = field(default_factory=OrderedDict)
-    is_retiring: bool = False
-
-    async def require(self, program: Stored) -> str:
-        """The id of a program in this bridge. Raises what `load` does."""
-        loading = self.programs.get(program.key)
-        if loading is None:
-            await self._forget_oldest()
-            loading = asyncio.create_task(
-                self.client.load(program.state, program=program.key, replace=True)
-            )
-            self.programs[program.key] = loading
-        self.programs.move_to_end(program.key)
-        try:
-            # One of those who wait may be cancelled; the others still want it.
-            await asyncio.shield(loading)
-        except BaseException:
-            if loading.done() and self.programs.get(program.key) is loading:
-                del self.programs[program.key]
-            raise
-        return program.key
-
-    async def _forget_oldest(self) -> None:
-        # Only while nobody else is here: a run may stand between its load and its request.
-        if len(self.programs) >= _MAX_PROGRAMS and self.in_flight == 1:
-            keys = list(self.programs)[: _MAX_PROGRAMS // 2]
-            for key in keys:
-                del self.programs[key]
-            await asyncio.gather(*(self.client.delete(key) for key in keys))
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.programs = LoadedPrograms(client)
+        self.in_flight = 0
+        self.is_retiring = False
 
 
 class Bridges:
@@ -148,8 +106,8 @@ class Bridges:
                 continue  # it may have been killed while it started
             worker.in_flight += 1
             try:
-                key = await worker.require(program)
-                return await work(worker.client, key)
+                async with worker.programs.using(program) as key:
+                    return await work(worker.client, key)
             except ConnectionLostError as error:
                 self._drop(worker)
                 if kept() > most:

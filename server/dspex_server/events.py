@@ -11,6 +11,8 @@ from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from dspex_protocol.errors import ShuttingDownError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -26,6 +28,7 @@ class News:
     def __init__(self) -> None:
         self._ids: dict[str, None] = {}
         self._event = asyncio.Event()
+        self._are_over = False
 
     def add(self, resource_id: str) -> None:
         self._ids[resource_id] = None
@@ -33,13 +36,20 @@ class News:
             del self._ids[next(iter(self._ids))]
         self._event.set()
 
+    def end(self) -> None:
+        self._are_over = True
+        self._event.set()
+
     async def __aiter__(self) -> AsyncIterator[str]:
+        """Raises ShuttingDownError after `end`, when all that there was is read."""
         while True:
             await self._event.wait()
             while self._ids:
                 resource_id = next(iter(self._ids))
                 del self._ids[resource_id]
                 yield resource_id
+            if self._are_over:
+                raise ShuttingDownError("the server is shutting down: follow it at another one")
             self._event.clear()
 
 
@@ -50,6 +60,14 @@ class Events:
         self._listening: defaultdict[str, set[News]] = defaultdict(set)
         #: Told of everything that changed here, to tell other servers.
         self.relay: Callable[[tuple[str, ...]], None] | None = None
+        self._are_over = False
+
+    def end(self) -> None:
+        """For whoever listens, and whoever comes: there will be no more."""
+        self._are_over = True
+        for listening in self._listening.values():
+            for news in listening:
+                news.end()
 
     def changed(self, resource_id: str, *topics: str | None) -> None:
         """A resource did, here. `topics` are what it belongs to."""
@@ -67,6 +85,8 @@ class Events:
     @contextmanager
     def listening(self, topic: str) -> Iterator[News]:
         news = News()
+        if self._are_over:
+            news.end()
         self._listening[topic].add(news)
         try:
             yield news

@@ -24,9 +24,9 @@ from dspex_protocol.errors import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from .bridges import Stored
 from .errors import BridgeUnavailableError, DatabaseUnavailableError, WrongStateError
 from .interrupting import Calls
+from .loaded import Stored
 from .resources.executions import (
     begin_execution,
     cancel_execution,
@@ -146,28 +146,31 @@ class Executor:
         its id, and `chunk` the pieces of a stream, each with a function `grant` to be called once
         it was passed on.
         """
-        self.calls.require()
-        try:
-            begun = await self._begin(program_id, inputs, call)
-        except IntegrityError:
-            # The program was deleted between the look at it and the row: now it is not found.
-            begun = await self._begin(program_id, inputs, call)
-        if begun.problem is not None:
-            # Whoever asked may go meanwhile: its row does not stay open.
-            return await asyncio.shield(self._end(begun.execution_id, begun.program, begun.problem))
-        if began is not None:
-            began(begun.execution_id)
-        return await self.run(
-            begun.execution_id,
-            begun.program,
-            begun.stored,
-            inputs,
-            call,
-            is_started=begun.is_started,
-            is_waited_for=True,
-            stream=stream,
-            chunk=chunk,
-        )
+        with self.calls.under_way.one():
+            self.calls.require()
+            try:
+                begun = await self._begin(program_id, inputs, call)
+            except IntegrityError:
+                # The program was deleted between the look at it and the row: now it is not found.
+                begun = await self._begin(program_id, inputs, call)
+            if begun.problem is not None:
+                # Whoever asked may go meanwhile: its row does not stay open.
+                return await asyncio.shield(
+                    self._end(begun.execution_id, begun.program, begun.problem)
+                )
+            if began is not None:
+                began(begun.execution_id)
+            return await self.run(
+                begun.execution_id,
+                begun.program,
+                begun.stored,
+                inputs,
+                call,
+                is_started=begun.is_started,
+                is_waited_for=True,
+                stream=stream,
+                chunk=chunk,
+            )
 
     async def _begin(self, program_id: str, inputs: Mapping[str, Any], call: Call) -> _Begun:
         def write(connection: Connection) -> _Begun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from dspex_protocol.errors import ShuttingDownError
@@ -11,15 +11,41 @@ from dspex_protocol.errors import ShuttingDownError
 from .errors import ExecutionInterruptedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "UnderWay"]
+
+
+class UnderWay:
+    """Counts what is under way. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        self._count += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if self._count == 0:
+                self._none.set()
+
+    async def ended(self) -> None:
+        """Returns when there is none."""
+        await self._none.wait()
 
 
 class Calls:
     """Belongs to one event loop."""
 
     def __init__(self) -> None:
+        #: From before their row is written until after it says how they ended.
+        self.under_way = UnderWay()
         self._open: set[asyncio.Timeout] = set()
         self._are_over = False
 
@@ -33,7 +59,8 @@ class Calls:
             async with end:
                 self._open.add(end)
                 try:
-                    yield
+                    with self.under_way.one():
+                        yield
                 finally:
                     self._open.discard(end)
         except TimeoutError as error:

@@ -67,7 +67,6 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 env=bridge_environment(),
             )
         )
-        stack.push_async_callback(bridges.close)
         executor = Executor(database, bridges, events, server_id)
         workflows = Workflows(
             jobs_url,
@@ -85,6 +84,9 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             events=events,
         )
         await membership.register()
+        # At the end its work is stopped, then its bridges; then others may take over what is left.
+        stack.push_async_callback(membership.leave)
+        stack.push_async_callback(bridges.close)
         await workflows.launch(
             Optimizer(database, bridges, executor, events, state_dir),
             Batcher(database, executor, events, server_id),
@@ -95,7 +97,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             relay.start()
             stack.push_async_callback(relay.close)
         await membership.join(is_alone=is_sqlite)
-        stack.push_async_callback(membership.leave)
+        stack.push_async_callback(membership.rest)
         yield App(database, bridges, events, executor, jobs)
 
 

@@ -81,11 +81,15 @@ class Membership:
         await self._jobs.reconcile()
         self._beating = asyncio.create_task(self._beat(), name="membership")
 
+    async def rest(self) -> None:
+        """From here on it takes nothing over. It goes on saying that it lives, so that nobody
+        takes over from it, until it has ended its own work, and leaves."""
+        await self._stop()
+        self._beating = asyncio.create_task(self._stay(), name="membership at rest")
+
     async def leave(self) -> None:
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait({self._beating})
-        # What it leaves open need not wait until it is held for dead.
+        """When nothing runs here any more: others begin at once with what is left open."""
+        await self._stop()
         try:
             async with self._database.write() as session:
                 await session.execute(
@@ -94,18 +98,35 @@ class Membership:
         except DSPexError as error:
             _log.warning("%s", error)
 
+    async def _stop(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait({self._beating})
+
+    async def _stay(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            try:
+                await self._say_alive()
+            except DSPexError as error:
+                _log.warning("%s", error)
+
+    async def _say_alive(self) -> bool:
+        """False where it is not known any more."""
+        async with self._database.write() as session:
+            seen = await session.scalar(
+                update(Server)
+                .where(Server.id == self._server_id)
+                .values(seen_at=now())
+                .returning(Server.id)
+            )
+        return seen is not None
+
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(_BEAT_S)
             try:
-                async with self._database.write() as session:
-                    seen = await session.scalar(
-                        update(Server)
-                        .where(Server.id == self._server_id)
-                        .values(seen_at=now())
-                        .returning(Server.id)
-                    )
-                if seen is None:
+                if not await self._say_alive():
                     _log.warning("this server was held for dead: it goes on as a new one")
                     await self.register()
                 if await self._dead(DEAD_AFTER_S):

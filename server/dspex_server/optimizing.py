@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from dspex_protocol.client import Client
     from dspex_protocol.messages import Notification
 
-    from .bridges import Bridges, Stored
+    from .bridges import Bridges
     from .db.database import Database
     from .db.models import OptimizationJob
     from .events import Events
     from .executing import Executor
+    from .loaded import Stored
 
 __all__ = ["Optimizer", "is_retryable"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -16,13 +17,15 @@ import uvicorn
 from dspex_protocol.errors import DSPexError
 
 from .api.web import web
+from .db.database import parse_url, place
 from .lifetime import InUseError, running
 from .settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import FrameType
 
-    from .interrupting import Calls
+    from .app import App
     from .settings import Settings
 
 __all__ = ["main"]
@@ -77,21 +80,45 @@ async def _serve(settings: Settings) -> None:
             port: int = listener.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             _say(settings, f"GraphQL at http://{host}:{port}/graphql, JSON at /v1/openapi.json")
-            await _Server(config, app.executor.calls).serve(sockets=[listener])
+            await _Server(config, app).serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, calls: Calls) -> None:
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
         super().__init__(config)
-        self._calls = calls
+        self._app = app
+        self._is_forced = asyncio.Event()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
-        interrupting = loop.call_later(_GRACE_S - _ANSWERS_S, self._calls.interrupt)
+        until = loop.time() + _GRACE_S
+        calls = self._app.executor.calls
+        interrupting = loop.call_at(until - _ANSWERS_S, calls.interrupt)
+        for server in self.servers:
+            server.close()
+        answering = asyncio.create_task(self._answer_websockets())
+        forced = asyncio.create_task(self._is_forced.wait())
         try:
+            # Uvicorn cuts WebSockets off at once, and waits for HTTP's answers alone.
+            await asyncio.wait(
+                (answering, forced), timeout=_GRACE_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            self.config.timeout_graceful_shutdown = math.ceil(max(until - loop.time(), 0.0))
             await super().shutdown(sockets)
         finally:
-            interrupting.cancel()
+            for task in (answering, forced, interrupting):
+                task.cancel()
+
+    async def _answer_websockets(self) -> None:
+        """Those who run programs over one are answered, then those who follow them are told."""
+        await self._app.executor.calls.under_way.ended()
+        self._app.events.end()
+        await self._app.operations.ended()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            self._is_forced.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -115,5 +142,6 @@ async def _work(settings: Settings) -> None:
 def _say(settings: Settings, text: str) -> None:
     if settings.notice is not None:
         sys.stderr.write(f"{settings.notice}\n")
+    sys.stderr.write(f"The database is {place(parse_url(settings.database_url))}\n")
     sys.stdout.write(f"dspex: {text}\n")
     sys.stdout.flush()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from dbos import (
     SetWorkflowID,
     WorkflowSerializationFormat,
 )
+from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 
 from .errors import DatabaseUnavailableError
@@ -67,9 +68,27 @@ class _Host:
     loop: asyncio.AbstractEventLoop
     optimizer: Optimizer
     batcher: Batcher
+    working: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def there(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(outlasting(work), self.loop))
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._here(work), self.loop))
+
+    async def _here(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        this = asyncio.current_task()
+        assert this is not None  # noqa: S101 - it is run as a task of its own
+        self.working.add(this)
+        try:
+            await outlasting(work)
+        finally:
+            self.working.discard(this)
+
+    async def stop(self) -> None:
+        """Ends what DBOS has let go of, and waits for it."""
+        for working in self.working:
+            if not working.cancelling():  # it may be writing down how it ends
+                working.cancel()
+        if self.working and (await asyncio.wait({*self.working}, timeout=_PATIENCE_S))[1]:
+            _log.warning("jobs did not stop within %.0f s: they are left as they are", _PATIENCE_S)
 
 
 async def outlasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -85,6 +104,19 @@ async def outlasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 # DBOS is one to a process, and calls functions, not objects.
 _host: _Host | None = None
+
+
+class _CancelledJobs(logging.Filter):
+    """Takes one message out of DBOS's log: it tells of each cancelled workflow with a traceback, as
+    of an error. No workflow here waits for another one, so that it is always of itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, dbos_error.DBOSAwaitedWorkflowCancelledError)
+
+
+_dbos_log = logging.getLogger("dbos")
+_cancelled_jobs = _CancelledJobs()
 
 
 def _hosted() -> _Host:
@@ -191,6 +223,7 @@ class Workflows:
 
     def _launch(self) -> None:
         DBOS(config=self._config)
+        _dbos_log.addFilter(_cancelled_jobs)
         listened = [queue for queue, number in self._concurrency.items() if number > 0]
         DBOS.listen_queues(listened)
         DBOS.launch()
@@ -235,5 +268,8 @@ class Workflows:
         return sum(map(len, left.values()))
 
     async def close(self) -> None:
+        """When it returns, none of its work runs here any more."""
         await asyncio.to_thread(DBOS.destroy)
-        logging.getLogger("dbos").handlers.clear()
+        await _hosted().stop()
+        _dbos_log.handlers.clear()
+        _dbos_log.removeFilter(_cancelled_jobs)

@@ -115,6 +115,7 @@ SERVER_LAYERS: list[tuple[str, ...]] = [
         "dspex_server.interrupting",
         "dspex_server.relay",
     ),
+    ("dspex_server.loaded",),
     ("dspex_server.resources",),
     ("dspex_server.db",),
     ("dspex_server", "dspex_server.errors", "dspex_server.ids"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspex_server.db.database import Database
 from dspex_server.db.models import Transition
-from dspex_server.resources import executions, programs
+from dspex_server.resources import executions
+from dspex_server.resources.program_creation import create_program
 from sqlalchemy import select
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ async def opened(url: str) -> AsyncIterator[Database]:
 async def make_program(database: Database, name: str = "qa", **params: Any) -> str:
     async with database.write() as session:
         asked = {"signature": "question -> answer", **params}
-        return (await programs.create_program(session, asked, name=name)).id
+        return (await create_program(session, asked, name=name)).id
 
 
 async def history(database: Database, resource_id: str) -> list[tuple[str | None, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +10,28 @@ import pyarrow as pa
 import pytest
 from dspex_bridge.commands.rows import READERS
 from dspex_protocol.errors import InvalidParamsError, NotFoundError
+from dspex_server.api.loaders import Loaders
 from dspex_server.api.schema import SCHEMA
 from dspex_server.app import App
 from dspex_server.bridges import BridgeOptions, Bridges
 from dspex_server.db.database import parse_url
 from dspex_server.db.migrate import migrate
+from dspex_server.db.models import Program
 from dspex_server.events import MAX_NEWS, Events
 from dspex_server.executing import Call, Executor
 from dspex_server.importing import MAX_PARQUET_ROWS, read_rows
 from dspex_server.resources.executions import begin_execution
+from dspex_server.resources.program_creation import create_program
+from dspex_server.resources.signatures import create_signature
 from pyarrow import parquet
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from tests.server.background import on_a_loop
 from tests.server.resources import begin, make_program, opened
 
 if TYPE_CHECKING:
+    from dspex_server.db.database import Database
+
     from integration.postgres import Postgres
 
 EVERYTHING = """{ executions(page: {first: 500}) { totalCount nodes {
@@ -52,13 +57,57 @@ async def test_a_query_of_many_nodes_takes_a_few_connections(url: str) -> None:
 
         event.listen(database.engine.sync_engine, "checkout", take)
         event.listen(database.engine.sync_engine, "checkin", give)
-        context = {"app": _app(database), "connections": asyncio.Semaphore(4)}
+        context = {"app": _app(database), "loaders": Loaders(database)}
         answer = await SCHEMA.execute(EVERYTHING, context_value=context)
         assert answer.errors is None
         assert answer.data is not None
         assert len(answer.data["executions"]["nodes"]) == 30
         assert taken == 0
-        assert 1 < most <= 4
+        assert 1 <= most <= 4
+
+
+PAGE = """{ executions(page: {first: 50}) { nodes {
+  id transitions { source target } program { name revisions { number }
+  signature { name transitions { target } } } } } }"""
+
+
+@on_a_loop
+async def test_a_page_of_executions_with_their_programs_is_a_statement_a_field(url: str) -> None:
+    async with opened(url) as database:
+        async with database.write() as session:
+            signature = await create_signature(session, "qa", "question -> answer")
+            for name in "abc":
+                await create_program(session, {}, name=name, signature=signature)
+        begun = [await begin(database, name) for name in await _ids(database) for _ in range(20)]
+        statements: list[str] = []
+
+        def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("SELECT"):
+                statements.append(statement)
+
+        event.listen(database.engine.sync_engine, "before_cursor_execute", count)
+        context = {"app": _app(database), "loaders": Loaders(database)}
+        answer = await SCHEMA.execute(PAGE, context_value=context)
+        assert answer.errors is None
+        assert answer.data is not None
+        # The page; the histories, programs, revisions, signatures, and the signatures' histories.
+        assert len(statements) == 6, statements
+        nodes = answer.data["executions"]["nodes"]
+        assert [node["id"] for node in nodes] == begun[:-51:-1]
+        for node in nodes:
+            assert [move["target"] for move in node["transitions"]] == ["pending", "running"]
+            assert node["program"]["revisions"] == [{"number": 1}]
+            assert node["program"]["signature"]["name"] == "qa"
+            assert node["program"]["signature"]["transitions"] == [
+                {"target": "draft"},
+                {"target": "active"},
+            ]
+        assert {node["program"]["name"] for node in nodes} == {*"abc"}
+
+
+async def _ids(database: Database) -> list[str]:
+    async with database.read() as session:
+        return list(await session.scalars(select(Program.id).order_by(Program.name)))
 
 
 def test_a_small_parquet_of_too_many_rows_is_refused_before_they_are_read(

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from dspex_server.db.database import Database, parse_url
+from dspex_server.db.database import Database, parse_url, place
 from dspex_server.db.migrate import migrate
 from dspex_server.db.models import Base, Signature
 from dspex_server.errors import DatabaseUnavailableError
@@ -80,6 +80,19 @@ def test_a_url_that_is_none_is_refused_and_not_repeated(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:////var/lib/dspex.sqlite", "/var/lib/dspex.sqlite"),
+        ("postgresql://me:secret@db.example:6432/dspex", "db.example:6432/dspex"),
+        ("postgresql://db.example/dspex?user=me&password=secret", "db.example:5432/dspex"),
+        ("postgresql:///dspex", "localhost:5432/dspex"),
+    ],
+)
+def test_a_database_is_told_by_its_place_and_never_by_its_password(url: str, expected: str) -> None:
+    assert place(parse_url(url)) == expected
+
+
 @on_a_loop
 async def test_a_transaction_that_fails_leaves_nothing(url: str) -> None:
     database = Database(url)
@@ -128,6 +141,12 @@ async def test_a_database_that_is_down_is_told_and_well_again_after(tmp_path: Pa
         server.stop("immediate")
         with pytest.raises(DatabaseUnavailableError, match="may or may not be there"):
             await write("meanwhile")
+        with pytest.raises(DatabaseUnavailableError) as told:
+            async with database.read() as session:
+                await session.scalar(select(func.count()).select_from(Signature))
+        # Nothing was to be written, and nobody has to look for it.
+        assert "may or may not" not in str(told.value)
+        assert "Try again once it is well" in str(told.value)
         server.start()
         await write("after")
         async with database.read() as session:

@@ -13,7 +13,7 @@ from dspex_protocol.errors import (
 )
 from dspex_server.db.models import Execution, Program, Revision, Transition
 from dspex_server.errors import WrongStateError
-from dspex_server.resources import executions, programs
+from dspex_server.resources import executions, program_creation, programs
 from dspex_server.resources.signatures import create_signature
 from sqlalchemy import func, select
 
@@ -57,7 +57,7 @@ async def test_a_program_that_is_replaced_has_another_revision_where_something_i
         async def put(draft: bool = False, **params: Any) -> Program:
             async with database.write() as session:
                 named = await create_signature(session, "named", "question -> answer")
-                return await programs.create_program(
+                return await program_creation.create_program(
                     session, params, name="qa", signature=named, draft=draft, replace=True
                 )
 
@@ -71,7 +71,7 @@ async def test_a_program_that_is_replaced_has_another_revision_where_something_i
         # Of another signature, which has no name.
         async with database.write() as session:
             params = {"signature": "q -> a"}
-            other = await programs.create_program(session, params, name="qa", replace=True)
+            other = await program_creation.create_program(session, params, name="qa", replace=True)
         assert (other.id, other.revision, other.signature_id) == (first.id, 3, None)
 
         async with database.write() as session:

@@ -13,6 +13,7 @@ from dspex_bridge.params import array, boolean, integer, mapping, name, one_of, 
 from dspex_bridge.programs import bundles
 from dspex_bridge.programs.json_forms import from_json, to_json
 from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS, PROGRAM_OR_CREATE
+from dspex_bridge.streams import DEFAULT_WINDOW
 from dspex_protocol.errors import (
     AlreadyExistsError,
     DSPexError,
@@ -22,10 +23,10 @@ from dspex_protocol.errors import (
     UnavailableError,
 )
 
-from dspex_server.bridges import Stored
 from dspex_server.executing import Call
 from dspex_server.ids import new_id
-from dspex_server.resources import programs
+from dspex_server.loaded import Stored
+from dspex_server.resources import program_creation, programs
 from dspex_server.resources.executions import error_map
 from dspex_server.resources.jobs import MAX_BATCH
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from dspex_server.app import App
     from dspex_server.db.models import Execution, Program
 
-    from .event_stream import Tell
+    from .event_stream import Outbox
 
 __all__ = [
     "COMMON",
@@ -76,23 +77,28 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 class Caller:
     """Who is told what happens meanwhile."""
 
-    def __init__(self, tell: Tell, trace_id: str | None) -> None:
+    def __init__(self, outbox: Outbox, trace_id: str | None) -> None:
         self.trace_id = trace_id
-        self._tell = tell
+        self._outbox = outbox
+
+    async def room(self) -> None:
+        """Returns when the client has read so much that it may be told more."""
+        await self._outbox.room()
 
     def tell(self, event: str, params: Mapping[str, Any]) -> None:
-        self._tell(event, to_json(params), None)
+        self._outbox.tell(event, to_json(params))
 
     def hear(self, notification: Notification) -> None:
-        """What a bridge says of a request, whose id there is nothing to the client."""
+        """What a bridge says of a request, whose id there is nothing to the client. It does not
+        wait: a client that does not read misses how far its request was meanwhile."""
         params = {key: value for key, value in notification.params.items() if key != "id"}
         if notification.method == "progress":
-            self.tell(notification.method, params)
+            self._outbox.tell_newest(notification.method, to_json(params))
 
     def chunk(self, told: Mapping[str, Any]) -> None:
         """A piece of a stream. The bridge may send another once it has been passed on."""
         piece = {key: told[key] for key in ("field", "attempt", "text", "done")}
-        self._tell("chunk", piece, told["grant"])
+        self._outbox.tell("chunk", piece, told["grant"])
 
 
 class _RowError(DSPexError):
@@ -144,7 +150,7 @@ async def execute(app: App, params: dict[str, Any], caller: Caller) -> dict[str,
     if "stream" in params:
         raise UnavailableError("execute: only a program of the database is streamed over a server")
     # Of what is registered nowhere there is no row either: a row belongs to a program.
-    state = bundles.dump(programs.spec_of(params["program"]))
+    state = bundles.dump(program_creation.spec_of(params["program"]))
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
     answer = await in_a_bridge(app, Stored(digest, 0, state), "execute", params, caller)
     return {**answer, "program": "(inline)"}
@@ -170,6 +176,8 @@ async def batch(app: App, params: dict[str, Any], caller: Caller) -> dict[str, A
             spent.add(error.data)
         if params.get("results", True):
             outcomes[index] = outcome
+        # The batch goes on as fast as it is read.
+        await caller.room()
         step += 1
         caller.tell("item", {"index": index, **outcome})
         caller.tell("progress", {"step": step, "total": len(inputs)})
@@ -223,7 +231,7 @@ async def optimize(app: App, params: dict[str, Any], caller: Caller) -> dict[str
     base = {"base_program": program.name, "base_revision": revision.revision}
     state = {**result["state"], "lineage": {**result["state"]["lineage"], **base}}
     async with app.database.write() as session:
-        await programs.add_program(session, bundles.load(state), name=save_as)
+        await program_creation.add_program(session, bundles.load(state), name=save_as)
     return {**result, "program": save_as, "base_program": program.name, "state": state}
 
 
@@ -236,7 +244,7 @@ async def _executed(
         params["program"],
         to_json(inputs),
         Call(**asked, trace_id=caller.trace_id),
-        stream=params.get("stream"),
+        stream=_slowed(params.get("stream")),
         chunk=caller.chunk,
     )
     if row.state != "completed":
@@ -250,6 +258,14 @@ async def _executed(
         "duration_ms": row.duration_ms,
         "cached": row.cached,
     }
+
+
+def _slowed(stream: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """However many chunks a client would have at once: here they would wait for it."""
+    window = None if stream is None else stream.get("window")
+    if stream is None or not isinstance(window, int) or window <= DEFAULT_WINDOW:
+        return stream  # the bridge says what is wrong with it
+    return {**stream, "window": DEFAULT_WINDOW}
 
 
 def _usage(row: Execution) -> dict[str, int]:

@@ -18,7 +18,7 @@ from dspex_protocol.errors import MethodNotFoundError, NotFoundError, Unavailabl
 from sqlalchemy import select
 
 from dspex_server.db.models import Program, Revision
-from dspex_server.resources import programs
+from dspex_server.resources import program_creation, programs
 
 from .call_runs import COMMON, Caller, batch, evaluate, execute, in_a_bridge, optimize, stored
 from .event_stream import EventStream
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from dspex_server.app import App
+
+    from .event_stream import Outbox
 
     Method = Callable[[App, dict[str, Any], Caller], Awaitable[dict[str, Any]]]
 
@@ -63,9 +65,9 @@ def call(app: App, method: str, body: Mapping[str, Any], trace_id: str | None) -
         )
     params = {key: from_json(value, key) for key, value in body.items() if value is not None}
 
-    async def work(tell: Any) -> Mapping[str, Any]:
+    async def work(outbox: Outbox) -> Mapping[str, Any]:
         answer: Mapping[str, Any] = to_json(
-            await METHODS[method](app, params, Caller(tell, trace_id))
+            await METHODS[method](app, params, Caller(outbox, trace_id))
         )
         return answer
 
@@ -79,7 +81,7 @@ async def _ping(_app: App, params: dict[str, Any], _caller: Caller) -> dict[str,
 
 async def _create(app: App, params: dict[str, Any], _caller: Caller) -> dict[str, Any]:
     asked = {key: value for key, value in params.items() if key not in COMMON}
-    spec = programs.spec_of(asked)
+    spec = program_creation.spec_of(asked)
     return await _register(app, spec, params.get("program"), replace=params.get("replace", False))
 
 
@@ -93,7 +95,7 @@ async def _load(app: App, params: dict[str, Any], _caller: Caller) -> dict[str, 
     state = params["state"]
     spec = bundles.load(state)
     if any(part.get("tools") for part in (state, *state.get("steps", ()))):
-        raise programs.no_tools()
+        raise program_creation.no_tools()
     return await _register(app, spec, params["program"], replace=params.get("replace", False))
 
 
@@ -101,7 +103,7 @@ async def _register(
     app: App, spec: ProgramSpec, name: str | None, *, replace: bool
 ) -> dict[str, Any]:
     async with app.database.write() as session:
-        program = await programs.add_program(session, spec, name=name, replace=replace)
+        program = await program_creation.add_program(session, spec, name=name, replace=replace)
     return {
         "program": program.name,
         "signature": spec.signature.to_map(),

@@ -15,9 +15,9 @@ from .types import (
     Info,
     Program,
     Transition,
+    loaders_of,
     made_of,
     one_of,
-    reading,
     transitions_of,
 )
 
@@ -105,7 +105,7 @@ class Dataset:
 
     @strawberry.field(description="Its rows in their order, a hundred at most.")
     async def rows(self, info: Info, first: int = 100, skip: int = 0) -> list[Example]:
-        async with reading(info) as session:
+        async with loaders_of(info).reading() as session:
             rows = await session.scalars(
                 select(models.DatasetRow)
                 .where(

@@ -12,6 +12,7 @@ from dspex_server.db import models
 from dspex_server.executing import Call
 from dspex_server.resources import programs, signatures
 from dspex_server.resources.datasets import create_dataset
+from dspex_server.resources.program_creation import create_program
 
 from .errors import (
     InvalidInput,
@@ -194,7 +195,7 @@ class Mutation:
             signature = None
             if input.signature_id is not None:
                 signature = await signatures.usable_signature(session, input.signature_id)
-            row = await programs.create_program(
+            row = await create_program(
                 session,
                 params,
                 name=input.name,

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from functools import partial
 
 import strawberry
 from dspex_protocol.errors import NotFoundError
@@ -16,7 +15,7 @@ from dspex_server.resources.programs import find_program
 from .job_types import Batch, Dataset, OptimizationJob
 from .pages import Connection, Page, page_of
 from .scalars import Direction, ExecutionState, JobState, ProgramState, SignatureState
-from .types import Execution, Info, Program, Signature, one_of, reading
+from .types import Execution, Info, Program, Signature, loaders_of, one_of
 
 __all__ = ["Query"]
 
@@ -83,7 +82,7 @@ class Query:
         where = _equal(models.Signature.name, asked.name)
         where += _among(models.Signature.state, asked.state)
         return await page_of(
-            partial(reading, info),
+            loaders_of(info).reading,
             models.Signature,
             Signature.of,
             where=where,
@@ -94,7 +93,7 @@ class Query:
 
     @strawberry.field(description="By its id or its name.")
     async def program(self, info: Info, id: strawberry.ID) -> Program | None:
-        async with reading(info) as session:
+        async with loaders_of(info).reading() as session:
             try:
                 return Program.of(await find_program(session, id))
             except NotFoundError:
@@ -116,7 +115,7 @@ class Query:
         if asked.name_contains is not None:
             where.append(table.name.contains(asked.name_contains, autoescape=True))
         return await page_of(
-            partial(reading, info),
+            loaders_of(info).reading,
             table,
             Program.of,
             where=where,
@@ -149,7 +148,7 @@ class Query:
         if asked.created_before is not None:
             where.append(table.created_at < _aware(asked.created_before))
         return await page_of(
-            partial(reading, info),
+            loaders_of(info).reading,
             table,
             Execution.of,
             where=where,
@@ -176,7 +175,7 @@ class Query:
         asked, table = filter or JobFilter(), models.OptimizationJob
         where = _equal(table.program_id, asked.program_id) + _among(table.state, asked.state)
         return await page_of(
-            partial(reading, info),
+            loaders_of(info).reading,
             table,
             OptimizationJob.of,
             where=where,
@@ -191,7 +190,7 @@ class Query:
 
     @strawberry.field(description="By its id, or the newest version of a name.")
     async def dataset(self, info: Info, id: strawberry.ID) -> Dataset | None:
-        async with reading(info) as session:
+        async with loaders_of(info).reading() as session:
             try:
                 return Dataset.of(await find_dataset(session, id))
             except NotFoundError:
@@ -202,7 +201,7 @@ class Query:
         self, info: Info, name: str | None = None, page: Page | None = None
     ) -> Connection[Dataset]:
         return await page_of(
-            partial(reading, info),
+            loaders_of(info).reading,
             models.Dataset,
             Dataset.of,
             where=_equal(models.Dataset.name, name),

@@ -19,7 +19,8 @@ from dspex_server.executing import Call
 from dspex_server.importing import read_rows
 from dspex_server.resources.datasets import create_dataset
 from dspex_server.resources.executions import find_execution
-from dspex_server.resources.programs import create_program, delete_program, find_program
+from dspex_server.resources.program_creation import create_program
+from dspex_server.resources.programs import delete_program, find_program
 
 from .calls import call
 from .lm_names import lm_name

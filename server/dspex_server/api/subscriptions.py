@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import strawberry
+from dspex_bridge.streams import DEFAULT_WINDOW
 from dspex_protocol.errors import DSPexError, InvalidParamsError, NotFoundError
 
 from dspex_server.db import models
@@ -23,9 +24,6 @@ from .mutations import ExecuteInput
 from .types import Execution, Info, app_of
 
 __all__ = ["Subscription"]
-
-# Chunks that may be under way to a slow reader; the bridge gathers the text of the others.
-_WINDOW = 32
 
 _FINAL = frozenset({"completed", "failed", "cancelled"})
 
@@ -105,7 +103,7 @@ class Subscription:
     ) -> AsyncGenerator[StreamEvent, None]:
         app = app_of(info)
         chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        stream: dict[str, Any] = {"window": _WINDOW}
+        stream: dict[str, Any] = {"window": DEFAULT_WINDOW}
         if fields is not None:
             stream["fields"] = fields
         if not isinstance(input.inputs, dict):
@@ -129,13 +127,13 @@ class Subscription:
         running.add_done_callback(lambda _: chunks.put_nowait(None))
         try:
             while (chunk := await chunks.get()) is not None:
-                chunk["grant"]()
                 yield Chunk(
                     field=chunk["field"],
                     attempt=chunk["attempt"],
                     text=chunk["text"],
                     done=chunk["done"],
                 )
+                chunk["grant"]()
             try:
                 row = await running
             except DSPexError as error:

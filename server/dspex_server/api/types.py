@@ -1,19 +1,17 @@
 """The resources as GraphQL types. Each is made of its row; what costs a query is a resolver."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import strawberry
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 from strawberry.scalars import JSON
 
 from dspex_server.app import App
 from dspex_server.db import models
 
+from .loaders import Loaders
 from .scalars import ExecutionState, Long, ProgramState, SignatureState
 
 __all__ = [
@@ -25,17 +23,14 @@ __all__ = [
     "Signature",
     "Transition",
     "app_of",
+    "loaders_of",
     "made_of",
     "one_of",
-    "reading",
     "transitions_of",
 ]
 
 Info = strawberry.Info[dict[str, Any], None]
 T = TypeVar("T")
-
-# Rows of one resource: a history, revisions. More than these are not asked for at once.
-_MAX_ROWS = 1_000
 
 
 def app_of(info: Info) -> App:
@@ -43,12 +38,9 @@ def app_of(info: Info) -> App:
     return app
 
 
-@asynccontextmanager
-async def reading(info: Info) -> AsyncIterator[AsyncSession]:
-    """As `Database.read`. The resolvers of one request share a few connections: those of all nodes
-    of a page would take every connection that there is."""
-    async with info.context["connections"], app_of(info).database.read() as session:
-        yield session
+def loaders_of(info: Info) -> Loaders:
+    loaders: Loaders = info.context["loaders"]
+    return loaders
 
 
 def made_of(kind: type[T], row: object, **others: Any) -> T:
@@ -63,8 +55,7 @@ async def one_of(
     """The resource of that id, where there is one."""
     if resource_id is None:
         return None
-    async with reading(info) as session:
-        row = await session.get(model, resource_id)
+    row = await loaders_of(info).one(model, resource_id)
     return None if row is None else make(row)
 
 
@@ -78,15 +69,15 @@ class Transition:
 
 async def transitions_of(info: Info, resource: str, resource_id: str) -> list[Transition]:
     table = models.Transition
-    async with reading(info) as session:
-        rows = await session.scalars(
-            select(table)
-            .where(table.resource == resource, table.resource_id == resource_id)
-            # Those that were written at once: its making comes first.
-            .order_by(table.at, table.source.is_not(None), table.id)
-            .limit(_MAX_ROWS)
-        )
-        return [made_of(Transition, row) for row in rows]
+    rows = await loaders_of(info).many(
+        table.resource_id,
+        resource_id,
+        table.resource == resource,
+        # Those that were written at once: its making comes first.
+        order=(table.at, table.source.is_not(None), table.id),
+        name=resource,
+    )
+    return [made_of(Transition, row) for row in rows]
 
 
 @strawberry.type(description="One version of a named signature.")
@@ -151,14 +142,9 @@ class Program:
 
     @strawberry.field(description="From the first to the last.")
     async def revisions(self, info: Info) -> list[Revision]:
-        async with reading(info) as session:
-            rows = await session.scalars(
-                select(models.Revision)
-                .where(models.Revision.program_id == self.id)
-                .order_by(models.Revision.number)
-                .limit(_MAX_ROWS)
-            )
-            return [Revision.of(row) for row in rows]
+        table = models.Revision
+        rows = await loaders_of(info).many(table.program_id, self.id, order=(table.number,))
+        return [Revision.of(row) for row in rows]
 
     @strawberry.field
     async def transitions(self, info: Info) -> list[Transition]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
+    BaseGraphQLTransportWSHandler,
+)
 
 from .access import Access, is_token
+from .loaders import Loaders
 from .rest import routes, trace_of
 from .schema import SCHEMA
+from .welcome import NOT_FRAMED, asks_for_a_page, welcome
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,9 +33,6 @@ __all__ = ["MAX_BODY_BYTES", "web"]
 
 # A frame to the bridge holds no more.
 MAX_BODY_BYTES = 16 * 1024 * 1024
-
-# To the database, of one GraphQL request: there are twenty, and others want theirs.
-_CONNECTIONS = 4
 
 # A page of the web that resolves its own name to this machine is not let in.
 _LOCAL = {"127.0.0.1": ["127.0.0.1", "localhost"], "::1": ["[::1]", "localhost"]}
@@ -46,6 +47,7 @@ def web(app: App, host: str, token: str | None) -> Starlette:
     graphql = _GraphQL(app, token)
     served = Starlette(
         routes=[
+            Route("/", welcome),
             Route("/healthz", _healthz),
             Route("/graphql", graphql, methods=["GET", "POST"]),
             WebSocketRoute("/graphql", graphql),
@@ -76,17 +78,36 @@ async def _healthz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
+class _Operations(BaseGraphQLTransportWSHandler[Any, None]):
+    """What a WebSocket is asked for, each of which is counted while it is under way."""
+
+    async def run_operation(self, operation: Any) -> None:
+        with self.context["app"].operations.one():
+            await super().run_operation(operation)
+
+
 class _GraphQL(GraphQL[Any, None]):
+    graphql_transport_ws_handler_class = _Operations
+
     def __init__(self, app: App, token: str | None) -> None:
         super().__init__(
             SCHEMA,
-            graphql_ide=None,
+            graphql_ide="graphiql",
             # A mutation or a query is a POST of JSON, which no page of another site can send.
             allow_queries_via_get=False,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
         )
         self._app = app
         self._token = token
+
+    def should_render_graphql_ide(self, request: Any) -> bool:
+        # Strawberry would give the page to clients that take anything, too.
+        return super().should_render_graphql_ide(request) and asks_for_a_page(request)
+
+    async def render_graphql_ide(self, request: Any) -> Response:
+        page = await super().render_graphql_ide(request)
+        page.headers.update(NOT_FRAMED)
+        return page
 
     async def on_ws_connect(self, context: Any) -> dict[str, object] | None:
         """Answers connection_init. The header was looked at before."""
@@ -102,7 +123,7 @@ class _GraphQL(GraphQL[Any, None]):
             "response": response,
             "app": self._app,
             "trace_id": trace_of(request),
-            "connections": asyncio.Semaphore(_CONNECTIONS),
+            "loaders": Loaders(self._app.database),
         }
 
 

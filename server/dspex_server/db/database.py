@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection
 
-__all__ = ["Database", "parse_url", "unavailable"]
+__all__ = ["Database", "parse_url", "place", "unavailable"]
 
 T = TypeVar("T")
+
+_POSTGRESQL_PORT = 5432
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 
@@ -100,14 +102,14 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        async with _told(self.url), AsyncSession(self.engine) as session:
+        async with _told(self.url, writes=False), AsyncSession(self.engine) as session:
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         # Rows stay readable after the commit: they are answers.
         session = AsyncSession(self.engine, expire_on_commit=False)
-        async with _told(self.url), self._turn, session:
+        async with _told(self.url, writes=True), self._turn, session:
             await session.connection(execution_options={_WRITES: True})
             yield session
             await session.commit()
@@ -116,7 +118,7 @@ class Database:
         self, work: Callable[[Connection], T], *, order: str = "", is_synced: bool = True
     ) -> T:
         """What `work` returns, once it is committed. See GroupCommit.write."""
-        async with _told(self.url):
+        async with _told(self.url, writes=True):
             return await self._group.write(work, order=order, is_synced=is_synced)
 
     async def close(self) -> None:
@@ -125,7 +127,7 @@ class Database:
 
 
 @asynccontextmanager
-async def _told(url: URL) -> AsyncIterator[None]:
+async def _told(url: URL, *, writes: bool) -> AsyncIterator[None]:
     try:
         yield
     except IntegrityError:
@@ -135,18 +137,28 @@ async def _told(url: URL) -> AsyncIterator[None]:
         raise InvalidParamsError(f"a value cannot be kept by the database: {text}") from error
     except (DBAPIError, PoolTimeoutError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        raise unavailable(url, cause or error) from error
+        raise unavailable(url, cause or error, writes=writes) from error
 
 
-def unavailable(url: URL, cause: BaseException) -> DatabaseUnavailableError:
+def unavailable(url: URL, cause: BaseException, *, writes: bool) -> DatabaseUnavailableError:
     """What a driver's error means to a caller."""
     text = str(cause).strip().partition("\n")[0]
-    where = url.database if url.get_backend_name() == "sqlite" else f"{url.host}:{url.port}"
-    return DatabaseUnavailableError(
-        # A commit whose answer is lost may have been one.
-        f"the database ({where}) cannot be used now: {text}. What was to be written may or may "
-        "not be there: look before you try again, once it is well",
+    # A commit whose answer is lost may have been one; of a read nothing is left.
+    advice = (
+        "What was to be written may or may not be there: look before you try again, once it is well"
+        if writes
+        else "Try again once it is well"
     )
+    return DatabaseUnavailableError(
+        f"the database ({place(url)}) cannot be used now: {text}. {advice}"
+    )
+
+
+def place(url: URL) -> str:
+    """Where a database lies, for a person: without its user and password."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return f"{url.host or 'localhost'}:{url.port or _POSTGRESQL_PORT}/{url.database or ''}"
 
 
 def _options(url: URL) -> str:

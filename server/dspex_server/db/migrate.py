@@ -46,7 +46,7 @@ def migrate(url: URL) -> None:
             f"the database is not one of this version of dspex ({error}): update dspex"
         ) from error
     except DBAPIError as error:
-        raise unavailable(url, error.orig or error) from error
+        raise unavailable(url, error.orig or error, writes=False) from error
     finally:
         engine.dispose()
 
