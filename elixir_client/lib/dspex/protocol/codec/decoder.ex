@@ -7,7 +7,7 @@ defmodule DSPex.Protocol.Codec.Decoder do
   # garbage collection.
 
   alias DSPex.{Binary, Error}
-  alias DSPex.Protocol.Codec.{Extension, Limits}
+  alias DSPex.Protocol.Codec.{Extension, Limits, Utf8}
 
   @max_depth Limits.max_depth()
 
@@ -38,17 +38,18 @@ defmodule DSPex.Protocol.Codec.Decoder do
 
   # The reader is one loop of tail calls, so that the whole pass uses one match context. What it is
   # inside of stands in the arguments: of an array, `acc` has the items so far, last first, and
-  # `left` counts those to come; of a map, `acc` has the pairs so far, under the key whose value
-  # comes next, and `left` counts the pairs to come below zero; `left` 0 is the outermost value.
-  # `stack` has the `acc` and `left` of the containers around, `depth` their number.
+  # `left` counts those to come; of a map, `acc` has the keys and values so far, last first, and
+  # `left` counts the pairs to come below zero; `left` 0 is the outermost value. `stack` has the
+  # `acc` and `left` of the containers around, `depth` their number. What was just read is the last
+  # argument, so that the others stay in their registers.
 
   for byte <- 0x00..0x7F do
     defp value(<<unquote(byte), rest::bits>>, acc, left, stack, depth, copy),
-      do: next(rest, unquote(byte), acc, left, stack, depth, copy)
+      do: next(rest, acc, left, stack, depth, copy, unquote(byte))
   end
 
   defp value(<<0x80, rest::bits>>, acc, left, stack, depth, copy) when depth < @max_depth,
-    do: next(rest, %{}, acc, left, stack, depth, copy)
+    do: next(rest, acc, left, stack, depth, copy, %{})
 
   for size <- 1..15 do
     defp value(<<unquote(0x80 + size), rest::bits>>, acc, left, stack, depth, copy)
@@ -57,7 +58,7 @@ defmodule DSPex.Protocol.Codec.Decoder do
   end
 
   defp value(<<0x90, rest::bits>>, acc, left, stack, depth, copy) when depth < @max_depth,
-    do: next(rest, [], acc, left, stack, depth, copy)
+    do: next(rest, acc, left, stack, depth, copy, [])
 
   for size <- 1..15 do
     defp value(<<unquote(0x90 + size), rest::bits>>, acc, left, stack, depth, copy)
@@ -67,7 +68,7 @@ defmodule DSPex.Protocol.Codec.Decoder do
 
   # What is empty is a literal, here and below: made anew, it would take 24 bytes and more.
   defp value(<<0xA0, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, "", acc, left, stack, depth, copy)
+    do: next(rest, acc, left, stack, depth, copy, "")
 
   for size <- 1..31 do
     defp value(
@@ -78,22 +79,123 @@ defmodule DSPex.Protocol.Codec.Decoder do
            depth,
            copy
          ),
-         do: string(rest, text, acc, left, stack, depth, copy)
+         do: string(rest, acc, left, stack, depth, copy, text)
   end
 
   defp value(<<0xC0, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, nil, acc, left, stack, depth, copy)
+    do: next(rest, acc, left, stack, depth, copy, nil)
 
   # 0xC1 is no type.
 
   defp value(<<0xC2, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, false, acc, left, stack, depth, copy)
+    do: next(rest, acc, left, stack, depth, copy, false)
 
   defp value(<<0xC3, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, true, acc, left, stack, depth, copy)
+    do: next(rest, acc, left, stack, depth, copy, true)
 
   defp value(<<0xC4, 0, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, @empty, acc, left, stack, depth, copy)
+    do: next(rest, acc, left, stack, depth, copy, @empty)
+
+  defp value(<<0xCA, number::float-32, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, acc, left, stack, depth, copy, number)
+
+  # What is left of the floats once the finite ones have matched.
+  defp value(<<0xCA, sign::1, 0xFF, fraction::23, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, acc, left, stack, depth, copy, not_finite(sign, fraction))
+
+  defp value(<<0xCB, number::float-64, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, acc, left, stack, depth, copy, number)
+
+  defp value(
+         <<0xCB, sign::1, 0x7FF::11, fraction::52, rest::bits>>,
+         acc,
+         left,
+         stack,
+         depth,
+         copy
+       ),
+       do: next(rest, acc, left, stack, depth, copy, not_finite(sign, fraction))
+
+  for {byte, bits} <- [{0xCC, 8}, {0xCD, 16}, {0xCE, 32}, {0xCF, 64}] do
+    defp value(
+           <<unquote(byte), number::unquote(bits), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: next(rest, acc, left, stack, depth, copy, number)
+  end
+
+  for {byte, bits} <- [{0xD0, 8}, {0xD1, 16}, {0xD2, 32}, {0xD3, 64}] do
+    defp value(
+           <<unquote(byte), number::signed-unquote(bits), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: next(rest, acc, left, stack, depth, copy, number)
+  end
+
+  # By itself, for the usual timestamp has no bytes to be cut out.
+  defp value(<<0xD6, 0xFF, second::32, rest::bits>>, acc, left, stack, depth, copy),
+    do: next(rest, acc, left, stack, depth, copy, Extension.timestamp(second, 0))
+
+  for {byte, size} <- [{0xD4, 1}, {0xD5, 2}, {0xD6, 4}, {0xD7, 8}, {0xD8, 16}] do
+    defp value(
+           <<unquote(byte), type::signed, data::binary-size(unquote(size)), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: ext(rest, acc, left, stack, depth, copy, type, data)
+  end
+
+  for {byte, bits} <- [{0xDC, 16}, {0xDD, 32}] do
+    defp value(<<unquote(byte), 0::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth,
+         do: next(rest, acc, left, stack, depth, copy, [])
+
+    # An item is a byte at least: a longer array than there are bytes is a lie.
+    defp value(<<unquote(byte), size::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth and size <= byte_size(rest),
+         do: value(rest, [], size, [acc, left | stack], depth + 1, copy)
+  end
+
+  for {byte, bits} <- [{0xDE, 16}, {0xDF, 32}] do
+    defp value(<<unquote(byte), 0::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth,
+         do: next(rest, acc, left, stack, depth, copy, %{})
+
+    defp value(<<unquote(byte), size::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
+         when depth < @max_depth and 2 * size <= byte_size(rest),
+         do: key(rest, [], -size, [acc, left | stack], depth + 1, copy)
+  end
+
+  for byte <- 0xE0..0xFF do
+    defp value(<<unquote(byte), rest::bits>>, acc, left, stack, depth, copy),
+      do: next(rest, acc, left, stack, depth, copy, unquote(byte - 0x100))
+  end
+
+  # Clauses whose sizes are read come last: a jump table of first bytes ends with the first of them,
+  # and whatever is behind that would be compared byte by byte.
+
+  for {byte, bits} <- [{0xD9, 8}, {0xDA, 16}, {0xDB, 32}] do
+    defp value(
+           <<unquote(byte), size::unquote(bits), text::binary-size(size), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         ),
+         do: string(rest, acc, left, stack, depth, copy, kept(text, copy))
+  end
 
   for {byte, bits} <- [{0xC4, 8}, {0xC5, 16}, {0xC6, 32}] do
     defp value(
@@ -104,7 +206,7 @@ defmodule DSPex.Protocol.Codec.Decoder do
            depth,
            copy
          ),
-         do: next(rest, %{@empty | data: kept(data, copy)}, acc, left, stack, depth, copy)
+         do: next(rest, acc, left, stack, depth, copy, %{@empty | data: kept(data, copy)})
   end
 
   for {byte, bits} <- [{0xC7, 8}, {0xC8, 16}, {0xC9, 32}] do
@@ -117,112 +219,14 @@ defmodule DSPex.Protocol.Codec.Decoder do
            depth,
            copy
          ),
-         do: ext(rest, type, data, acc, left, stack, depth, copy)
-  end
-
-  defp value(<<0xCA, number::float-32, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, number, acc, left, stack, depth, copy)
-
-  # What is left of the floats once the finite ones have matched.
-  defp value(<<0xCA, sign::1, 0xFF, fraction::23, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, not_finite(sign, fraction), acc, left, stack, depth, copy)
-
-  defp value(<<0xCB, number::float-64, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, number, acc, left, stack, depth, copy)
-
-  defp value(
-         <<0xCB, sign::1, 0x7FF::11, fraction::52, rest::bits>>,
-         acc,
-         left,
-         stack,
-         depth,
-         copy
-       ),
-       do: next(rest, not_finite(sign, fraction), acc, left, stack, depth, copy)
-
-  for {byte, bits} <- [{0xCC, 8}, {0xCD, 16}, {0xCE, 32}, {0xCF, 64}] do
-    defp value(
-           <<unquote(byte), number::unquote(bits), rest::bits>>,
-           acc,
-           left,
-           stack,
-           depth,
-           copy
-         ),
-         do: next(rest, number, acc, left, stack, depth, copy)
-  end
-
-  for {byte, bits} <- [{0xD0, 8}, {0xD1, 16}, {0xD2, 32}, {0xD3, 64}] do
-    defp value(
-           <<unquote(byte), number::signed-unquote(bits), rest::bits>>,
-           acc,
-           left,
-           stack,
-           depth,
-           copy
-         ),
-         do: next(rest, number, acc, left, stack, depth, copy)
-  end
-
-  # By itself, for the usual timestamp has no bytes to be cut out.
-  defp value(<<0xD6, 0xFF, second::32, rest::bits>>, acc, left, stack, depth, copy),
-    do: next(rest, Extension.timestamp(second, 0), acc, left, stack, depth, copy)
-
-  for {byte, size} <- [{0xD4, 1}, {0xD5, 2}, {0xD6, 4}, {0xD7, 8}, {0xD8, 16}] do
-    defp value(
-           <<unquote(byte), type::signed, data::binary-size(unquote(size)), rest::bits>>,
-           acc,
-           left,
-           stack,
-           depth,
-           copy
-         ),
-         do: ext(rest, type, data, acc, left, stack, depth, copy)
-  end
-
-  for {byte, bits} <- [{0xD9, 8}, {0xDA, 16}, {0xDB, 32}] do
-    defp value(
-           <<unquote(byte), size::unquote(bits), text::binary-size(size), rest::bits>>,
-           acc,
-           left,
-           stack,
-           depth,
-           copy
-         ),
-         do: string(rest, text, acc, left, stack, depth, copy)
-  end
-
-  for {byte, bits} <- [{0xDC, 16}, {0xDD, 32}] do
-    defp value(<<unquote(byte), 0::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
-         when depth < @max_depth,
-         do: next(rest, [], acc, left, stack, depth, copy)
-
-    # An item is a byte at least: a longer array than there are bytes is a lie.
-    defp value(<<unquote(byte), size::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
-         when depth < @max_depth and size <= byte_size(rest),
-         do: value(rest, [], size, [acc, left | stack], depth + 1, copy)
-  end
-
-  for {byte, bits} <- [{0xDE, 16}, {0xDF, 32}] do
-    defp value(<<unquote(byte), 0::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
-         when depth < @max_depth,
-         do: next(rest, %{}, acc, left, stack, depth, copy)
-
-    defp value(<<unquote(byte), size::unquote(bits), rest::bits>>, acc, left, stack, depth, copy)
-         when depth < @max_depth and 2 * size <= byte_size(rest),
-         do: key(rest, [], -size, [acc, left | stack], depth + 1, copy)
-  end
-
-  for byte <- 0xE0..0xFF do
-    defp value(<<unquote(byte), rest::bits>>, acc, left, stack, depth, copy),
-      do: next(rest, unquote(byte - 0x100), acc, left, stack, depth, copy)
+         do: ext(rest, acc, left, stack, depth, copy, type, data)
   end
 
   defp value(<<data::bits>>, _acc, _left, _stack, depth, _copy),
     do: refuse(data, explain(data, depth))
 
   defp key(<<0xA0, rest::bits>>, acc, left, stack, depth, copy),
-    do: keyed(rest, "", acc, left, stack, depth, copy)
+    do: value(rest, ["" | acc], left, stack, depth, copy)
 
   for size <- 1..31 do
     defp key(
@@ -233,7 +237,7 @@ defmodule DSPex.Protocol.Codec.Decoder do
            depth,
            copy
          ),
-         do: string_key(rest, text, acc, left, stack, depth, copy)
+         do: string_key(rest, acc, left, stack, depth, copy, text)
   end
 
   for {byte, bits} <- [{0xD9, 8}, {0xDA, 16}, {0xDB, 32}] do
@@ -245,67 +249,54 @@ defmodule DSPex.Protocol.Codec.Decoder do
            depth,
            copy
          ),
-         do: string_key(rest, text, acc, left, stack, depth, copy)
+         do: string_key(rest, acc, left, stack, depth, copy, kept(text, copy))
   end
 
   defp key(<<data::bits>>, _acc, _left, _stack, _depth, _copy),
     do: refuse(data, explain_key(data))
 
   # What to do with a value that was just read.
-  defp next(<<rest::bits>>, value, acc, left, stack, depth, copy) when left > 1,
+  defp next(<<rest::bits>>, acc, left, stack, depth, copy, value) when left > 1,
     do: value(rest, [value | acc], left - 1, stack, depth, copy)
 
-  defp next(<<rest::bits>>, value, acc, 1, [outer, left | stack], depth, copy),
-    do: next(rest, :lists.reverse(acc, [value]), outer, left, stack, depth - 1, copy)
+  defp next(<<rest::bits>>, acc, left, stack, depth, copy, value) when left < -1,
+    do: key(rest, [value | acc], left + 1, stack, depth, copy)
 
-  defp next(<<rest::bits>>, value, [key | acc], left, stack, depth, copy) when left < -1,
-    do: key(rest, [{key, value} | acc], left + 1, stack, depth, copy)
-
-  defp next(<<rest::bits>>, value, [key | acc], -1, [outer, left | stack], depth, copy),
-    do: next(rest, to_map([{key, value} | acc]), outer, left, stack, depth - 1, copy)
+  defp next(<<rest::bits>>, acc, 1, [outer, left | stack], depth, copy, value),
+    do: next(rest, outer, left, stack, depth - 1, copy, :lists.reverse(acc, [value]))
 
   # The only pair of a map: no list of pairs is made for it.
-  defp next(<<rest::bits>>, value, key, -1, [outer, left | stack], depth, copy)
-       when is_binary(key),
-       do: next(rest, %{key => value}, outer, left, stack, depth - 1, copy)
+  defp next(<<rest::bits>>, [key], -1, [outer, left | stack], depth, copy, value),
+    do: next(rest, outer, left, stack, depth - 1, copy, %{key => value})
 
-  defp next(<<>>, value, [], 0, [], 0, _copy), do: value
+  defp next(<<rest::bits>>, acc, -1, [outer, left | stack], depth, copy, value),
+    do: next(rest, outer, left, stack, depth - 1, copy, to_map([value | acc], []))
 
-  defp next(<<rest::bits>>, _value, [], 0, [], 0, _copy),
+  defp next(<<>>, [], 0, [], 0, _copy, value), do: value
+
+  defp next(<<rest::bits>>, [], 0, [], 0, _copy, _value),
     do: refuse(rest, "#{byte_size(rest)} bytes follow the value")
 
-  # The pairs come last first, and of a repeated key the last has to win.
-  defp to_map(pairs) do
-    map = :maps.from_list(pairs)
-    if map_size(map) == length(pairs), do: map, else: :maps.from_list(:lists.reverse(pairs))
+  # Of a repeated key the last value wins.
+  defp to_map([value, key | items], pairs), do: to_map(items, [{key, value} | pairs])
+  defp to_map([], pairs), do: :maps.from_list(pairs)
+
+  defp string(<<rest::bits>>, acc, left, stack, depth, copy, text) do
+    if Utf8.valid?(text),
+      do: next(rest, acc, left, stack, depth, copy, text),
+      else: refuse_before(rest, text, "a str is not valid UTF-8")
   end
 
-  defp string(<<rest::bits>>, text, acc, left, stack, depth, copy) do
-    case checked(text, copy) do
-      :error -> refuse_before(rest, text, "a str is not valid UTF-8")
-      text -> next(rest, text, acc, left, stack, depth, copy)
-    end
+  defp string_key(<<rest::bits>>, acc, left, stack, depth, copy, text) do
+    if Utf8.valid?(text),
+      do: value(rest, [text | acc], left, stack, depth, copy),
+      else: refuse_before(rest, text, "a map's key is not valid UTF-8")
   end
 
-  defp string_key(<<rest::bits>>, text, acc, left, stack, depth, copy) do
-    case checked(text, copy) do
-      :error -> refuse_before(rest, text, "a map's key is not valid UTF-8")
-      text -> keyed(rest, text, acc, left, stack, depth, copy)
-    end
-  end
-
-  defp keyed(<<rest::bits>>, key, [], -1, stack, depth, copy),
-    do: value(rest, key, -1, stack, depth, copy)
-
-  defp keyed(<<rest::bits>>, key, acc, left, stack, depth, copy),
-    do: value(rest, [key | acc], left, stack, depth, copy)
-
-  defp checked(text, copy), do: if(utf8?(text), do: kept(text, copy), else: :error)
-
-  defp ext(<<rest::bits>>, type, data, acc, left, stack, depth, copy) do
+  defp ext(<<rest::bits>>, acc, left, stack, depth, copy, type, data) do
     case Extension.read(type, data, copy) do
       {:refused, message} -> refuse_before(rest, data, message)
-      value -> next(rest, value, acc, left, stack, depth, copy)
+      value -> next(rest, acc, left, stack, depth, copy, value)
     end
   end
 
@@ -315,12 +306,6 @@ defmodule DSPex.Protocol.Codec.Decoder do
     do: :binary.copy(data)
 
   def kept(data, _copy), do: data
-
-  # Both are native code, the first three times faster than the second, and either far faster than
-  # a loop of ours.
-  @spec utf8?(binary()) :: boolean()
-  def utf8?(text),
-    do: :unicode.bin_is_7bit(text) or is_binary(:unicode.characters_to_binary(text, :utf8))
 
   defp not_finite(0, 0), do: :infinity
   defp not_finite(1, 0), do: :neg_infinity

@@ -3,7 +3,7 @@ defmodule DSPex.Protocol.Codec.Encoder do
   # Values of Elixir to bytes: what `DSPex.Protocol.Codec` says, of the writing side.
 
   alias DSPex.{Binary, Error, Tensor}
-  alias DSPex.Protocol.Codec.{Decoder, Limits}
+  alias DSPex.Protocol.Codec.{Limits, Utf8}
 
   @max_depth Limits.max_depth()
   @max_integer_bytes Limits.max_integer_bytes()
@@ -55,7 +55,7 @@ defmodule DSPex.Protocol.Codec.Encoder do
   defp write(other, _depth), do: no_form("#{kind(other)} has no form on the wire")
 
   defp write_text(text) do
-    if not Decoder.utf8?(text),
+    if not Utf8.valid?(text),
       do: no_form("text that is not valid UTF-8; wrap bytes in DSPex.Binary.new/1")
 
     case byte_size(text) do
