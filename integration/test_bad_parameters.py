@@ -45,6 +45,14 @@ QA = {"signature": "question -> answer"}
             "meta.",
         ),
         (
+            # DSPy's own words for it are Python.
+            lambda client: client.request(
+                "configure", {"lms": {"main": {"model": "openai/gpt-5", "temperature": 0.2}}}
+            ),
+            "the LM 'main' cannot be made: [openai/gpt-5] OpenAI's reasoning models take a "
+            "temperature of 1.0 or none, and max_tokens of at least 16000 or none",
+        ),
+        (
             lambda client: client.request("configure", {"limits": {"timeout": 5}}),
             "configure: limits: unknown parameter 'timeout'. Valid: max_cost_usd, max_tokens, "
             "max_calls, requests_per_minute, max_concurrency.",

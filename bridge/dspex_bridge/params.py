@@ -238,13 +238,18 @@ _KINDS = {
     dict: "a map",
 }
 
+# As `render` of the values of programs has them.
+_WORDS = {"True": "true", "False": "false", "nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
 
 def _wrong(where: str, expected: str, value: Any) -> InvalidParamsError:
-    got = _KINDS.get(type(value), type(value).__name__)
+    got = _KINDS.get(type(value), f"a {type(value).__name__.lower()}")
     if type(value) is int and not _MIN_INTEGER <= value <= _MAX_INTEGER:
         got = "an integer beyond 64 bits"  # which may have more digits than Python prints
     elif type(value) in (bool, int, float):
-        got = f"{got} ({value})"
+        got = f"{got} ({_WORDS.get(str(value), value)})"
+    elif value == "":
+        got = "an empty string"
     return InvalidParamsError(
         f"{where} must be {expected}, got {got}.", data={"param": where.rpartition(": ")[2]}
     )

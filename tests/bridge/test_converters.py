@@ -528,6 +528,8 @@ def test_keys_that_become_the_same_text_are_refused() -> None:
         to_wire({1: "a", "1": "b"})
     with pytest.raises(NoWireFormError, match="cannot be the key"):
         to_wire({(1, 2): "a"})
+    with pytest.raises(NoWireFormError, match=r"^nil cannot be the key of a map"):
+        to_wire({None: "a"})
 
 
 def test_sets_have_one_order() -> None:

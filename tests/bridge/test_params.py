@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def test_what_fits_passes(value: dict[str, Any]) -> None:
         ),
         (
             {"program": "p", "timeout": True},
-            "execute: timeout must be an integer of at least 1, got a boolean (True).",
+            "execute: timeout must be an integer of at least 1, got a boolean (true).",
             "timeout",
         ),
         (
@@ -101,8 +102,18 @@ def test_what_fits_passes(value: dict[str, Any]) -> None:
         ),
         (
             {"program": "p", "ratio": float("nan")},
-            "execute: ratio must be a number from 0 to 1, got a float (nan).",
+            "execute: ratio must be a number from 0 to 1, got a float (NaN).",
             "ratio",
+        ),
+        (
+            {"program": ""},
+            "execute: program must be a string of 1 to 256 characters, got an empty string.",
+            "program",
+        ),
+        (
+            {"program": Decimal("1.5")},
+            "execute: program must be a string of 1 to 256 characters, got a decimal.",
+            "program",
         ),
         (
             {"program": "p", "lm": ["main"]},

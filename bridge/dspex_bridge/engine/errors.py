@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dspex_protocol.errors import DSPexError
 
-__all__ = ["failure_of", "retry_after_of", "translate"]
+__all__ = ["failure_of", "for_clients", "retry_after_of", "translate"]
 
 # Subclasses before their parents: the first that fits is it.
 _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
@@ -41,6 +41,11 @@ _REMEDIES = (
     ('pass api_key="..." to dspy.LM(...)', "give the LM an api_key or api_key_env in configure"),
     ("(api_key= on dspy.LM)", "(api_key or api_key_env in configure)"),
     ("(api_key, or RouterConfig api_keys)", "(api_key or api_key_env in configure)"),
+    (
+        "require passing temperature=1.0 or None and max_tokens >= 16000 or None to "
+        "`dspy.LM(...)`, e.g., dspy.LM('openai/gpt-5', temperature=1.0, max_tokens=16000)",
+        "take a temperature of 1.0 or none, and max_tokens of at least 16000 or none",
+    ),
 )
 
 # How much of an answer that could not be read is quoted back.
@@ -106,10 +111,10 @@ def _lm_error(error: Any) -> LMError:
         data["retry_after_ms"] = round(wait_s * 1000)
     if getattr(error, "tried", None):
         data["tried"] = error.tried
-    return LMError(f"the LM failed ({kind}): {_for_clients(error)}", data=data, retryable=retryable)
+    return LMError(f"the LM failed ({kind}): {for_clients(error)}", data=data, retryable=retryable)
 
 
-def _for_clients(error: Any) -> str:
+def for_clients(error: Any) -> str:
     """What DSPy says, with the remedy that a client of the bridge has."""
     text = str(error)
     for theirs, ours in _REMEDIES:

@@ -16,6 +16,7 @@ from dspex_bridge.params import number
 from . import connections
 from .embedded import MODEL as EMBEDDED_MODEL
 from .embedded import AsyncKnnEngine, KnnEngine
+from .errors import for_clients
 from .exchanges import RECORD_HINT, Exchanges
 from .lm import LM
 from .metering import Meter
@@ -233,7 +234,7 @@ class LMs:
                 lm = LM(name, spec["model"], by_dspy=lm, **options)
         except (ValueError, TypeError, dspy.LMError) as error:
             raise InvalidParamsError(
-                self._redactor.text(f"the LM {name!r} cannot be made: {error}"),
+                self._redactor.text(f"the LM {name!r} cannot be made: {for_clients(error)}"),
                 data={"param": f"lms.{name}"},
             ) from error
         lm.require_price([own_limits])

@@ -63,7 +63,8 @@ def key_text(key: Any) -> str:
         return key.isoformat()
     if isinstance(key, int | float | Decimal | uuid.UUID):
         return str(key)
-    raise NoWireFormError(f"a {type(key).__name__} cannot be the key of a map")
+    kind = "nil" if key is None else f"a {type(key).__name__}"
+    raise NoWireFormError(f"{kind} cannot be the key of a map")
 
 
 def render(value: Any) -> str:

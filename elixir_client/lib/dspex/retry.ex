@@ -32,12 +32,17 @@ defmodule DSPex.Retry do
           Caller.result()
   def run(pool, retries, timeout, call) do
     ends = Deadline.from_now(timeout)
-    attempt(%{pool: pool, call: call, ends: ends, pause: @first_pause_ms}, retries, [])
+    run = %{pool: pool, call: call, ends: ends, pause: @first_pause_ms}
+    # As it was said, and not what is left of it in a moment: an error has it in its words.
+    attempt(run, timeout, retries, [])
   end
 
-  defp attempt(run, retries, refused_by) do
+  defp attempt(run, retries, refused_by),
+    do: attempt(run, max(1, Deadline.left(run.ends)), retries, refused_by)
+
+  defp attempt(run, timeout, retries, refused_by) do
     with {:ok, {pid, _pool, _number} = worker} <- route(run.pool, refused_by),
-         {:error, error} <- run.call.(worker, max(1, Deadline.left(run.ends))),
+         {:error, error} <- run.call.(worker, timeout),
          do: again(run, retries, [pid | refused_by], error)
   end
 

@@ -80,15 +80,16 @@ defmodule DSPex.Adapter.Server do
   def request(instance, method, params, timeout, options) do
     {retries, options} = Keyword.pop(options, :retry, 0)
     request = &Exchange.request(instance, method, params, &1, options)
-    again(request, Deadline.from_now(timeout), retries)
+    again(request, timeout, Deadline.from_now(timeout), retries)
   end
 
-  defp again(request, ends, retries, pause \\ @first_pause_ms) do
-    case request.(max(1, Deadline.left(ends))) do
+  defp again(request, timeout, ends, retries, pause \\ @first_pause_ms) do
+    case request.(timeout) do
       {:error, %Error{} = error} when retries > 0 ->
         if (error.retryable or error.code == :connection_lost) and Deadline.left(ends) > pause do
           Deadline.pause(pause)
-          again(request, ends, retries - 1, min(pause * 2, @max_pause_ms))
+          left = max(1, Deadline.left(ends))
+          again(request, left, ends, retries - 1, min(pause * 2, @max_pause_ms))
         else
           {:error, error}
         end
