@@ -20,6 +20,7 @@ from dspex_server.db.models import Program
 from dspex_server.events import MAX_NEWS, Events
 from dspex_server.executing import Call, Executor
 from dspex_server.importing import MAX_PARQUET_ROWS, read_rows
+from dspex_server.resources.datasets import create_dataset
 from dspex_server.resources.executions import begin_execution
 from dspex_server.resources.program_creation import create_program
 from dspex_server.resources.signatures import create_signature
@@ -79,20 +80,10 @@ async def test_a_page_of_executions_with_their_programs_is_a_statement_a_field(u
             for name in "abc":
                 await create_program(session, {}, name=name, signature=signature)
         begun = [await begin(database, name) for name in await _ids(database) for _ in range(20)]
-        statements: list[str] = []
-
-        def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-            if statement.startswith("SELECT"):
-                statements.append(statement)
-
-        event.listen(database.engine.sync_engine, "before_cursor_execute", count)
-        context = {"app": _app(database), "loaders": Loaders(database)}
-        answer = await SCHEMA.execute(PAGE, context_value=context)
-        assert answer.errors is None
-        assert answer.data is not None
+        found, statements = await _counted(database, PAGE)
         # The page; the histories, programs, revisions, signatures, and the signatures' histories.
-        assert len(statements) == 6, statements
-        nodes = answer.data["executions"]["nodes"]
+        assert statements == 6
+        nodes = found["executions"]["nodes"]
         assert [node["id"] for node in nodes] == begun[:-51:-1]
         for node in nodes:
             assert [move["target"] for move in node["transitions"]] == ["pending", "running"]
@@ -103,6 +94,39 @@ async def test_a_page_of_executions_with_their_programs_is_a_statement_a_field(u
                 {"target": "active"},
             ]
         assert {node["program"]["name"] for node in nodes} == {*"abc"}
+
+
+@on_a_loop
+async def test_a_page_of_datasets_with_some_of_their_rows_is_two_statements(url: str) -> None:
+    async with opened(url) as database:
+        async with database.write() as session:
+            for name in "abc":
+                rows = [{"inputs": {"q": f"{name}{n}"}, "outputs": {"a": "!"}} for n in range(9)]
+                await create_dataset(session, name, rows)
+        query = "{ datasets { nodes { name rows(first: 2, skip: 5) { inputs } } } }"
+        found, statements = await _counted(database, query)
+        assert statements == 2
+        for dataset in found["datasets"]["nodes"]:
+            assert [row["inputs"]["q"] for row in dataset["rows"]] == [
+                f"{dataset['name']}5",
+                f"{dataset['name']}6",
+            ]
+
+
+async def _counted(database: Database, query: str) -> tuple[dict[str, Any], int]:
+    """The data, and how many statements it took to read it."""
+    statements: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            statements.append(statement)
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", count)
+    context = {"app": _app(database), "loaders": Loaders(database)}
+    answer = await SCHEMA.execute(query, context_value=context)
+    assert answer.errors is None
+    assert answer.data is not None
+    return answer.data, len(statements)
 
 
 async def _ids(database: Database) -> list[str]:

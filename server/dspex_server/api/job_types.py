@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Self
 
 import strawberry
-from sqlalchemy import select
 from strawberry.scalars import JSON
 
 from dspex_server.db import models
@@ -105,14 +104,13 @@ class Dataset:
 
     @strawberry.field(description="Its rows in their order, a hundred at most.")
     async def rows(self, info: Info, first: int = 100, skip: int = 0) -> list[Example]:
-        async with loaders_of(info).reading() as session:
-            rows = await session.scalars(
-                select(models.DatasetRow)
-                .where(
-                    models.DatasetRow.dataset_id == self.id,
-                    models.DatasetRow.position >= skip,
-                )
-                .order_by(models.DatasetRow.position)
-                .limit(min(max(first, 0), 100))
-            )
-            return [made_of(Example, row) for row in rows]
+        table = models.DatasetRow
+        rows = await loaders_of(info).many(
+            table.dataset_id,
+            self.id,
+            table.position >= skip,
+            order=(table.position,),
+            most=min(max(first, 0), 100),
+            name=skip,
+        )
+        return [made_of(Example, row) for row in rows]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, inspect, select
 from strawberry.dataloader import DataLoader
 
 if TYPE_CHECKING:
@@ -57,12 +57,13 @@ class Loaders:
         parent_id: str,
         *where: ColumnElement[bool],
         order: Sequence[Any],
+        most: int = _MAX_ROWS,
         name: Hashable = None,
     ) -> list[Any]:
-        """The rows whose column `parent` has that id, in order, so many at most. Conditions that
+        """The rows whose column `parent` has that id, the first ones in that order. Conditions that
         differ have names that do."""
         rows: list[Any] = await self._load(
-            (parent, name), parent_id, partial(self._by_parent, parent, where, order)
+            (parent, most, name), parent_id, partial(self._by_parent, parent, where, order, most)
         )
         return rows
 
@@ -83,16 +84,18 @@ class Loaders:
         parent: InstrumentedAttribute[str],
         where: Sequence[ColumnElement[bool]],
         order: Sequence[Any],
+        most: int,
         ids: list[str],
     ) -> list[list[Any]]:
         table = parent.class_
         place = func.row_number().over(partition_by=parent, order_by=order).label("place")
         # Without what is long: it is read of those alone that are wanted.
-        few = select(table.id, place).where(parent.in_({*ids}), *where).subquery()
+        keys = inspect(table).primary_key
+        few = select(*keys, place).where(parent.in_({*ids}), *where).subquery()
         rows = await self._rows(
             select(table)
-            .join(few, few.c.id == table.id)
-            .where(few.c.place <= _MAX_ROWS)
+            .join(few, and_(*(few.c[key.key] == key for key in keys)))
+            .where(few.c.place <= most)
             .order_by(*order)
         )
         found: defaultdict[str, list[Any]] = defaultdict(list)
