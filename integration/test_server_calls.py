@@ -142,6 +142,7 @@ def _resident_mb(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
+@pytest.mark.timeout(300)
 def test_who_never_reads_a_stream_holds_up_nothing_and_takes_no_memory(
     server: ServerProcess, lm: ScriptedLM
 ) -> None:

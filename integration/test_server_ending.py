@@ -43,6 +43,8 @@ CREATE TRIGGER see BEFORE UPDATE ON servers FOR EACH ROW
 """
 TAKE_OVER_S = 60
 
+pytestmark = pytest.mark.timeout(240)
+
 
 def _last(server: ServerProcess, method: str, params: dict[str, Any]) -> tuple[str, Any]:
     """The last event of a call."""
@@ -89,8 +91,7 @@ def test_calls_that_outlast_a_servers_end_are_answered_as_interrupted(
     assert [(row["state"], row["error"]["code"]) for row in rows] == 3 * [("FAILED", "interrupted")]
 
 
-@on_a_loop
-async def test_streams_over_a_websocket_run_to_their_end_or_are_answered_as_interrupted(
+def test_streams_over_a_websocket_run_to_their_end_or_are_answered_as_interrupted(
     start: Start, lm: ScriptedLM
 ) -> None:
     gates = {"1 + 1?": Gate(0), "2 + 2?": Gate(0)}
@@ -99,39 +100,42 @@ async def test_streams_over_a_websocket_run_to_their_end_or_are_answered_as_inte
         return next(gate for text, gate in gates.items() if text in prompt.text)(prompt)
 
     lm.always(answer)
-    server = await asyncio.to_thread(start)
-    program_id = await asyncio.to_thread(prepare, server)
+    server = start()
+    try:
+        _end_with_streams(server, prepare(server), gates)
+    finally:
+        for gate in gates.values():
+            gate.opened.set()
+    assert server.close() == 0
+    assert "Traceback" not in "".join(server.output)
 
+
+@on_a_loop
+async def _end_with_streams(server: ServerProcess, program_id: str, gates: dict[str, Gate]) -> None:
     async def stream(question: str) -> Any:
         asked = {"program": "qa", "inputs": {"question": question}}
         async with server.subscribe(STREAM, input=asked) as events:
             return [event["executionStream"] async for event in events][-1]
 
-    try:
-        async with server.subscribe(FOLLOW, id=program_id) as following:
-            first, second = (asyncio.create_task(stream(question)) for question in gates)
-            for gate in gates.values():
-                assert await asyncio.to_thread(gate.reached.wait, WAIT_S)
-            server.process.terminate()
-            gates["1 + 1?"].opened.set()
-            assert (await first)["outputs"] == {"answer": "2"}
-            interrupted = await second
-            assert (interrupted["state"], interrupted["error"]["code"]) == ("FAILED", "interrupted")
-            assert "the server ended" in interrupted["error"]["message"]
-            states: list[str] = []
-
-            async def follow() -> None:
-                async for told in following:
-                    states.append(told["executionUpdates"]["state"])
-
-            with pytest.raises(RuntimeError, match="shutting_down"):
-                await follow()
-            assert {"COMPLETED", "FAILED"} <= set(states)
-        assert await asyncio.to_thread(server.process.wait, WAIT_S) == 0
-    finally:
+    async with server.subscribe(FOLLOW, id=program_id) as following:
+        first, second = (asyncio.create_task(stream(question)) for question in gates)
         for gate in gates.values():
-            gate.opened.set()
-    assert "Traceback" not in "".join(server.output)
+            assert await asyncio.to_thread(gate.reached.wait, WAIT_S)
+        server.process.terminate()
+        gates["1 + 1?"].opened.set()
+        assert (await first)["outputs"] == {"answer": "2"}
+        interrupted = await second
+        assert (interrupted["state"], interrupted["error"]["code"]) == ("FAILED", "interrupted")
+        assert "the server ended" in interrupted["error"]["message"]
+        states: list[str] = []
+
+        async def follow() -> None:
+            async for told in following:
+                states.append(told["executionUpdates"]["state"])
+
+        with pytest.raises(RuntimeError, match="shutting_down"):
+            await follow()
+        assert {"COMPLETED", "FAILED"} <= set(states)
 
 
 def test_jobs_are_others_when_nothing_of_them_runs_here_any_more(
