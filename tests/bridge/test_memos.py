@@ -68,3 +68,42 @@ def test_a_cancelled_wait_for_a_connection_leaves_its_place_free() -> None:
         await asyncio.wait_for(pool.acquire_slot(60), 5)
 
     asyncio.run(main())
+
+
+def test_demonstrations_follow_what_is_changed_in_them() -> None:
+    signature, adapter = dspy.Signature("question, tags: list[str] -> answer"), ADAPTERS["chat"]()
+    text = dspy.Example(question="Where?", answer="Paris")
+    other = dspy.Example(question="Who?", tags=["a"], answer="Ann")
+    for demos in ([text], [text, other], [other]):
+        for change in (None, "Rome", "Oslo"):
+            if change is not None:
+                text["answer"] = other["answer"] = change
+                other["tags"].append(change)
+            own = dspy.ChatAdapter().format_demos(signature, demos)
+            assert adapter.format_demos(signature, demos) == own
+
+
+def test_demonstrations_that_are_equal_and_differ_are_told_apart() -> None:
+    signature, adapter = dspy.Signature("question -> answer: int"), ADAPTERS["chat"]()
+    for answer in (1, True, 1.0):
+        demos = [dspy.Example(question="?", answer=answer)]
+        own = dspy.ChatAdapter().format_demos(signature, demos)
+        assert adapter.format_demos(signature, demos) == own
+
+
+def test_whoever_changes_the_messages_that_were_given_changes_none_that_are_kept() -> None:
+    signature, adapter = dspy.Signature("question -> answer"), ADAPTERS["chat"]()
+    demos = [dspy.Example(question="Where?", answer="Paris")]
+    first = adapter.format_demos(signature, demos)
+    first[0]["content"] = "Something else."
+    first.clear()
+    own = dspy.ChatAdapter().format_demos(signature, demos)
+    assert adapter.format_demos(signature, demos) == own
+
+
+def test_demonstrations_are_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    signature, adapter = dspy.Signature("question -> answer"), ADAPTERS["chat"]()
+    demos = [dspy.Example(question="Where?", answer="Paris", augmented=True)]
+    expected = adapter.format_demos(signature, demos)
+    monkeypatch.setattr(dspy.ChatAdapter, "format_user_message_content", None)
+    assert adapter.format_demos(signature, [demo.copy() for demo in demos]) == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,8 +13,8 @@ from dspy.adapters.two_step_adapter import TwoStepAdapter, adapter_message_call
 from dspy.utils.exceptions import AdapterParseError
 
 from .field_parsers import ChatParser, JsonParser, XmlParser
-from .memos import SystemMessages
-from .streaming import NATIVE_SETTING, PARSER_SETTING
+from .memos import KeptPrompts
+from .streaming import NATIVE_SETTING, PARSER_SETTING, STREAM_SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,11 +44,11 @@ class _AsJSON:
             return await dspy.JSONAdapter.acall(adapter, lm, lm_kwargs, signature, demos, inputs)
 
 
-class _JSON(_AsJSON, SystemMessages, dspy.JSONAdapter):  # type: ignore[misc]  # dspy ships no types
+class _JSON(_AsJSON, KeptPrompts, dspy.JSONAdapter):  # type: ignore[misc]  # dspy ships no types
     wire_name = "json"
 
 
-class _BAML(_AsJSON, SystemMessages, BAMLAdapter):  # type: ignore[misc]
+class _BAML(_AsJSON, KeptPrompts, BAMLAdapter):  # type: ignore[misc]
     """Answers as those of JSON; it describes nested types in fewer words."""
 
     wire_name = "baml"
@@ -70,12 +70,12 @@ class _WithFallback:
                 return await _JSON().acall(lm, lm_kwargs, signature, *rest, **more)
 
 
-class _Chat(_WithFallback, SystemMessages, dspy.ChatAdapter):  # type: ignore[misc]
+class _Chat(_WithFallback, KeptPrompts, dspy.ChatAdapter):  # type: ignore[misc]
     wire_name = "chat"
     parser = ChatParser
 
 
-class _XML(_WithFallback, SystemMessages, XMLAdapter):  # type: ignore[misc]
+class _XML(_WithFallback, KeptPrompts, XMLAdapter):  # type: ignore[misc]
     wire_name = "xml"
     parser = XmlParser
 
@@ -150,6 +150,8 @@ def _cut_by(
 ) -> AbstractContextManager[Any]:
     """Tells the stream of a run, where there is one, the form of the answers to come: None for a
     text without fields."""
+    if dspy.settings.get(STREAM_SETTING) is None:
+        return nullcontext()
     make = None if parser is None else partial(parser, set(signature.output_fields))
     fields = signature.output_fields.items()
     native = next((name for name, field in fields if field.annotation is dspy.Reasoning), None)

@@ -15,6 +15,7 @@ from dspy.utils.exceptions import LMInvalidRequestError, is_retryable_lm_error
 
 from dspex_bridge.limits import Admission, Breaker, Limits
 
+from . import plain_calls
 from .embedded import MODEL as EMBEDDED_MODEL
 from .errors import failure_of, retry_after_of
 from .file_names import without_file_names
@@ -29,6 +30,7 @@ from .tracing import lm_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from .exchanges import Writer
     from .prices import Price
@@ -166,10 +168,7 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         async with Admission(scopes, self.breaker) as admission:
             record = CallRecord(self.name)
             try:
-                with (
-                    dspy.context(usage_tracker=record, disable_history=False),
-                    lm_call(self.model, record),
-                ):
+                with record, lm_call(self.model, record):
                     answer = await self._asked(record, *args, **kwargs)
                 self._refuse_filtered(record)
             except BaseException as error:
@@ -198,29 +197,30 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         found = await asyncio.to_thread(execution._cached, self, call, True)
         if found is None:
             return None, None
-        with (
-            dspy.context(usage_tracker=record, disable_history=False),
-            lm_call(self.model, record),
-        ):
+        with record, lm_call(self.model, record), _told_to(record):
             return record, execution.finalize(self, call, found)
 
     async def _asked(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
         """The answer by this LM's engine or, where that could not ask, as DSPy would get it."""
         try:
-            return await self._call(*args, **kwargs)
+            return await self._call(record, *args, **kwargs)
         except Exception:
             if self._by_dspy is None or record.is_sent:
                 raise
             record.request = None
-        return await self._by_dspy.copy(**self._changes)._call(*args, **kwargs)
+        return await self._by_dspy.copy(**self._changes)._call(record, *args, **kwargs)
 
-    async def _call(self, *args: Any, **kwargs: Any) -> Any:
+    async def _call(self, record: CallRecord, *args: Any, **kwargs: Any) -> Any:
         if args:  # a Request, and its media may be files: DSPy reads them in a thread
-            return await super().acall(*args, **kwargs)
+            with _told_to(record):
+                return await super().acall(*args, **kwargs)
         # As super().acall does, which goes to a thread for this, too.
         messages, prompt = kwargs.pop("messages", None), kwargs.pop("prompt", None)
         call = execution.prepare(self, prompt, messages, kwargs, asynchronous=True)
-        return execution.finalize(self, call, await execution.aexecute(self, call))
+        if plain_calls.is_plain(self, call):
+            return await plain_calls.answer(self, call, record)
+        with _told_to(record):
+            return execution.finalize(self, call, await execution.aexecute(self, call))
 
     def require_price(self, scopes: Sequence[Limits]) -> None:
         """Raises InvalidParamsError where a limit in dollars could not be kept."""
@@ -269,15 +269,15 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """Where DSPy says what a call cost. No history is kept: it would only ever grow."""
-        record = dspy.settings.usage_tracker
-        if isinstance(record, CallRecord):
+        record = CallRecord.current()
+        if record is not None:
             if not record.has_cost:
                 record.cost_usd = self._cost(entry, record)
             record.is_filtered = _finish_reason(entry["response"]) == "content_filter"
         recorder = dspy.settings.get(RECORDER_SETTING)
         if recorder is not None:
             recorder.add_call(entry)
-        if self._writer is not None and isinstance(record, CallRecord) and record.is_billed:
+        if self._writer is not None and record is not None and record.is_billed:
             told = {**entry, "cost": record.cost_usd}
             self._writer.write(self.name, self._own, self.kwargs, told)
 
@@ -291,6 +291,14 @@ class LM(dspy.LM):  # type: ignore[misc]  # dspy ships no types
 
     def _warn_zero_temp_rollout(self, temperature: float | None, rollout_id: int | None) -> None:
         """Silent: the rollout id is there to keep LMs of one model apart in the cache."""
+
+
+def _told_to(record: CallRecord) -> AbstractContextManager[None]:
+    """DSPy tells the usage to the record, and the rest to `update_history`."""
+    context: AbstractContextManager[None] = dspy.context(
+        usage_tracker=record, disable_history=False
+    )
+    return context
 
 
 def _tell(error: Exception, tried: list[dict[str, Any]]) -> None:

@@ -23,7 +23,7 @@ from .openai_engine import MAX_CONNECTIONS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["SystemMessages", "model_info"]
+__all__ = ["KeptPrompts", "model_info"]
 
 # Far more models, and ways to reach them, than one bridge has LMs.
 _KEPT = 1024
@@ -121,13 +121,15 @@ def _type_adapter_of(described: Any) -> Any:
 adapter_utils.TypeAdapter = _type_adapter_of
 
 
-class SystemMessages:
-    """Of an adapter: what it writes of a signature, and writes the same for each call."""
+class KeptPrompts:
+    """Of an adapter: what it writes of a signature and of demonstrations, and writes the same for
+    each call."""
 
-    _written: WeakKeyDictionary[Any, tuple[str, str]]
+    _systems: WeakKeyDictionary[Any, tuple[str, str]]
+    _demos: WeakKeyDictionary[Any, tuple[list[Any], list[dict[str, Any]]]]
 
     def format_system_message(self, signature: Any) -> str:
-        written = self.__dict__.setdefault("_written", WeakKeyDictionary())
+        written = self.__dict__.setdefault("_systems", WeakKeyDictionary())
         # All of a signature but its instructions is made once and for all.
         instructions: str | None
         message: str
@@ -136,3 +138,18 @@ class SystemMessages:
             message = super().format_system_message(signature)  # type: ignore[misc]
             written[signature] = (signature.instructions, message)
         return message
+
+    def format_demos(self, signature: Any, demos: list[Any]) -> list[dict[str, Any]]:
+        """Those that were given last are kept where they are texts: other values may be changed in
+        their place, or be equal and differ, as 1 and True."""
+        if not demos:
+            return []
+        written = self.__dict__.setdefault("_demos", WeakKeyDictionary())
+        messages: list[dict[str, Any]]
+        known, messages = written.get(signature, ([], []))
+        if known != demos:
+            messages = super().format_demos(signature, demos)  # type: ignore[misc]
+            shown = (demo[name] for demo in demos for name in signature.fields if name in demo)
+            if all(type(value) is str for value in shown):
+                written[signature] = ([demo.copy() for demo in demos], messages)
+        return [message.copy() for message in messages]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextvars import Token
 
     from dspy.lm15 import Request
 
@@ -21,9 +23,11 @@ METER_SETTING = "dspex_meter"
 class CallRecord:
     """One LM call. DSPy's usage tracker in its place: `add_usage` is called for what was billed
     (never for an answer from the cache), also when the call failed after the provider answered.
+    It is the current one of those who enter it, once, and of what they call.
     """
 
     __slots__ = (
+        "_token",
         "completion_tokens",
         "cost_usd",
         "has_cost",
@@ -51,6 +55,17 @@ class CallRecord:
         self.request: Request | None = None
         self.is_sent = False
 
+    @staticmethod
+    def current() -> CallRecord | None:
+        """That of the LM call under way."""
+        return _current.get()
+
+    def __enter__(self) -> None:
+        self._token: Token[CallRecord | None] = _current.set(self)
+
+    def __exit__(self, *_error: object) -> None:
+        _current.reset(self._token)
+
     def add_cost(self, cost_usd: float | None) -> None:
         """Of one answer; the call's is not known where one answer's is not."""
         known = self.cost_usd if self.has_cost else 0.0
@@ -63,6 +78,9 @@ class CallRecord:
         self.prompt_tokens += prompt
         self.completion_tokens += completion
         self.total_tokens += usage.get("total_tokens") or prompt + completion
+
+
+_current: ContextVar[CallRecord | None] = ContextVar("dspex_call", default=None)
 
 
 class Meter:

@@ -14,7 +14,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import dspy
 from dspy._vendor.lm15.transports import StdlibAsyncTransport  # nothing re-exports it
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.capabilities import capabilities
@@ -28,6 +27,8 @@ from .metering import CallRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    import dspy
 
 __all__ = ["MAX_CONNECTIONS", "AsyncOpenAIEngine", "OpenAIEngine", "cost_of", "is_served"]
 
@@ -132,8 +133,8 @@ class AsyncOpenAIEngine:
         await apreload()  # the price table, which is read when the answer is there
         client = self._connected()
         asked = replace(request, model=self._model)
-        record = dspy.settings.usage_tracker
-        if isinstance(record, CallRecord):
+        record = CallRecord.current()
+        if record is not None:
             record.request = asked
         return client, asked
 
@@ -158,10 +159,35 @@ class _Transport(StdlibAsyncTransport):  # type: ignore[misc]  # dspy ships no t
     """DSPy's own: as fast as any, with a thousand connections too."""
 
     def stream(self, request: Any) -> Any:
-        record = dspy.settings.usage_tracker
-        if isinstance(record, CallRecord):
+        record = CallRecord.current()
+        if record is not None:
             record.is_sent = True
         return super().stream(request)
+
+    async def _open(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super()._open(*args, **kwargs)
+        connection.writer = _Together(connection.writer)
+        return connection
+
+
+class _Together:
+    """Writes what is written before a drain at once: DSPy writes the head of a request and its
+    body, and each would be a system call and a packet."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._written: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def write(self, data: bytes) -> None:
+        self._written.append(data)
+
+    async def drain(self) -> None:
+        written, self._written = self._written, []
+        self._writer.write(b"".join(written))
+        await self._writer.drain()
 
 
 def _allow_files() -> None:

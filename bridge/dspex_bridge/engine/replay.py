@@ -58,8 +58,8 @@ class ReplayEngine:
         exchange = self._exchanges.next(request)
         if exchange is None:
             raise LMConfigurationError(self._exchanges.missing(request), model=request.model)
-        record = dspy.settings.usage_tracker
-        if isinstance(record, CallRecord):
+        record = CallRecord.current()
+        if record is not None:
             record.add_cost(exchange.cost_usd)
         return exchange.response
 
