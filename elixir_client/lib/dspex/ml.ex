@@ -25,6 +25,10 @@ defmodule DSPex.ML do
   Every function answers `{:ok, result}` or `{:error, %DSPex.Error{}}`; the forms with `!` raise. A
   resource is named by its struct or its id; programs and datasets by their names, too. A function that
   lists takes filters, and `:first` (50, at most 500) and `:after` for the page: see `DSPex.ML.Page`.
+  Every function takes `timeout:` (milliseconds or `:infinity`; a minute where nothing is said), as its
+  last argument where it has no other options: `Program.deploy(program, 2, timeout: 5_000)`. A change
+  whose answer came too late, with `:timeout`, may have been made. `await/2` waits for ever unless it is
+  told otherwise.
 
   To run such programs by the functions of `DSPex`, with streams and evaluations, there is
   `DSPex.Adapter.Server`.

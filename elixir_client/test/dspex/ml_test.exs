@@ -218,6 +218,56 @@ defmodule DSPex.MLTest do
     assert message =~ "goes on"
   end
 
+  test "every function waits as long as was said, of a server that says nothing" do
+    late = [timeout: 50]
+
+    calls = [
+      {ML.Signature, create: &ML.Signature.create([name: "s", signature: "q -> a"] ++ &1)},
+      {ML.Signature, get: &ML.Signature.get("s", &1), list: &ML.Signature.list/1},
+      {ML.Signature, deprecate: &ML.Signature.deprecate("s", &1)},
+      {Program, create: &Program.create([signature: "q -> a"] ++ &1)},
+      {Program,
+       get: &Program.get("p", &1),
+       list: &Program.list/1,
+       execute: &Program.execute("p", [q: "?"], &1)},
+      {Program, deploy: &Program.deploy("p", 1, &1), rollback: &Program.rollback("p", 1, &1)},
+      {Program, archive: &Program.archive("p", &1), delete: &Program.delete("p", &1)},
+      {Execution,
+       get: &Execution.get("e", &1), list: &Execution.list/1, cancel: &Execution.cancel("e", &1)},
+      {Dataset,
+       create: &Dataset.create([name: "d", rows: [%{inputs: %{q: "?"}, outputs: %{}}]] ++ &1)},
+      {Dataset,
+       get: &Dataset.get("d", &1), list: &Dataset.list/1, rows: &Dataset.rows("d", 0, &1)},
+      {ML.Batch, start: &ML.Batch.start("p", [%{q: "?"}], &1), get: &ML.Batch.get("b", &1)},
+      {ML.Batch, cancel: &ML.Batch.cancel("b", &1), await: &ML.Batch.await("b", &1)},
+      {OptimizationJob,
+       start: &OptimizationJob.start("p", &1), get: &OptimizationJob.get("j", &1)},
+      {OptimizationJob, list: &OptimizationJob.list/1, cancel: &OptimizationJob.cancel("j", &1)},
+      {OptimizationJob, await: &OptimizationJob.await("j", &1)}
+    ]
+
+    # They wait side by side, and the server does not even take them.
+    asked =
+      for {module, functions} <- calls, {name, call} <- functions do
+        {module, name, ask(fn -> call.(late) end), ask(fn -> call.(timeout: :soon) end)}
+      end
+
+    for {module, name, late, wrong} <- asked do
+      assert {^name, %{code: :timeout, message: message}} = {name, error(late)}
+      assert message =~ "within 50 ms", inspect({module, name, message})
+      assert {^name, %{code: :invalid_params}} = {name, error(wrong)}
+    end
+
+    # There are no others that ask a server.
+    own = [:__struct__, :sort, :direction, :time, :member, :load, :outcome]
+
+    for {module, tried} <- Enum.group_by(asked, &elem(&1, 0), &elem(&1, 1)) do
+      public = module.__info__(:functions) |> Keyword.keys() |> Enum.uniq()
+      others = Enum.reject(public, &(&1 in own or String.ends_with?("#{&1}", "!")))
+      assert {module, Enum.sort(others)} == {module, Enum.sort(tried)}
+    end
+  end
+
   test "a job is awaited as long as was said, also of a server that says nothing", context do
     for await <- [&OptimizationJob.await/2, &ML.Batch.await/2] do
       task = ask(fn -> await.("j", timeout: 100) end)

@@ -47,8 +47,9 @@ defmodule DSPex.ML.Batch do
   defstruct Keyword.keys(@fields)
 
   @start_schema [
-    idempotency_key: {:string, "of two starts with the same key the second is the first."}
-  ]
+                  idempotency_key:
+                    {:string, "of two starts with the same key the second is the first."}
+                ] ++ Resource.timeout_schema()
 
   @await_schema [
     timeout: {:timeout, "milliseconds; the batch itself goes on after them.", :infinity},
@@ -76,7 +77,8 @@ defmodule DSPex.ML.Batch do
         "idempotencyKey" => options[:idempotency_key]
       }
 
-      Resource.change(__MODULE__, @fields, "executeBatch", [{"input", "BatchInput!", input}])
+      arguments = [{"input", "BatchInput!", input}]
+      Resource.change(__MODULE__, @fields, "executeBatch", arguments, options[:timeout])
     end
   end
 
@@ -105,8 +107,11 @@ defmodule DSPex.ML.Batch do
   defp dump(_other, _signature), do: Arguments.invalid("inputs: expected a list of maps")
 
   @doc "The batch of an id, as it is now."
-  @spec get(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def get(batch), do: Resource.get(__MODULE__, @fields, "batch", batch)
+  @spec get(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def get(batch, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         do: Resource.get(__MODULE__, @fields, "batch", batch, timeout)
+  end
 
   @doc """
   Waits until it has ended; see `DSPex.ML.OptimizationJob.await/2`.
@@ -128,9 +133,11 @@ defmodule DSPex.ML.Batch do
   end
 
   @doc "Ends it now; what has run stays."
-  @spec cancel(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def cancel(batch) do
-    with {:ok, id} <- Resource.id(batch, __MODULE__),
-         do: Resource.change(__MODULE__, @fields, "cancelJob", [{"id", "ID!", id}])
+  @spec cancel(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def cancel(batch, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         {:ok, id} <- Resource.id(batch, __MODULE__),
+         arguments = [{"id", "ID!", id}],
+         do: Resource.change(__MODULE__, @fields, "cancelJob", arguments, timeout)
   end
 end

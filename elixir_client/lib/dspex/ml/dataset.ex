@@ -34,10 +34,12 @@ defmodule DSPex.ML.Dataset do
   @max_rows 100
 
   @create_schema [
-    name: {:name, "what it is called."},
-    rows: {:list, "the examples, `%{inputs: %{...}, outputs: %{...}}` each."},
-    signature: {:any, "of what they are examples, where their values have types of Elixir's own."}
-  ]
+                   name: {:name, "what it is called."},
+                   rows: {:list, "the examples, `%{inputs: %{...}, outputs: %{...}}` each."},
+                   signature:
+                     {:any,
+                      "of what they are examples, where their values have types of Elixir's own."}
+                 ] ++ Resource.timeout_schema()
 
   @list_schema [name: {:string, "of this name."}] ++ Resource.page_schema()
 
@@ -54,7 +56,8 @@ defmodule DSPex.ML.Dataset do
          {:ok, rows} <- Arguments.examples(options[:rows], signature, "rows"),
          {:ok, rows} <- Values.to_json(rows) do
       input = %{"name" => options[:name], "rows" => rows}
-      Resource.change(__MODULE__, @fields, "createDataset", [{"input", "DatasetInput!", input}])
+      arguments = [{"input", "DatasetInput!", input}]
+      Resource.change(__MODULE__, @fields, "createDataset", arguments, options[:timeout])
     end
   end
 
@@ -66,8 +69,11 @@ defmodule DSPex.ML.Dataset do
   def create!(options), do: options |> create() |> Resource.bang!()
 
   @doc "The version of an id, or the newest of a name."
-  @spec get(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def get(dataset), do: Resource.get(__MODULE__, @fields, "dataset", dataset)
+  @spec get(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def get(dataset, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         do: Resource.get(__MODULE__, @fields, "dataset", dataset, timeout)
+  end
 
   @doc """
   The versions that there are, the newest first.
@@ -83,11 +89,14 @@ defmodule DSPex.ML.Dataset do
   end
 
   @doc "Its rows from one on, #{@max_rows} at most: `%{inputs: %{...}, outputs: %{...}}`, under strings."
-  @spec rows(t() | String.t(), non_neg_integer()) :: {:ok, [map()]} | {:error, Error.t()}
-  def rows(dataset, from \\ 0) when is_integer(from) and from >= 0 do
-    with {:ok, id} <- Resource.id(dataset, __MODULE__),
+  @spec rows(t() | String.t(), non_neg_integer(), [Resource.option()]) ::
+          {:ok, [map()]} | {:error, Error.t()}
+  def rows(dataset, from \\ 0, options \\ []) when is_integer(from) and from >= 0 do
+    with {:ok, timeout} <- Resource.timeout(options),
+         {:ok, id} <- Resource.id(dataset, __MODULE__),
          asked = "rows(first: #{@max_rows}, skip: #{from}) { inputs outputs }",
-         {:ok, %{"rows" => rows}} <- GraphQL.query("dataset", [{"id", "ID!", id}], asked),
+         {:ok, %{"rows" => rows}} <-
+           GraphQL.query("dataset", [{"id", "ID!", id}], asked, timeout),
          {:ok, rows} <- Values.from_json(rows) do
       {:ok,
        for(

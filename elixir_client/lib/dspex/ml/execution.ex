@@ -77,8 +77,11 @@ defmodule DSPex.ML.Execution do
   def time(_other), do: {:error, "expected a DateTime"}
 
   @doc "The execution of an id, as it is now."
-  @spec get(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def get(execution), do: Resource.get(__MODULE__, @fields, "execution", execution)
+  @spec get(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def get(execution, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         do: Resource.get(__MODULE__, @fields, "execution", execution, timeout)
+  end
 
   @doc """
   The executions that there are, the newest first.
@@ -88,7 +91,11 @@ defmodule DSPex.ML.Execution do
   @spec list(keyword()) :: {:ok, Page.t(t())} | {:error, Error.t()}
   def list(options \\ []) do
     with {:ok, options} <- check(options, @list_schema) do
-      filter = Resource.filter(options, Keyword.keys(@list_schema) -- [:first, :after])
+      filter =
+        Resource.filter(
+          options,
+          Keyword.keys(@list_schema) -- Keyword.keys(Resource.page_schema())
+        )
 
       Resource.list(
         __MODULE__,
@@ -101,10 +108,12 @@ defmodule DSPex.ML.Execution do
   end
 
   @doc "Ends it now. One that has ended is `:wrong_state`."
-  @spec cancel(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def cancel(execution) do
-    with {:ok, id} <- Resource.id(execution, __MODULE__),
-         do: Resource.change(__MODULE__, @fields, "cancelExecution", [{"id", "ID!", id}])
+  @spec cancel(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def cancel(execution, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         {:ok, id} <- Resource.id(execution, __MODULE__),
+         arguments = [{"id", "ID!", id}],
+         do: Resource.change(__MODULE__, @fields, "cancelExecution", arguments, timeout)
   end
 
   @doc false

@@ -31,7 +31,7 @@ defmodule DSPex.ML.GraphQL do
   """
   @spec mutate(String.t(), [argument()], String.t(), timeout(), non_neg_integer()) ::
           {:ok, map()} | {:error, Error.t()}
-  def mutate(field, arguments, selection, timeout \\ @default_timeout, grace_ms \\ 0) do
+  def mutate(field, arguments, selection, timeout, grace_ms \\ 0) do
     selection = "{ #{selection} #{@problems} }"
 
     with {:ok, made} <- ask("mutation", field, arguments, selection, timeout, grace_ms) do
@@ -46,7 +46,7 @@ defmodule DSPex.ML.GraphQL do
   @doc "A field of the query, `nil` where there is no such thing."
   @spec query(String.t(), [argument()], String.t(), timeout()) ::
           {:ok, map() | nil} | {:error, Error.t()}
-  def query(field, arguments, selection, timeout \\ @default_timeout),
+  def query(field, arguments, selection, timeout),
     do: ask("query", field, arguments, "{ #{selection} }", timeout, 0)
 
   defp ask(kind, field, arguments, selection, timeout, grace_ms) do

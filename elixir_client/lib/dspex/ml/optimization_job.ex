@@ -60,20 +60,27 @@ defmodule DSPex.ML.OptimizationJob do
   defstruct Keyword.keys(@fields)
 
   @start_schema [
-    optimizer:
-      {{:is, &Optimization.optimizer/1},
-       "its name, or `{name, parameters}`, as in `DSPex.optimize/4`.",
-       {:bootstrap_few_shot_random_search, %{}}},
-    dataset: {:any, "the examples: a `DSPex.ML.Dataset`, its id, or its name for the newest."},
-    valset: {:any, "those to choose by; the dataset where there are none."},
-    metric:
-      {{:is, &Metric.option/1},
-       "see `DSPex.Metric`; named, or a judge: the server calls no functions of Elixir."},
-    seed: {{:integer, 0, 0x7FFF_FFFF}, "the same seed and answers give the same program."},
-    limits: {{:is, &Limits.option/1}, "ceilings of its LM calls."},
-    on_stop: {:name, "`:discard`, or `:best`: one out of budget gives the best program so far."},
-    idempotency_key: {:string, "of two starts with the same key the second is the first."}
-  ]
+                  optimizer:
+                    {{:is, &Optimization.optimizer/1},
+                     "its name, or `{name, parameters}`, as in `DSPex.optimize/4`.",
+                     {:bootstrap_few_shot_random_search, %{}}},
+                  dataset:
+                    {:any,
+                     "the examples: a `DSPex.ML.Dataset`, its id, or its name for the newest."},
+                  valset: {:any, "those to choose by; the dataset where there are none."},
+                  metric:
+                    {{:is, &Metric.option/1},
+                     "see `DSPex.Metric`; named, or a judge: the server calls no functions of Elixir."},
+                  seed:
+                    {{:integer, 0, 0x7FFF_FFFF},
+                     "the same seed and answers give the same program."},
+                  limits: {{:is, &Limits.option/1}, "ceilings of its LM calls."},
+                  on_stop:
+                    {:name,
+                     "`:discard`, or `:best`: one out of budget gives the best program so far."},
+                  idempotency_key:
+                    {:string, "of two starts with the same key the second is the first."}
+                ] ++ Resource.timeout_schema()
 
   @await_schema [
     timeout: {:timeout, "milliseconds; the job itself goes on after them.", :infinity},
@@ -123,8 +130,9 @@ defmodule DSPex.ML.OptimizationJob do
         "idempotencyKey" => options[:idempotency_key]
       }
 
-      input = {"input", "OptimizeInput!", Map.merge(plain, own)}
-      started(Resource.change(__MODULE__, @fields, "optimizeProgram", [input]))
+      arguments = [{"input", "OptimizeInput!", Map.merge(plain, own)}]
+      timeout = options[:timeout]
+      started(Resource.change(__MODULE__, @fields, "optimizeProgram", arguments, timeout))
     end
   end
 
@@ -151,8 +159,11 @@ defmodule DSPex.ML.OptimizationJob do
   def start!(program, options \\ []), do: program |> start(options) |> Resource.bang!()
 
   @doc "The job of an id, as it is now: how far it is stands in its `:progress`."
-  @spec get(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def get(job), do: started(Resource.get(__MODULE__, @fields, "optimizationJob", job))
+  @spec get(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def get(job, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         do: started(Resource.get(__MODULE__, @fields, "optimizationJob", job, timeout))
+  end
 
   @doc """
   Waits until it has ended: the job where it has completed, the error with which it failed, or
@@ -190,10 +201,12 @@ defmodule DSPex.ML.OptimizationJob do
   def await!(job, options \\ []), do: job |> await(options) |> Resource.bang!()
 
   @doc "Ends it now. One that has ended is `:wrong_state`."
-  @spec cancel(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def cancel(job) do
-    with {:ok, id} <- Resource.id(job, __MODULE__),
-         do: started(Resource.change(__MODULE__, @fields, "cancelJob", [{"id", "ID!", id}]))
+  @spec cancel(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def cancel(job, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         {:ok, id} <- Resource.id(job, __MODULE__),
+         arguments = [{"id", "ID!", id}],
+         do: started(Resource.change(__MODULE__, @fields, "cancelJob", arguments, timeout))
   end
 
   @doc """

@@ -68,7 +68,8 @@ defmodule DSPex.ML.Program do
                       "whether a program of that name gets another revision, where something is " <>
                         "new; what optimizers made of it stays, and a deployed one goes on as it is.",
                       false}
-                 ] ++ Keyword.delete(Programs.program_schema(), :tools)
+                 ] ++
+                   Keyword.delete(Programs.program_schema(), :tools) ++ Resource.timeout_schema()
 
   @execute_schema [
     lm: {:name, "the name of an LM of the server."},
@@ -79,10 +80,10 @@ defmodule DSPex.ML.Program do
   ]
 
   @get_schema [
-    signature:
-      {:any,
-       "what it was made of here, as in `create/1`, so that outputs have its names and types."}
-  ]
+                signature:
+                  {:any,
+                   "what it was made of here, as in `create/1`, so that outputs have its names and types."}
+              ] ++ Resource.timeout_schema()
 
   @sorts [:created_at, :name, :executions, :cost_usd]
 
@@ -117,14 +118,13 @@ defmodule DSPex.ML.Program do
   @spec create(keyword()) :: {:ok, t()} | {:error, Error.t()}
   def create(options) do
     with {:ok, options} <- check(options, @create_schema),
-         {own, made_of} = Keyword.split(options, [:name, :signature, :draft, :replace]),
+         {own, made_of} = Keyword.split(options, [:name, :signature, :draft, :replace, :timeout]),
          {:ok, params, signature, []} <-
            Programs.create_params(definition(own[:signature]), made_of),
          {:ok, input} <- input(params, own),
+         arguments = [{"input", "ProgramInput!", input}],
          {:ok, program} <-
-           Resource.change(__MODULE__, @fields, "createProgram", [
-             {"input", "ProgramInput!", input}
-           ]),
+           Resource.change(__MODULE__, @fields, "createProgram", arguments, own[:timeout]),
          do: {:ok, %{program | signature: signature}}
   end
 
@@ -218,7 +218,7 @@ defmodule DSPex.ML.Program do
   def get(program, options \\ []) do
     with {:ok, options} <- check(options, @get_schema),
          {:ok, signature} <- signature(definition(options[:signature]), program),
-         {:ok, found} <- Resource.get(__MODULE__, @fields, "program", program),
+         {:ok, found} <- Resource.get(__MODULE__, @fields, "program", program, options[:timeout]),
          do: {:ok, %{found | signature: signature}}
   end
 
@@ -247,44 +247,50 @@ defmodule DSPex.ML.Program do
   end
 
   @doc "Has a revision, the newest where none is given, run until another is deployed."
-  @spec deploy(t() | String.t(), pos_integer() | nil) :: {:ok, t()} | {:error, Error.t()}
-  def deploy(program, revision \\ nil),
-    do: change(program, "deployProgram", [{"revision", "Int", revision}])
+  @spec deploy(t() | String.t(), pos_integer() | nil, [Resource.option()]) ::
+          {:ok, t()} | {:error, Error.t()}
+  def deploy(program, revision \\ nil, options \\ []),
+    do: change(program, "deployProgram", [{"revision", "Int", revision}], options)
 
-  @doc "As `deploy/2`, but raises the error."
-  @spec deploy!(t() | String.t(), pos_integer() | nil) :: t()
-  def deploy!(program, revision \\ nil), do: program |> deploy(revision) |> Resource.bang!()
+  @doc "As `deploy/3`, but raises the error."
+  @spec deploy!(t() | String.t(), pos_integer() | nil, [Resource.option()]) :: t()
+  def deploy!(program, revision \\ nil, options \\ []),
+    do: program |> deploy(revision, options) |> Resource.bang!()
 
   @doc "Has an earlier revision run; later ones stay."
-  @spec rollback(t() | String.t(), pos_integer()) :: {:ok, t()} | {:error, Error.t()}
-  def rollback(program, revision),
-    do: change(program, "rollbackProgram", [{"revision", "Int!", revision}])
+  @spec rollback(t() | String.t(), pos_integer(), [Resource.option()]) ::
+          {:ok, t()} | {:error, Error.t()}
+  def rollback(program, revision, options \\ []),
+    do: change(program, "rollbackProgram", [{"revision", "Int!", revision}], options)
 
-  @doc "As `rollback/2`, but raises the error."
-  @spec rollback!(t() | String.t(), pos_integer()) :: t()
-  def rollback!(program, revision), do: program |> rollback(revision) |> Resource.bang!()
+  @doc "As `rollback/3`, but raises the error."
+  @spec rollback!(t() | String.t(), pos_integer(), [Resource.option()]) :: t()
+  def rollback!(program, revision, options \\ []),
+    do: program |> rollback(revision, options) |> Resource.bang!()
 
   @doc "Has it run no more; all that it did stays."
-  @spec archive(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def archive(program), do: change(program, "archiveProgram", [])
+  @spec archive(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def archive(program, options \\ []), do: change(program, "archiveProgram", [], options)
 
-  @doc "As `archive/1`, but raises the error."
-  @spec archive!(t() | String.t()) :: t()
-  def archive!(program), do: program |> archive() |> Resource.bang!()
+  @doc "As `archive/2`, but raises the error."
+  @spec archive!(t() | String.t(), [Resource.option()]) :: t()
+  def archive!(program, options \\ []), do: program |> archive(options) |> Resource.bang!()
 
   @doc "Deletes it and all that it did. It is refused while it runs."
-  @spec delete(t() | String.t()) :: :ok | {:error, Error.t()}
-  def delete(program) do
-    with {:ok, id} <- Resource.id(program, __MODULE__),
+  @spec delete(t() | String.t(), [Resource.option()]) :: :ok | {:error, Error.t()}
+  def delete(program, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         {:ok, id} <- Resource.id(program, __MODULE__),
          member = "... on DeletedProgram { id }",
-         {:ok, _id} <- GraphQL.mutate("deleteProgram", [{"id", "ID!", id}], member),
+         {:ok, _id} <- GraphQL.mutate("deleteProgram", [{"id", "ID!", id}], member, timeout),
          do: :ok
   end
 
-  defp change(program, field, arguments) do
-    with {:ok, id} <- Resource.id(program, __MODULE__) do
+  defp change(program, field, arguments, options) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         {:ok, id} <- Resource.id(program, __MODULE__) do
       arguments = [{"id", "ID!", id} | arguments]
-      keep(program, Resource.change(__MODULE__, @fields, field, arguments))
+      keep(program, Resource.change(__MODULE__, @fields, field, arguments, timeout))
     end
   end
 

@@ -16,15 +16,36 @@ defmodule DSPex.ML.Resource do
              completed failed cancelled)a
   @by_text Map.new(@states, &{&1 |> Atom.to_string() |> String.upcase(), &1})
 
+  @typedoc "Of the functions that take nothing else."
+  @type option :: {:timeout, timeout()}
+
   @type fields :: [{atom(), :plain | :values | :time | :state | :error}]
 
-  @page_schema [
-    first: {{:integer, 1, 500}, "how many at most."},
-    after: {:string, "`next` of the page before."}
+  @timeout_schema [
+    timeout:
+      {:timeout, "milliseconds until the answer is waited for no longer, or `:infinity`.",
+       GraphQL.default_timeout()}
   ]
 
+  @page_schema [
+                 first: {{:integer, 1, 500}, "how many at most."},
+                 after: {:string, "`next` of the page before."}
+               ] ++ @timeout_schema
+
+  @doc "What every function takes."
+  @spec timeout_schema() :: Options.schema()
+  def timeout_schema, do: @timeout_schema
+
+  @doc "What every list takes."
   @spec page_schema() :: Options.schema()
   def page_schema, do: @page_schema
+
+  @doc "The timeout of a function that takes nothing else."
+  @spec timeout(term()) :: {:ok, timeout()} | {:error, Error.t()}
+  def timeout(options) do
+    with {:ok, options} <- DSPex.Arguments.check(options, @timeout_schema),
+         do: {:ok, options[:timeout]}
+  end
 
   @doc "What a document asks for to get these fields."
   @spec selection(fields()) :: String.t()
@@ -78,7 +99,7 @@ defmodule DSPex.ML.Resource do
   @doc "The resource of an id or a name. `not_found` where there is none."
   @spec get(module(), fields(), field :: String.t(), term(), timeout()) ::
           {:ok, struct()} | {:error, Error.t()}
-  def get(module, fields, field, resource, timeout \\ GraphQL.default_timeout()) do
+  def get(module, fields, field, resource, timeout) do
     with {:ok, id} <- id(resource, module),
          {:ok, found} <- GraphQL.query(field, [{"id", "ID!", id}], selection(fields), timeout) do
       if found == nil, do: not_found(module, id), else: load(module, fields, found)
@@ -105,7 +126,9 @@ defmodule DSPex.ML.Resource do
 
     asked = "totalCount pageInfo { hasNextPage endCursor } nodes { #{selection(fields)} }"
 
-    with {:ok, found} <- GraphQL.query(field, [{"page", "Page", page} | arguments], asked),
+    arguments = [{"page", "Page", page} | arguments]
+
+    with {:ok, found} <- GraphQL.query(field, arguments, asked, options[:timeout]),
          %{"nodes" => nodes, "totalCount" => total, "pageInfo" => info} <- found,
          {:ok, entries} <- load_all(module, fields, nodes) do
       {:ok,
@@ -131,12 +154,14 @@ defmodule DSPex.ML.Resource do
   end
 
   @doc "Makes or changes a resource: of the union's member `type`."
-  @spec change(module(), fields(), String.t(), [GraphQL.argument()]) ::
+  @spec change(module(), fields(), String.t(), [GraphQL.argument()], timeout()) ::
           {:ok, struct()} | {:error, Error.t()}
-  def change(module, fields, field, arguments) do
+  def change(module, fields, field, arguments, timeout) do
     type = module |> Module.split() |> List.last()
     member = "... on #{type} { #{selection(fields)} }"
-    with {:ok, made} <- GraphQL.mutate(field, arguments, member), do: load(module, fields, made)
+
+    with {:ok, made} <- GraphQL.mutate(field, arguments, member, timeout),
+         do: load(module, fields, made)
   end
 
   @doc "The id, or the name, of what stands for a resource."

@@ -36,10 +36,11 @@ defmodule DSPex.ML.Signature do
   defstruct Keyword.keys(@fields)
 
   @create_schema [
-    name: {:name, "what it is called; without it the name of the module."},
-    signature: {:any, "what `DSPex.Signature.fetch/1` takes: a module, a text, a map."},
-    draft: {:boolean, "whether no program is made of it yet.", false}
-  ]
+                   name: {:name, "what it is called; without it the name of the module."},
+                   signature:
+                     {:any, "what `DSPex.Signature.fetch/1` takes: a module, a text, a map."},
+                   draft: {:boolean, "whether no program is made of it yet.", false}
+                 ] ++ Resource.timeout_schema()
 
   @list_schema [
                  name: {:string, "of this name."},
@@ -59,9 +60,8 @@ defmodule DSPex.ML.Signature do
          {:ok, name} <- name(options[:name], options[:signature]) do
       input = %{"name" => name, "definition" => definition, "draft" => options[:draft]}
 
-      Resource.change(__MODULE__, @fields, "createSignature", [
-        {"input", "SignatureInput!", input}
-      ])
+      arguments = [{"input", "SignatureInput!", input}]
+      Resource.change(__MODULE__, @fields, "createSignature", arguments, options[:timeout])
     end
   end
 
@@ -74,8 +74,11 @@ defmodule DSPex.ML.Signature do
   def create!(options), do: options |> create() |> Resource.bang!()
 
   @doc "The version of an id."
-  @spec get(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def get(signature), do: Resource.get(__MODULE__, @fields, "signature", signature)
+  @spec get(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def get(signature, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         do: Resource.get(__MODULE__, @fields, "signature", signature, timeout)
+  end
 
   @doc """
   The versions that there are, the newest first.
@@ -91,9 +94,11 @@ defmodule DSPex.ML.Signature do
   end
 
   @doc "Has no more programs made of it."
-  @spec deprecate(t() | String.t()) :: {:ok, t()} | {:error, Error.t()}
-  def deprecate(signature) do
-    with {:ok, id} <- Resource.id(signature, __MODULE__),
-         do: Resource.change(__MODULE__, @fields, "deprecateSignature", [{"id", "ID!", id}])
+  @spec deprecate(t() | String.t(), [Resource.option()]) :: {:ok, t()} | {:error, Error.t()}
+  def deprecate(signature, options \\ []) do
+    with {:ok, timeout} <- Resource.timeout(options),
+         {:ok, id} <- Resource.id(signature, __MODULE__),
+         arguments = [{"id", "ID!", id}],
+         do: Resource.change(__MODULE__, @fields, "deprecateSignature", arguments, timeout)
   end
 end
