@@ -130,6 +130,25 @@ defmodule DSPex.Protocol.CodecTest do
     end
   end
 
+  test "a long list of maps and others is written and read" do
+    large = %{"text" => @text_65536, "bytes" => %Binary{data: @text_65535}}
+
+    list =
+      Enum.map(1..20, &%{"id" => &1, "labels" => ["a", %{"b" => nil}]}) ++ [large, %{}, 1.5, 1]
+
+    for list <- [list, Enum.reverse(list), [large, %Binary{data: "a"} | list]] do
+      assert list |> Codec.encode() |> read() == list
+    end
+
+    assert {:error, error} = Codec.encode(list ++ [%{"inner" => {}}])
+    assert error.message == "[24].inner: a tuple has no form on the wire; use a list"
+  end
+
+  test "a large binary in a long list of maps is not copied" do
+    {:ok, iodata} = Codec.encode_to_iodata(List.duplicate(%{"text" => @text_65536}, 20))
+    assert iodata |> binaries() |> Enum.count(&(&1 == @text_65536)) == 20
+  end
+
   test "the negative zero keeps its sign" do
     {:ok, zero} = Codec.decode(<<0xCB, 0x80, 0, 0, 0, 0, 0, 0, 0>>)
     assert <<1::1, 0::63>> = <<zero::float>>
@@ -414,6 +433,20 @@ defmodule DSPex.Protocol.CodecTest do
     {%Tensor{dtype: :u8, shape: {2}, data: "abc"}, "a u8 tensor of shape {2} has 2 bytes, not 3"}
   ]
 
+  test "text is looked at to its last byte" do
+    for size <- 1..13, at <- 0..(size - 1) do
+      text = String.duplicate("a", at) <> <<0xC3>> <> String.duplicate("a", size - at - 1)
+      assert {^text, {:error, %{code: :encode_error}}} = {text, Codec.encode(text)}
+
+      for bytes <- [<<0xA0 + size, text::binary>>, <<0x81, 0xA0 + size, text::binary, 1>>] do
+        assert {^bytes, {:error, %{code: :parse_error}}} = {bytes, Codec.decode(bytes)}
+      end
+
+      text = String.duplicate("a", at) <> "é" <> String.duplicate("a", size - at - 1)
+      assert Codec.encode(text) |> read() == text
+    end
+  end
+
   test "what has no form on the wire is refused, with the reason" do
     for {value, message} <- @no_form ++ [{self(), "a pid has no form on the wire"}] do
       assert {^value, {:error, error}} = {value, Codec.encode(value)}
@@ -491,6 +524,9 @@ defmodule DSPex.Protocol.CodecTest do
 
   defp arrays(depth, inner \\ <<1>>), do: String.duplicate(<<0x91>>, depth) <> inner
   defp maps(depth), do: String.duplicate(<<0x81, 0xA1, ?a>>, depth) <> <<1>>
+
+  defp binaries([head | tail]), do: binaries(head) ++ binaries(tail)
+  defp binaries(part), do: if(is_binary(part), do: [part], else: [])
 
   defp read({:ok, bytes}) do
     {:ok, value} = Codec.decode(bytes)

@@ -12,6 +12,9 @@ defmodule DSPex.Protocol.Codec.Encoder do
   @int64_min -0x8000_0000_0000_0000
   @uint64_max 0xFFFF_FFFF_FFFF_FFFF
 
+  # Of one map among many, in bytes. A longer one may well be a large binary with a name.
+  @short 4096
+
   @ext_timestamp -1
   @ext_integer 1
   @ext_tensor 2
@@ -106,12 +109,25 @@ defmodule DSPex.Protocol.Codec.Encoder do
     do: [0x90 + length(list) | write_items(list, depth)]
 
   defp write_list(list, depth) when length(list) < 0x1_0000,
-    do: [<<0xDC, length(list)::16>> | write_items(list, depth)]
+    do: [<<0xDC, length(list)::16>> | write_many(list, depth)]
 
   defp write_list(list, depth) when length(list) < 0x1_0000_0000,
-    do: [<<0xDD, length(list)::32>> | write_items(list, depth)]
+    do: [<<0xDD, length(list)::32>> | write_many(list, depth)]
 
   defp write_list(_improper, _depth), do: no_form("an improper list has no form on the wire")
+
+  # Of many maps each is joined before the next is written: to keep the iolist of them all, and to
+  # collect garbage around it, costs more than to copy what is short once more.
+  defp write_many([map | items], depth) when is_map(map),
+    do: [joined(write(map, depth)) | write_many(items, depth)]
+
+  defp write_many(items, depth), do: write_items(items, depth)
+
+  defp joined(iodata) do
+    if IO.iodata_length(iodata) <= @short,
+      do: IO.iodata_to_binary(iodata),
+      else: iodata
+  end
 
   # Floats come by the thousand, and are appended to one binary: an iolist has an element less each.
   defp write_items([number | _] = items, depth) when is_float(number),
