@@ -23,6 +23,9 @@ defmodule DSPex.Connection do
   alias DSPex.Connection.Failure
   alias DSPex.Protocol.Message
 
+  # Room for what some hundred calls leave behind: it is collected once for many of them.
+  @heap_words 50_000
+
   # Messages, each of which takes microseconds.
   @burst 64
 
@@ -44,7 +47,8 @@ defmodule DSPex.Connection do
           | {:max_callbacks, pos_integer()}
 
   @spec start_link([option()]) :: GenServer.on_start()
-  def start_link(options), do: GenServer.start_link(__MODULE__, options)
+  def start_link(options),
+    do: GenServer.start_link(__MODULE__, options, spawn_opt: [min_heap_size: @heap_words])
 
   @doc """
   Has the worker's Python replaced by another once its calls are answered, or after `drain_timeout`;
@@ -193,6 +197,8 @@ defmodule DSPex.Connection do
     error = Error.new(:tool_error, "the client's function ended before it answered")
     noreply(Incoming.called_back(state, ref, &Message.error_response(&1, error)))
   end
+
+  def handle_info(:watch_callers, state), do: noreply(Outgoing.watch_callers(state))
 
   def handle_info({{:caller_down, id}, _ref, :process, _pid, _reason}, state),
     do: noreply(Outgoing.caller_down(state, id))

@@ -21,19 +21,19 @@ defmodule DSPex.Options do
   @doc "Checks options against a schema, filling in the defaults."
   @spec validate(term(), schema()) :: {:ok, keyword()} | {:error, String.t()}
   def validate(options, schema) do
-    # Unknown names and those that are given twice are looked for where there are more options than
-    # names of the schema among them: this is done with every call.
-    with :ok <- keyword(options),
-         :ok <- only(options, schema),
-         do: check_all(schema, options, [])
-  end
+    with :ok <- keyword(options) do
+      case check_all(schema, options, [], length(options)) do
+        {:ok, checked, 0} ->
+          {:ok, checked}
 
-  defp only([], _schema), do: :ok
-
-  defp only(options, schema) do
-    if Enum.count(schema, &List.keymember?(options, elem(&1, 0), 0)) == length(options),
-      do: :ok,
-      else: with(:ok <- known(options, schema), do: distinct(options))
+        # Unknown names and those that are given twice are looked for where there are any: this is done
+        # with every call.
+        wrong ->
+          with :ok <- known(options, schema),
+               :ok <- distinct(options),
+               do: wrong
+      end
+    end
   end
 
   @doc "Options as a keyword list: those of a file are a map with string keys."
@@ -111,21 +111,22 @@ defmodule DSPex.Options do
     end
   end
 
-  defp check_all([], _options, checked), do: {:ok, Enum.reverse(checked)}
+  # `left` counts the options that have not been checked.
+  defp check_all([], _options, checked, left), do: {:ok, Enum.reverse(checked), left}
 
-  defp check_all([{name, spec} | schema], options, checked) do
-    case Keyword.fetch(options, name) do
-      {:ok, value} ->
+  defp check_all([{name, spec} | schema], options, checked, left) do
+    case :lists.keyfind(name, 1, options) do
+      {_name, value} ->
         case check(elem(spec, 0), value) do
-          {:ok, value} -> check_all(schema, options, [{name, value} | checked])
+          {:ok, value} -> check_all(schema, options, [{name, value} | checked], left - 1)
           {:error, message} -> {:error, "option #{inspect(name)}: #{message}"}
         end
 
-      :error when tuple_size(spec) == 3 ->
-        check_all(schema, options, [{name, elem(spec, 2)} | checked])
+      false when tuple_size(spec) == 3 ->
+        check_all(schema, options, [{name, elem(spec, 2)} | checked], left)
 
-      :error ->
-        check_all(schema, options, checked)
+      false ->
+        check_all(schema, options, checked, left)
     end
   end
 

@@ -178,7 +178,7 @@ defmodule DSPex.Telemetry do
   @type event :: [atom(), ...]
   @type handler :: (event(), measurements :: map(), metadata :: map() -> any())
 
-  @key {__MODULE__, :handlers}
+  @key __MODULE__
 
   @doc "The events that there are, each with the keys of its measurements and metadata."
   @spec events() :: [%{event: event(), measurements: [atom()], metadata: [atom()]}]

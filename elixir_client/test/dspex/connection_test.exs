@@ -842,7 +842,7 @@ defmodule DSPex.ConnectionTest do
     test "and dies leaves those who waited to the next one" do
       {name, peer, listener} = ready(max_queued_bytes: 3_000_000)
       {calls, _error} = fill(name, peer)
-      written = DSPex.Connection.Outgoing.written(state(name))
+      written = DSPex.Connection.State.written(state(name))
       {lost, waiting} = Enum.split(calls, written)
       assert length(lost) >= 1
       assert length(waiting) >= 2

@@ -92,7 +92,10 @@ defmodule DSPex.Integration.BridgeTest do
   test "answers many callers at once, each with its own", %{name: name} do
     results =
       1..500
-      |> Task.async_stream(&{&1, DSPex.ping(name, payload: &1)}, max_concurrency: 100)
+      |> Task.async_stream(&{&1, DSPex.ping(name, payload: &1)},
+        max_concurrency: 100,
+        timeout: :infinity
+      )
       |> Enum.map(fn {:ok, result} -> result end)
 
     for {n, result} <- results, do: assert(result == {:ok, n})

@@ -5,7 +5,7 @@ defmodule DSPex.Connection.Calls do
 
   defmodule Call do
     @moduledoc false
-    # A request of a caller (`reply` is its alias) or of the connection itself (`reply` is a step of
+    # A request of a `caller` (`reply` is its alias) or of the connection itself (`reply` is a step of
     # the handshake or of `Told`). `entry` is for the journal, once it has succeeded. One that listens
     # is handed the notifications about it. `since` is when it came, `logger` its caller's metadata. Of
     # one whose programs could not be made, `failure` says why; one with `functions?` has some in
@@ -14,6 +14,7 @@ defmodule DSPex.Connection.Calls do
     defstruct [
       :reply,
       :method,
+      :caller,
       :monitor,
       :entry,
       :failure,
@@ -28,6 +29,7 @@ defmodule DSPex.Connection.Calls do
     @type t :: %__MODULE__{
             reply: reference() | term(),
             method: String.t() | atom(),
+            caller: pid() | nil,
             monitor: reference() | nil,
             entry: DSPex.Journal.entry() | nil,
             since: integer() | nil,
@@ -43,12 +45,10 @@ defmodule DSPex.Connection.Calls do
     def needs?(call, program), do: call.needs == :all or program in call.needs
   end
 
-  # Most calls are answered before anybody asks for them by their alias: `recent` has the ids of those
-  # that are not in `by_key` yet, and of some that have been answered.
-  defstruct next_id: 0, by_id: %{}, by_key: %{}, recent: [], recent_count: 0
-
-  # So many are kept at least, and then no more than twice the calls there are.
-  @recent 256
+  # Most calls are answered before anybody asks for them by their alias, or their caller dies: those
+  # that came since the last `watch/1` are `recent`, and of them alone neither is known yet. Some have
+  # been answered. `watch_due?`: a timer will ask for it.
+  defstruct next_id: 0, by_id: %{}, by_key: %{}, recent: [], watch_due?: false
 
   @type id :: non_neg_integer()
 
@@ -57,7 +57,7 @@ defmodule DSPex.Connection.Calls do
           by_id: %{optional(id()) => Call.t()},
           by_key: %{optional(reference()) => id()},
           recent: [id()],
-          recent_count: non_neg_integer()
+          watch_due?: boolean()
         }
 
   @doc "The id that the next call will have, which none has had before."
@@ -68,20 +68,7 @@ defmodule DSPex.Connection.Calls do
   @spec add(t(), Call.t()) :: t()
   def add(%{next_id: id} = calls, call) do
     by_id = Map.put(calls.by_id, id, call)
-
-    if calls.recent_count >= @recent + 2 * map_size(by_id) do
-      alive = Enum.filter(calls.recent, &is_map_key(by_id, &1))
-      recent = [id | alive]
-      %{calls | next_id: id + 1, by_id: by_id, recent: recent, recent_count: length(recent)}
-    else
-      %{
-        calls
-        | next_id: id + 1,
-          by_id: by_id,
-          recent: [id | calls.recent],
-          recent_count: calls.recent_count + 1
-      }
-    end
+    %{calls | next_id: id + 1, by_id: by_id, recent: [id | calls.recent]}
   end
 
   @spec fetch(t(), id()) :: {:ok, Call.t()} | :error
@@ -90,30 +77,38 @@ defmodule DSPex.Connection.Calls do
   @doc "The id of the call with this alias, or `:error`; and the calls, where it is found faster."
   @spec id(t(), reference()) :: {{:ok, id()} | :error, t()}
   def id(calls, key) do
-    calls = index(calls)
+    calls = watch(calls)
     {Map.fetch(calls.by_key, key), calls}
   end
 
-  defp index(%{recent: []} = calls), do: calls
+  @doc """
+  Watches the callers of the `recent` ones that are not answered: one that dies is told by
+  `{{:caller_down, id}, ref, :process, pid, reason}`.
+  """
+  @spec watch(t()) :: t()
+  def watch(calls), do: Enum.reduce(calls.recent, %{calls | recent: []}, &watch/2)
 
-  defp index(calls) do
-    by_key =
-      for id <- calls.recent,
-          %{^id => %Call{reply: key}} when is_reference(key) <- [calls.by_id],
-          into: calls.by_key,
-          do: {key, id}
+  defp watch(id, %{by_id: by_id} = calls) do
+    case by_id do
+      %{^id => %Call{reply: key, caller: caller} = call} when is_pid(caller) ->
+        monitor = :erlang.monitor(:process, caller, tag: {:caller_down, id})
+        by_id = %{by_id | id => %{call | monitor: monitor}}
+        %{calls | by_id: by_id, by_key: Map.put(calls.by_key, key, id)}
 
-    %{calls | by_key: by_key, recent: [], recent_count: 0}
+      # It has been answered, or is the connection's own.
+      %{} ->
+        calls
+    end
   end
 
   @doc "Forgets a call, and no longer watches its caller."
-  @spec pop(t(), id()) :: {Call.t(), t()}
-  def pop(calls, id) do
-    {call, by_id} = Map.pop!(calls.by_id, id)
+  @spec delete(t(), id(), Call.t()) :: t()
+  def delete(calls, id, %Call{monitor: nil}), do: %{calls | by_id: Map.delete(calls.by_id, id)}
 
+  def delete(calls, id, call) do
     # Not flushed, which would look through a mailbox that may be long: what is late finds no call.
-    if call.monitor, do: Process.demonitor(call.monitor)
-    {call, %{calls | by_id: by_id, by_key: Map.delete(calls.by_key, call.reply)}}
+    Process.demonitor(call.monitor)
+    %{calls | by_id: Map.delete(calls.by_id, id), by_key: Map.delete(calls.by_key, call.reply)}
   end
 
   @doc "Changes the calls that `which` chooses."
@@ -133,8 +128,9 @@ defmodule DSPex.Connection.Calls do
   @spec count(t()) :: non_neg_integer()
   def count(calls), do: map_size(calls.by_id)
 
-  @spec ids(t()) :: [id()]
-  def ids(calls), do: Map.keys(calls.by_id)
+  @doc "All of them, in no order."
+  @spec all(t()) :: [{id(), Call.t()}]
+  def all(calls), do: Map.to_list(calls.by_id)
 
   @doc "The configurations that callers want to have changed, in their order."
   @spec wanted_configurations(t()) :: [DSPex.Config.t()]

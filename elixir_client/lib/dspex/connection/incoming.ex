@@ -27,11 +27,13 @@ defmodule DSPex.Connection.Incoming do
     state = Lifecycle.heard(%{state | python: %{state.python | decoder: decoder, spoke?: true}})
 
     # One event may be the end of this Python; those after it are then nobody's.
-    Enum.reduce(events, state, fn
-      event, %{python: %{port: ^port}} = state -> event(event, state)
-      _event, state -> state
-    end)
+    events(events, port, state)
   end
+
+  defp events([event | events], port, %{python: %{port: port}} = state),
+    do: events(events, port, event(event, state))
+
+  defp events(_rest, _port, state), do: state
 
   defp event(event, state) do
     case Inbox.read(event, state.max_frame_bytes, state.python.os_pid) do
@@ -65,12 +67,12 @@ defmodule DSPex.Connection.Incoming do
 
   defp answer(state, id, %Call{reply: ref} = call, outcome, answer) when is_reference(ref) do
     {state, answer} = state |> Lifecycle.proven() |> settle(call, outcome, answer)
-    State.finish(state, id, answer)
+    State.finish(state, id, call, answer)
   end
 
-  defp answer(state, id, %Call{reply: step}, _outcome, answer) do
+  defp answer(state, id, %Call{reply: step} = call, _outcome, answer) do
     answer = with {:ok, frame} <- answer, do: Handshake.read(step, frame)
-    state |> State.forget(id) |> step(step, answer)
+    state |> State.forget(id, call) |> step(step, answer)
   end
 
   # Before the answer is known it is written down.

@@ -218,7 +218,10 @@ defmodule DSPex.Connection.Lifecycle do
     state = %{state | phase: :down, failures: failures, failure: failure, waiting: []}
 
     state = %{state | outbox: Outbox.clear_requests(state.outbox)}
-    Enum.reduce(Calls.ids(state.calls), state, &State.finish(&2, &1, {:error, failure}))
+
+    Enum.reduce(Calls.all(state.calls), state, fn {id, call}, state ->
+      State.finish(state, id, call, {:error, failure})
+    end)
   end
 
   defp backoff_ms(failures) do
@@ -234,13 +237,11 @@ defmodule DSPex.Connection.Lifecycle do
 
     state =
       state.calls
-      |> Calls.ids()
-      |> Enum.reduce(state, fn id, state ->
-        {:ok, call} = Calls.fetch(state.calls, id)
-
+      |> Calls.all()
+      |> Enum.reduce(state, fn {id, call}, state ->
         if Outgoing.waits?(state, id, call),
           do: state,
-          else: State.finish(state, id, {:error, Failure.lost(call.method, why)})
+          else: State.finish(state, id, call, {:error, Failure.lost(call.method, why)})
       end)
 
     %{
@@ -307,7 +308,7 @@ defmodule DSPex.Connection.Lifecycle do
   @doc "Replaces a Python that is to be replaced and has nothing more to do."
   @spec replace_if_drained(State.t()) :: State.t()
   def replace_if_drained(%{draining: why, phase: :ready} = state) when why != nil do
-    if Outgoing.written(state) == 0 do
+    if State.written(state) == 0 do
       Logger.info("DSPex: Python (pid #{state.python.os_pid}) is replaced: #{why}")
       News.ended(state, why)
       state |> disconnect("Python was replaced") |> start()

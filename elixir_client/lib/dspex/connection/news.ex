@@ -4,7 +4,7 @@ defmodule DSPex.Connection.News do
 
   require Logger
 
-  alias DSPex.Connection.{Calls, Outgoing, Python}
+  alias DSPex.Connection.{Calls, Python, State}
   alias DSPex.Telemetry
 
   # Levels as the wire has them. Nothing else becomes one.
@@ -24,7 +24,7 @@ defmodule DSPex.Connection.News do
   @doc "A Python that was ready has ended; the state is that before its end."
   @spec ended(map(), String.t()) :: :ok
   def ended(state, reason) do
-    lost = Outgoing.written(state)
+    lost = State.written(state)
     Telemetry.emit(:python_stop, %{lost: lost}, Map.put(python(state), :reason, reason))
   end
 

@@ -9,12 +9,12 @@ defmodule DSPex.Connection.Outbox do
   # its monitor. Many small ones would otherwise take many times what they are counted for.
   @overhead_bytes 512
 
-  # Requests come and go in the order of their ids, so those from the `first` one's on are here, but for
-  # the `dropped`, which their turn takes out of the queue.
+  # Requests come and go in the order of their ids, so those from `first` on are here, but for the
+  # `dropped`, which their turn takes out of the queue.
   @enforce_keys [:limit]
   defstruct [
     :limit,
-    :first,
+    first: 0,
     control: :queue.new(),
     requests: :queue.new(),
     waiting: 0,
@@ -25,7 +25,7 @@ defmodule DSPex.Connection.Outbox do
 
   @type t :: %__MODULE__{
           limit: pos_integer(),
-          first: non_neg_integer() | nil,
+          first: non_neg_integer(),
           control: :queue.queue(),
           requests: :queue.queue(),
           waiting: non_neg_integer(),
@@ -37,6 +37,9 @@ defmodule DSPex.Connection.Outbox do
   # Opaque to inspect: a request can have a key in it.
   @type body :: (... -> binary())
 
+  @typedoc "A request: its id, its body, the size of that, and the programs that it needs."
+  @type request :: {non_neg_integer(), body(), pos_integer(), DSPex.Connection.Told.needs()}
+
   @spec new(pos_integer()) :: t()
   def new(limit), do: %__MODULE__{limit: limit}
 
@@ -44,16 +47,15 @@ defmodule DSPex.Connection.Outbox do
   Adds a request, with a higher id than all before it; `:full` where it does not fit, which one alone
   always does.
   """
-  @spec put_request(t(), non_neg_integer(), body(), pos_integer()) :: {:ok, t()} | :full
-  def put_request(outbox, id, body, size) do
+  @spec put_request(t(), request()) :: {:ok, t()} | :full
+  def put_request(outbox, {_id, _body, size, _needs} = request) do
     if outbox.bytes > 0 and outbox.bytes + cost(size) > outbox.limit do
       :full
     else
       {:ok,
        %{
          outbox
-         | first: outbox.first || id,
-           requests: :queue.in({id, body, size}, outbox.requests),
+         | requests: :queue.in(request, outbox.requests),
            waiting: outbox.waiting + 1,
            bytes: outbox.bytes + cost(size)
        }}
@@ -102,23 +104,15 @@ defmodule DSPex.Connection.Outbox do
   defp sweep(outbox) do
     kept =
       :queue.filter(
-        fn {id, _body, _size} -> not is_map_key(outbox.dropped, id) end,
+        fn {id, _body, _size, _needs} -> not is_map_key(outbox.dropped, id) end,
         outbox.requests
       )
 
-    %{outbox | requests: kept, dropped: %{}, dropped_bytes: 0, first: first(kept)}
-  end
-
-  defp first(requests) do
-    case :queue.peek(requests) do
-      {:value, {id, _body, _size}} -> id
-      :empty -> nil
-    end
+    %{outbox | requests: kept, dropped: %{}, dropped_bytes: 0}
   end
 
   @doc "Whether the request with this id is not yet written."
   @spec waits?(t(), non_neg_integer()) :: boolean()
-  def waits?(%{first: nil}, _id), do: false
   def waits?(outbox, id), do: id >= outbox.first and not is_map_key(outbox.dropped, id)
 
   @doc "Whether the question of the connection's own with this id is not yet written."
@@ -130,35 +124,38 @@ defmodule DSPex.Connection.Outbox do
   @spec waiting(t()) :: non_neg_integer()
   def waiting(outbox), do: outbox.waiting
 
-  @doc "Takes what is to be written next. Without `:requests` only control messages are."
-  @spec next(t(), :requests | :control) ::
-          {{:control, (... -> iodata())} | {:request, non_neg_integer(), body(), pos_integer()},
-           t()}
-          | :none
-  def next(outbox, which) do
+  @doc "Takes the control message that is to be written next."
+  @spec next_control(t()) :: {(... -> iodata()), t()} | :none
+  def next_control(outbox) do
     case :queue.out(outbox.control) do
       {{:value, {_id, message, size}}, control} ->
-        {{:control, message}, %{outbox | control: control, bytes: outbox.bytes - cost(size)}}
+        {message, %{outbox | control: control, bytes: outbox.bytes - cost(size)}}
 
       {:empty, _control} ->
-        if which == :control, do: :none, else: next_request(outbox)
+        :none
     end
   end
 
-  defp next_request(outbox) do
+  @doc "Takes the request that is to be written next."
+  @spec next_request(t()) :: {request(), t()} | :none
+  def next_request(outbox) do
     case :queue.out(outbox.requests) do
-      {{:value, {id, body, size}}, requests} ->
-        outbox = %{outbox | requests: requests, first: first(requests)}
-
+      {{:value, {id, _body, size, _needs} = request}, requests} ->
         case outbox.dropped do
           %{^id => true} ->
             left = outbox.dropped_bytes - cost(size)
             dropped = Map.delete(outbox.dropped, id)
-            next_request(%{outbox | dropped: dropped, dropped_bytes: left})
+            next_request(%{outbox | requests: requests, dropped: dropped, dropped_bytes: left})
 
           %{} ->
-            outbox = %{outbox | waiting: outbox.waiting - 1, bytes: outbox.bytes - cost(size)}
-            {{:request, id, body, size}, outbox}
+            {request,
+             %{
+               outbox
+               | requests: requests,
+                 first: id + 1,
+                 waiting: outbox.waiting - 1,
+                 bytes: outbox.bytes - cost(size)
+             }}
         end
 
       {:empty, _requests} ->

@@ -9,16 +9,17 @@ defmodule DSPex.Connection.Outgoing do
   # is written together: everything here only puts into the outbox, and the connection has it
   # transmitted once it has nothing else to do.
 
-  alias DSPex.Connection.{Callbacks, Calls, Failure, News, Outbox, Python, Request, State, Told}
+  alias DSPex.Connection.{Batch, Callbacks, Calls, Failure, News, Outbox, Python, Request, State}
   alias DSPex.Connection.Calls.Call
   alias DSPex.{Error, Pool, Telemetry}
-  alias DSPex.Protocol.{Framing, Message}
+  alias DSPex.Protocol.Message
+
+  # Watching a caller costs both processes a tenth of a call that is answered at once; for one that takes
+  # longer, this much more is nothing.
+  @watch_after_ms 50
 
   # What the ping that is no caller's carries: for whoever reads along.
   @heartbeat "heartbeat"
-
-  # As many bytes as Linux has in a pipe: more does not leave at one time.
-  @write_bytes 64 * 1024
 
   @doc "Takes a request, to be written in its turn."
   @spec enqueue(State.t(), Request.t()) :: State.t()
@@ -37,11 +38,12 @@ defmodule DSPex.Connection.Outgoing do
   defp put(state, request) do
     id = Calls.next_id(state.calls)
 
-    with {:ok, outbox} <- Outbox.put_request(state.outbox, id, request.body, request.size) do
+    with {:ok, outbox} <-
+           Outbox.put_request(state.outbox, {id, request.body, request.size, request.needs}) do
       call = %Call{
         reply: request.ref,
         method: request.method,
-        monitor: :erlang.monitor(:process, request.caller, tag: {:caller_down, id}),
+        caller: request.caller,
         entry: request.entry,
         needs: request.needs,
         since: Telemetry.now(),
@@ -51,9 +53,20 @@ defmodule DSPex.Connection.Outgoing do
         functions?: Callbacks.put_functions(state.callbacks, id, request.functions)
       }
 
-      {:ok, %{state | outbox: outbox, calls: Calls.add(state.calls, call)}}
+      {:ok, %{state | outbox: outbox, calls: watch_later(Calls.add(state.calls, call))}}
     end
   end
+
+  defp watch_later(%{watch_due?: true} = calls), do: calls
+
+  defp watch_later(calls) do
+    Process.send_after(self(), :watch_callers, @watch_after_ms)
+    %{calls | watch_due?: true}
+  end
+
+  @doc "Calls that are not answered at once are ended where their caller dies."
+  @spec watch_callers(State.t()) :: State.t()
+  def watch_callers(state), do: %{state | calls: Calls.watch(%{state.calls | watch_due?: false})}
 
   defp waits_for(%{phase: :ready} = state) do
     cond do
@@ -88,7 +101,7 @@ defmodule DSPex.Connection.Outgoing do
   end
 
   defp drop(state, id, call) do
-    state = State.forget(state, id)
+    state = State.forget(state, id, call)
 
     case Outbox.drop(state.outbox, id, call.size) do
       {:dropped, outbox} -> %{state | outbox: outbox}
@@ -103,7 +116,7 @@ defmodule DSPex.Connection.Outgoing do
       case Outbox.drop(state.outbox, id, call.size) do
         {:dropped, outbox} ->
           error = Error.new(:cancelled, "the request was cancelled before it was sent")
-          State.finish(%{state | outbox: outbox}, id, {:error, error})
+          State.finish(%{state | outbox: outbox}, id, call, {:error, error})
 
         :absent ->
           notify(state, "cancel", %{id: id})
@@ -180,64 +193,33 @@ defmodule DSPex.Connection.Outgoing do
   @spec transmit(State.t()) :: State.t()
   def transmit(%{python: nil} = state), do: state
   def transmit(%{python: %{writing?: true}} = state), do: state
+  def transmit(state), do: if(Batch.any?(state), do: write(state), else: state)
 
-  def transmit(state) do
-    case gather(state, %{frames: [], requests: [], size: 0}) do
+  defp write(state) do
+    case Batch.gather(state) do
       {:refused, state} ->
         transmit(state)
 
-      {state, %{frames: []}} ->
+      {_rest, _state, [], _requests} ->
         state
 
-      {gathered, %{frames: frames, requests: requests}} ->
+      {rest, gathered, frames, requests} ->
         case Python.write(state.python, frames) do
-          {:written, python} -> transmit(written(%{gathered | python: python}, requests))
-          {:writing, python} -> written(%{gathered | python: python}, requests)
+          {:written, python} ->
+            News.written(gathered, requests)
+            state = %{gathered | python: python}
+            if rest == :more, do: transmit(state), else: state
+
+          {:writing, python} ->
+            News.written(gathered, requests)
+            %{gathered | python: python}
+
           # Nothing of it has been written.
-          :closed -> state
+          :closed ->
+            state
         end
     end
   end
-
-  defp written(state, requests) do
-    News.written(state, Enum.reverse(requests))
-    state
-  end
-
-  # What is written next, together: the frames, and the requests among them. Or `:refused`: a request
-  # has been answered, which no write that fails may undo.
-  defp gather(state, %{size: size} = batch) when size >= @write_bytes, do: {state, batch}
-
-  defp gather(state, batch) do
-    case Outbox.next(state.outbox, which(state)) do
-      {{:control, message}, outbox} ->
-        gather(%{state | outbox: outbox}, add(batch, message.()))
-
-      {{:request, id, body, size}, outbox} ->
-        {:ok, call} = Calls.fetch(state.calls, id)
-        gather_request(state, outbox, batch, {id, call, body, size})
-
-      :none ->
-        gather_change(state, batch)
-    end
-  end
-
-  defp add(batch, message) do
-    size = IO.iodata_length(message)
-    frames = [batch.frames, Framing.prefix(size) | message]
-    %{batch | frames: frames, size: batch.size + size}
-  end
-
-  # A program that calls back may need an answer before it can go on: what it asks for must not
-  # wait for it.
-  defp which(%{phase: :ready} = state) do
-    if open?(state) or Callbacks.any?(state.callbacks), do: :requests, else: :control
-  end
-
-  defp which(_starting), do: :control
-
-  defp open?(state),
-    do: state.draining == nil and written(state) < state.handshake.peer_max_in_flight
 
   @doc "Whether this call is not yet written."
   @spec waits?(State.t(), Calls.id(), Call.t()) :: boolean()
@@ -245,48 +227,6 @@ defmodule DSPex.Connection.Outgoing do
     do: Outbox.waits?(state.outbox, id)
 
   def waits?(state, id, _own), do: Outbox.asks?(state.outbox, id)
-
-  @doc "How many requests Python has."
-  @spec written(State.t()) :: non_neg_integer()
-  def written(state), do: Calls.count(state.calls) - Outbox.waiting(state.outbox)
-
-  defp gather_request(state, outbox, batch, {id, call, body, size}) do
-    limit = State.peer_limit(state)
-
-    cond do
-      size <= limit ->
-        case Told.next(state.told, state.journal, call.needs) do
-          nil ->
-            batch = add(batch, Message.request(id, body.()))
-            gather(%{state | outbox: outbox}, %{batch | requests: [id | batch.requests]})
-
-          step ->
-            gather_step(state, batch, step)
-        end
-
-      # What is gathered may yet prove to be unwritten, an answer is given once.
-      batch.frames != [] ->
-        {state, batch}
-
-      true ->
-        error = Failure.too_large(size, limit)
-        {:refused, State.finish(%{state | outbox: outbox}, id, {:error, error})}
-    end
-  end
-
-  # No request needs it, and so it is told when there is nothing else.
-  defp gather_change(%{phase: :ready, draining: nil} = state, batch) do
-    step = Told.change(state.told, state.journal)
-    if step != nil and open?(state), do: gather_step(state, batch, step), else: {state, batch}
-  end
-
-  defp gather_change(state, batch), do: {state, batch}
-
-  defp gather_step(state, batch, {step, body, told}) do
-    id = Calls.next_id(state.calls)
-    calls = Calls.add(state.calls, %Call{reply: step, method: elem(step, 0)})
-    gather(%{state | calls: calls, told: told}, add(batch, Message.request(id, body)))
-  end
 
   @doc "The steps of `Told` that the programs of a call need were refused: that is its answer."
   @spec load_failed(State.t(), String.t(), Error.t()) :: State.t()

@@ -29,13 +29,19 @@ defmodule DSPex.Connection.Request do
   def needs(method, %{replace: true}) when method in @makers, do: []
 
   def needs(_method, params) do
-    # An optimizer that takes programs has them by id.
-    others =
-      case params do
-        %{optimizer: %{params: %{programs: programs}}} when is_list(programs) -> programs
-        _none -> []
-      end
-
-    Enum.filter([params[:program], params[:save_as] | others], &is_binary/1)
+    program(params, :program) ++ program(params, :save_as) ++ programs(params)
   end
+
+  defp program(params, key) do
+    case params do
+      %{^key => program} when is_binary(program) -> [program]
+      _none -> []
+    end
+  end
+
+  # An optimizer that takes programs has them by id.
+  defp programs(%{optimizer: %{params: %{programs: programs}}}) when is_list(programs),
+    do: Enum.filter(programs, &is_binary/1)
+
+  defp programs(_params), do: []
 end

@@ -3,6 +3,7 @@ defmodule DSPex.Connection.State do
   # What a connection knows, and the end of a call, which every part of it comes to.
 
   alias DSPex.Connection.{Callbacks, Calls, Handshake, Health, Outbox, Python}
+  alias DSPex.Connection.Calls.Call
   alias DSPex.{Error, Pool}
 
   @enforce_keys [
@@ -76,6 +77,14 @@ defmodule DSPex.Connection.State do
   @spec peer_limit(t()) :: pos_integer()
   def peer_limit(state), do: state.handshake.peer_max_frame_bytes
 
+  @doc "How many requests Python takes at one time."
+  @spec peer_max_in_flight(t()) :: pos_integer() | :infinity
+  def peer_max_in_flight(state), do: state.handshake.peer_max_in_flight
+
+  @doc "How many requests Python has."
+  @spec written(t()) :: non_neg_integer()
+  def written(state), do: Calls.count(state.calls) - Outbox.waiting(state.outbox)
+
   @doc "Has callers see how this worker is."
   @spec publish(t(), Pool.status()) :: t()
   def publish(state, status) do
@@ -84,21 +93,19 @@ defmodule DSPex.Connection.State do
   end
 
   @doc "Answers a call, and forgets it."
-  @spec finish(t(), Calls.id(), {:ok, binary()} | {:error, Error.t()}) :: t()
-  def finish(state, id, answer) do
-    {:ok, call} = Calls.fetch(state.calls, id)
+  @spec finish(t(), Calls.id(), Call.t(), {:ok, binary()} | {:error, Error.t()}) :: t()
+  def finish(state, id, call, answer) do
     # Who has its answer sees that this worker has one call less.
-    state = forget(state, id)
+    state = forget(state, id, call)
     if is_reference(call.reply), do: answer(call.reply, answer)
     state
   end
 
-  @spec forget(t(), Calls.id()) :: t()
-  def forget(state, id) do
-    {call, calls} = Calls.pop(state.calls, id)
+  @spec forget(t(), Calls.id(), Call.t()) :: t()
+  def forget(state, id, call) do
     if call.functions?, do: Callbacks.drop_functions(state.callbacks, id)
     if is_reference(call.reply), do: done(state)
-    %{state | calls: calls}
+    %{state | calls: Calls.delete(state.calls, id, call)}
   end
 
   @doc "A call that was counted for this worker has ended."

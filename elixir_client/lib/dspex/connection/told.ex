@@ -20,22 +20,21 @@ defmodule DSPex.Connection.Told do
           {:reconfigure, Journal.version()} | {:load, String.t()} | {:forget, String.t()}
   @type needs :: [String.t()] | :all
 
-  @doc "What comes before a request that needs these programs, and is then told; `nil` for nothing."
-  @spec next(t(), atom(), needs()) :: {step(), body :: binary(), t()} | nil
-  def next(told, journal, needs) do
-    change(told, journal) || load(told, journal, needs)
-  end
+  @doc "Whether the journal has changed since."
+  @spec behind?(t(), atom()) :: boolean()
+  def behind?(told, journal), do: Journal.generation(journal) != told.generation
 
-  @doc "What there is to be told that no request has asked for."
-  @spec change(t(), atom()) :: {step(), body :: binary(), t()} | nil
+  @doc "What there is to be told that no request has asked for, before anything else."
+  @spec change(t(), atom()) :: {step(), body :: binary(), t()} | {:unchanged, t()}
   def change(told, journal) do
     generation = Journal.generation(journal)
 
-    if generation != told.generation do
+    if generation == told.generation,
+      do: {:unchanged, told},
       # The number goes up with the last change.
-      configuration(told, journal) || deletion(told, journal) ||
-        change(%{told | generation: generation}, journal)
-    end
+      else:
+        configuration(told, journal) || deletion(told, journal) ||
+          {:unchanged, %{told | generation: generation}}
   end
 
   defp configuration(told, journal) do
@@ -59,9 +58,12 @@ defmodule DSPex.Connection.Told do
     end
   end
 
-  defp load(told, journal, :all), do: load(told, journal, Journal.programs(journal))
+  @doc "What comes before a request that needs these programs; `nil` for nothing."
+  @spec load(t(), atom(), needs()) :: {step(), body :: binary(), t()} | nil
+  def load(_told, _journal, []), do: nil
+  def load(told, journal, :all), do: load(told, journal, Journal.programs(journal))
 
-  defp load(told, journal, needs) do
+  def load(told, journal, needs) do
     Enum.find_value(needs, fn id ->
       with version when version != nil <- Journal.version(journal, id),
            true <- told.programs[id] != version,

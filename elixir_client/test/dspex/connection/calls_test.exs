@@ -6,7 +6,13 @@ defmodule DSPex.Connection.CallsTest do
 
   @moduletag :protocol
 
-  defp add(calls, reply), do: Calls.add(calls, %Call{reply: reply, method: "ping"})
+  defp add(calls, reply),
+    do: Calls.add(calls, %Call{reply: reply, method: "ping", caller: self()})
+
+  defp delete(calls, id) do
+    {:ok, call} = Calls.fetch(calls, id)
+    Calls.delete(calls, id, call)
+  end
 
   test "a call is found by its alias until it is answered" do
     refs = for _ <- 1..1000, do: make_ref()
@@ -19,22 +25,42 @@ defmodule DSPex.Connection.CallsTest do
     calls = add(calls, late)
     assert {{:ok, 1000}, calls} = Calls.id(calls, late)
 
-    {_call, calls} = Calls.pop(calls, 700)
+    calls = delete(calls, 700)
     assert {:error, calls} = Calls.id(calls, Enum.at(refs, 700))
-    calls = Enum.reduce(Calls.ids(calls), calls, &elem(Calls.pop(&2, &1), 1))
+    calls = Enum.reduce(Calls.all(calls), calls, &delete(&2, elem(&1, 0)))
     assert {calls.by_id, calls.by_key} == {%{}, %{}}
   end
 
-  test "what is kept to find calls later stays small where nobody asks" do
+  test "a caller that is dead when it comes to be watched is told, that of an answered call is not" do
+    {dead, monitor} = spawn_monitor(fn -> :ok end)
+    assert_receive {:DOWN, ^monitor, :process, ^dead, :normal}
+
     calls =
-      Enum.reduce(1..10_000, add(%Calls{}, make_ref()), fn _, calls ->
-        id = Calls.next_id(calls)
-        {_call, calls} = calls |> add(make_ref()) |> Calls.pop(id)
-        calls
+      Enum.reduce(1..2, %Calls{}, fn _, calls ->
+        Calls.add(calls, %Call{reply: make_ref(), method: "ping", caller: dead})
       end)
 
-    assert Calls.count(calls) == 1
-    assert length(calls.recent) == calls.recent_count
-    assert calls.recent_count < 300
+    calls = calls |> delete(0) |> Calls.watch()
+
+    assert_receive {{:caller_down, 1}, _ref, :process, ^dead, :noproc}
+    refute_received {{:caller_down, 0}, _ref, :process, _pid, _reason}
+    assert calls.recent == []
+    assert map_size(calls.by_key) == 1
+  end
+
+  test "a caller that dies is told for as long as it waits" do
+    {caller, monitor} = spawn_monitor(fn -> receive do: (:end -> :ok) end)
+
+    calls =
+      Enum.reduce(1..2, %Calls{}, fn _, calls ->
+        Calls.add(calls, %Call{reply: make_ref(), method: "ping", caller: caller})
+      end)
+
+    _calls = calls |> Calls.watch() |> delete(0)
+    send(caller, :end)
+
+    assert_receive {{:caller_down, 1}, _ref, :process, ^caller, :normal}
+    assert_receive {:DOWN, ^monitor, :process, ^caller, :normal}
+    refute_received {{:caller_down, 0}, _ref, :process, _pid, _reason}
   end
 end

@@ -9,7 +9,7 @@ defmodule DSPex.Connection.OutboxTest do
   defp size(id), do: 1 + rem(id, 7)
 
   defp put(outbox, id) do
-    {:ok, outbox} = Outbox.put_request(outbox, id, body(id), size(id))
+    {:ok, outbox} = Outbox.put_request(outbox, {id, body(id), size(id), []})
     outbox
   end
 
@@ -27,8 +27,8 @@ defmodule DSPex.Connection.OutboxTest do
       end)
 
     outbox = Enum.reduce(waiting, outbox, &taken(&2, &1))
-    assert Outbox.next(outbox, :requests) == :none
-    assert %{bytes: 0, waiting: 0, first: nil, dropped_bytes: 0} = outbox
+    assert Outbox.next_request(outbox) == :none
+    assert %{bytes: 0, waiting: 0, dropped_bytes: 0} = outbox
     assert outbox.dropped == %{}
   end
 
@@ -50,7 +50,7 @@ defmodule DSPex.Connection.OutboxTest do
   end
 
   defp taken(outbox, id) do
-    assert {{:request, ^id, body, size}, outbox} = Outbox.next(outbox, :requests)
+    assert {{^id, body, size, []}, outbox} = Outbox.next_request(outbox)
     assert {body.(), size} == {"#{id}", size(id)}
     outbox
   end
@@ -69,7 +69,7 @@ defmodule DSPex.Connection.OutboxTest do
 
     # Many small ones do not keep a large one.
     outbox = Enum.reduce(2001..3000, outbox, &put(&2, &1))
-    {:ok, outbox} = Outbox.put_request(outbox, 4000, body(4000), 1_000_000)
+    {:ok, outbox} = Outbox.put_request(outbox, {4000, body(4000), 1_000_000, []})
     {:dropped, outbox} = Outbox.drop(outbox, 4000, 1_000_000)
     assert {map_size(outbox.dropped), :queue.len(outbox.requests)} == {0, 1001}
   end
