@@ -44,15 +44,15 @@ defmodule DSPex do
   ## When Python ends
 
   A Python that crashes, is killed or is stuck is started again, and told the configuration, and each
-  program that was made before the first call for it. A call that had been sent and not answered is answered with
-  the error `:connection_lost`; its `retryable` says whether it is safe to call again. Calls that
-  come meanwhile wait, within their `:timeout`.
+  program that was made before the first call for it. A call that had been sent and not answered is
+  answered with the error `:connection_lost`; its `retryable` says whether it is safe to call again.
+  Calls that come meanwhile wait, within their `:timeout`.
 
   Where Python cannot be made ready, calls are answered at once with `:start_failed` and the reason,
   while it is tried again, less and less often. The error is `retryable` where the reason may pass; not
-  where the environment, a package or the command is missing. Where the bridge refuses the configuration (or this
-  client's version of the protocol) it would refuse it again: then
-  nothing is tried until `configure/2` gives another configuration or the instance is restarted.
+  where the environment, a package or the command is missing. Where the bridge refuses the
+  configuration (or this client's version of the protocol) it would refuse it again: then nothing is
+  tried until `configure/2` gives another configuration or the instance is restarted.
 
   ## Options
 

@@ -113,7 +113,7 @@ defmodule DSPex.Connection do
 
     cond do
       # It may mend what was refused.
-      state.phase == :down and state.refused? and request.method == "configure" ->
+      state.phase == :down and state.refused != nil and request.method == "configure" ->
         noreply(state |> Outgoing.enqueue(request) |> Lifecycle.start())
 
       state.phase == :down ->
@@ -178,7 +178,7 @@ defmodule DSPex.Connection do
     do: noreply(Lifecycle.look(state))
 
   # There is something to tell to Python.
-  def handle_info(:journal_changed, state), do: noreply(state)
+  def handle_info(:journal_changed, state), do: noreply(Lifecycle.journal_changed(state))
 
   # Nothing has come meanwhile.
   def handle_info(:timeout, state), do: noreply(state)

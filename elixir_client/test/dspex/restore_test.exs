@@ -145,6 +145,33 @@ defmodule DSPex.RestoreTest do
       end
     end
 
+    test "is started again by a configure that mends what was refused on another worker" do
+      {name, listener} = start(lms: [bad: "no/such"], pool_size: 2)
+
+      for _ <- 1..2 do
+        {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+        {id, _params, peer} = Peer.request(peer, "configure")
+        Peer.fail(peer, id, "invalid_params")
+        Peer.wait_gone(peer)
+      end
+
+      Peer.eventually(fn ->
+        match?({:ok, [%{status: :down}, %{status: :down}]}, DSPex.workers(name))
+      end)
+
+      mend = Task.async(fn -> DSPex.configure(name, lms: [bad: "demo/knn"]) end)
+      {_hello, one} = listener |> Peer.accept() |> Peer.handshake()
+      {mended, one} = Peer.accept_configure(one)
+      {_params, _one} = Peer.accept_configure(one)
+      assert {:ok, %{}} = await(mend)
+      {_hello, two} = listener |> Peer.accept() |> Peer.handshake()
+      assert {^mended, _two} = Peer.accept_configure(two)
+
+      Peer.eventually(fn ->
+        match?({:ok, [%{status: :ready}, %{status: :ready}]}, DSPex.workers(name))
+      end)
+    end
+
     test "is started again by a configure that mends what was refused, which is kept" do
       {name, listener} = start(lms: [bad: "no/such", good: "demo/knn"], default_lm: :good)
       refuse_configuration(name, listener, "no such provider")

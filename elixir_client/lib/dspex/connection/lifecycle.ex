@@ -31,7 +31,7 @@ defmodule DSPex.Connection.Lifecycle do
     Told
   }
 
-  alias DSPex.{Error, Pool}
+  alias DSPex.{Error, Journal, Pool}
 
   # After a failed start. The longest is what a person who mends the cause may have to wait.
   @first_backoff_ms 100
@@ -87,7 +87,7 @@ defmodule DSPex.Connection.Lifecycle do
       state
       | phase: :ready,
         failure: nil,
-        refused?: false,
+        refused: nil,
         waiting: [],
         handshake: handshake,
         health: health,
@@ -107,7 +107,7 @@ defmodule DSPex.Connection.Lifecycle do
 
   # The configuration that was refused would be refused again, without what callers want changed.
   defp wanted(state) do
-    if state.refused?, do: Calls.wanted_configurations(state.calls), else: []
+    if state.refused, do: Calls.wanted_configurations(state.calls), else: []
   end
 
   @doc "Python has answered: what ends it from now on is not its start."
@@ -196,7 +196,7 @@ defmodule DSPex.Connection.Lifecycle do
     News.failed(state, why, delay)
 
     Process.send_after(self(), :start, delay)
-    go_down(%{state | refused?: false}, failure)
+    go_down(%{state | refused: nil}, failure)
   end
 
   # No timer: only another configuration, or another bridge, can make a difference.
@@ -208,8 +208,22 @@ defmodule DSPex.Connection.Lifecycle do
     failure = Failure.start_failed(text, :lasting)
     Logger.error("DSPex: #{failure.message}")
     News.failed(state, why, nil)
-    go_down(%{state | refused?: true}, failure)
+    refused = state.handshake.configuration || :handshake
+    # It may have been changed meanwhile.
+    send(self(), :journal_changed)
+    go_down(%{state | refused: refused}, failure)
   end
+
+  @doc "What was refused may have been mended at another worker."
+  @spec journal_changed(State.t()) :: State.t()
+  def journal_changed(%{phase: :down, refused: version} = state) when is_integer(version) do
+    case Journal.configuration(state.journal) do
+      {_configuration, ^version} -> state
+      _another -> start(state)
+    end
+  end
+
+  def journal_changed(state), do: state
 
   defp go_down(state, failure) do
     state = State.publish(disconnect(state, "Python ended before it answered"), :down)

@@ -4,7 +4,7 @@ defmodule DSPex.Connection.State do
 
   alias DSPex.Connection.{Callbacks, Calls, Handshake, Health, Outbox, Python}
   alias DSPex.Connection.Calls.Call
-  alias DSPex.{Error, Pool}
+  alias DSPex.{Error, Journal, Pool}
 
   @enforce_keys [
     :command,
@@ -24,7 +24,7 @@ defmodule DSPex.Connection.State do
                 phase: :down,
                 failures: 0,
                 failure: nil,
-                refused?: false,
+                refused: nil,
                 python: nil,
                 handshake: nil,
                 health: nil,
@@ -40,7 +40,7 @@ defmodule DSPex.Connection.State do
   @typedoc """
     * `:proven?` - whether this Python has answered anything since it was ready.
     * `:draining` - why this Python is to be replaced once its calls have ended.
-    * `:refused?` - whether Python refused what it was told at its start.
+    * `:refused` - what Python refused at its start: the configuration of this version, or the handshake.
     * `:diagnosis` - the task that finds out why Python cannot start.
     * `:waiting` - who waits for the next Python.
     * `:burst` - how many messages have been taken since something was last written.
@@ -61,7 +61,7 @@ defmodule DSPex.Connection.State do
           phase: :down | :starting | :ready,
           failures: non_neg_integer(),
           failure: Error.t() | nil,
-          refused?: boolean(),
+          refused: nil | Journal.version() | :handshake,
           python: Python.t() | nil,
           handshake: Handshake.t() | nil,
           health: Health.t() | nil,
