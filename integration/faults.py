@@ -1,10 +1,12 @@
 """Calls to one pool of the Elixir client while its Pythons are killed, crashed and stopped, and the
 check of what came of it.
 
-    python -m integration.faults [--calls 100000] [--faults 1000] [--workers 4] [--record FILE]
+    python -m integration.faults [--calls 100000] [--faults 1000] [--workers 4] [--forked]
+                                 [--record FILE]
 
 `elixir_client/test/support/faults.exs` makes the calls and the faults and writes a history, one
-line an event. `check` reads it when all is over, knows nothing of the client, and finds: a call
+line an event; with `--forked` its Pythons are forked, and their fork server is killed and stopped,
+too. `check` reads it when all is over, knows nothing of the client, and finds: a call
 that has no answer or two, an answer to another call, a message that came after the answer, an
 error that says something else than what happened, a fault that was noticed too late, a program
 that is gone, and atoms, ports, processes or rows of tables that are left.
@@ -126,13 +128,23 @@ def _spread(values: list[float]) -> dict[str, float]:
     }
 
 
-def run(history: Path, *, calls: int, faults: int, workers: int, seed: int, bound_s: float) -> None:
+def run(
+    history: Path,
+    *,
+    calls: int,
+    faults: int,
+    workers: int,
+    seed: int,
+    bound_s: float,
+    forked: bool = False,
+) -> None:
     """Makes the history."""
     bridge = os.environ.get("DSPEX_BRIDGE") or f"{sys.executable} -m dspex_bridge"
     env = {**os.environ, "DSPEX_BRIDGE": bridge, "LC_ALL": "C.UTF-8", "MIX_ENV": "test"}
     subprocess.run(("mix", "compile"), cwd=CLIENT, env=env, check=True, stdout=subprocess.DEVNULL)
     script = ("elixir", "-pa", EBIN, "test/support/faults.exs")
-    arguments = (str(calls), str(faults), str(workers), str(history), str(seed))
+    arguments = [str(calls), str(faults), str(workers), str(history), str(seed)]
+    arguments += ["forked"] if forked else []
     subprocess.run(
         (*script, *arguments),
         cwd=CLIENT,
@@ -149,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--forked", action="store_true", help="the Pythons are forked")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--bound-s", type=float, default=7200)
     parser.add_argument("--record", type=Path)
@@ -165,6 +178,7 @@ def main(argv: list[str] | None = None) -> int:
             workers=options.workers,
             seed=options.seed,
             bound_s=options.bound_s,
+            forked=options.forked,
         )
         seconds = round(time.monotonic() - started, 1)
         with history.open() as lines:

@@ -59,12 +59,13 @@ def test_the_checker_finds_what_is_wrong(before: str, after: str, complaint: str
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("forked", [False, True], ids=["started", "forked"])
 def test_every_call_has_one_answer_while_pythons_are_killed_crashed_and_stopped(
-    tmp_path: Path,
+    tmp_path: Path, forked: bool
 ) -> None:
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     history = tmp_path / "history"
-    faults.run(history, calls=1200, faults=12, workers=2, seed=seed, bound_s=120)
-    wrong, figures = faults.check(history.read_text().splitlines(), 1200, 12)
+    faults.run(history, calls=1200, faults=15, workers=2, seed=seed, bound_s=120, forked=forked)
+    wrong, figures = faults.check(history.read_text().splitlines(), 1200, 15)
     assert wrong == [], figures

@@ -68,6 +68,15 @@ defmodule DSPex do
   the start, which says where; it is left as it is. So is one that another instance has, in this node
   or in another process of the machine.
 
+  ## Forked workers
+
+  With `fork: true` one more Python imports DSPy, and those of the workers are forked from it: one of
+  them is ready in milliseconds, and shares most of its memory with the others. Everything else is as
+  it is without. What is different: the end of that Python is the end of all workers at one time (they
+  are back, with every program, once another has imported DSPy); NumPy has one thread in each; and where
+  a package of the environment starts a thread when it is imported, there is no forking, and the error
+  of each call says so.
+
   ## Several nodes
 
   With `cluster: true` the instances of one name on connected nodes are one pool: a call goes to the

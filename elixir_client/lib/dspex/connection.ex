@@ -10,6 +10,7 @@ defmodule DSPex.Connection do
 
   alias DSPex.Connection.{
     Callbacks,
+    Health,
     Incoming,
     Lifecycle,
     Outbox,
@@ -34,6 +35,8 @@ defmodule DSPex.Connection do
           | {:worker, pos_integer()}
           | {:pool, atom()}
           | {:command, {String.t(), [String.t()]}}
+          | {:fork, boolean()}
+          | {:fork_server, atom()}
           | {:journal, atom()}
           | {:tasks, atom()}
           | {:max_frame_bytes, pos_integer()}
@@ -72,6 +75,7 @@ defmodule DSPex.Connection do
 
     state = %State{
       command: fetch.(:command),
+      fork_server: if(fetch.(:fork), do: fetch.(:fork_server)),
       journal: fetch.(:journal),
       pool: pool,
       worker: fetch.(:worker),
@@ -79,11 +83,7 @@ defmodule DSPex.Connection do
       start_timeout: fetch.(:start_timeout),
       log_level: fetch.(:log_level),
       drain_timeout: fetch.(:drain_timeout),
-      health_options: %{
-        interval: fetch.(:heartbeat_interval),
-        timeout: fetch.(:heartbeat_timeout),
-        busy_timeout: fetch.(:busy_timeout)
-      },
+      health_options: Health.options(options),
       outbox: Outbox.new(fetch.(:max_queued_bytes)),
       callbacks:
         Callbacks.new(fetch.(:server), fetch.(:tasks), fetch.(:journal), fetch.(:max_callbacks))
@@ -145,6 +145,14 @@ defmodule DSPex.Connection do
   def handle_info({port, {:data, bytes}}, %{python: %{port: port}} = state),
     do: noreply(Incoming.data(state, bytes))
 
+  def handle_info({:tcp, port, bytes}, %{python: %{port: port}} = state),
+    do: noreply(Incoming.data(state, bytes))
+
+  def handle_info({:tcp_passive, port}, %{python: %{port: port}} = state) do
+    Python.go_on(state.python)
+    noreply(state)
+  end
+
   # The usual end. It is told once the process has ended and its end of the pipe is closed.
   def handle_info({port, {:exit_status, status}}, %{python: %{port: port}} = state),
     do: noreply(Lifecycle.exited(state, status))
@@ -152,6 +160,12 @@ defmodule DSPex.Connection do
   # The end without a status: writing failed because nobody reads.
   def handle_info({:EXIT, port, reason}, %{python: %{port: port}} = state),
     do: noreply(Lifecycle.ended(state, "its pipe failed (#{inspect(reason)})"))
+
+  def handle_info({:tcp_closed, port}, %{python: %{port: port}} = state),
+    do: noreply(Lifecycle.ended(state, "its connection was closed"))
+
+  def handle_info({:forked, answer}, %{asks?: true} = state),
+    do: noreply(Lifecycle.forked(state, answer))
 
   def handle_info({:written, writer}, %{python: %{writer: writer}} = state),
     do: noreply(put_in(state.python.writing?, false))
@@ -162,7 +176,7 @@ defmodule DSPex.Connection do
   def handle_info({:unusable, port, why}, %{python: %{port: port}} = state),
     do: noreply(Lifecycle.kill(state, why))
 
-  def handle_info(:start, %{phase: phase, python: nil, diagnosis: nil} = state)
+  def handle_info(:start, %{phase: phase, python: nil, diagnosis: nil, asks?: false} = state)
       when phase in [:down, :starting],
       do: noreply(Lifecycle.start(state))
 

@@ -6,6 +6,7 @@ defmodule DSPex.Instance do
   #       Journal           what a new Python has to be told
   #       Task.Supervisor   the application's functions, while Python calls them
   #       Pool              which workers there are, and how busy they are
+  #       ForkServer        where Pythons are forked: the process that forks them
   #       Supervisor        (one for one)
   #         Connection      a worker: one Python
   #         ...
@@ -14,7 +15,7 @@ defmodule DSPex.Instance do
   # outlive connections.
 
   alias DSPex.{Cluster, Connection, Deadline, Error, Journal, Pool, Retry}
-  alias DSPex.Connection.Caller
+  alias DSPex.Connection.{Caller, ForkServer}
 
   # A worker that cannot go on is started again; a pool of many may lose many at one time.
   @restarts_per_worker 3
@@ -47,17 +48,20 @@ defmodule DSPex.Instance do
        journal: journal,
        cluster: if(cluster?, do: name)},
       {Task.Supervisor, name: names.tasks},
-      {Pool, name: names.pool, size: size, cluster?: cluster?},
-      %{
-        id: :workers,
-        type: :supervisor,
-        start:
-          {Supervisor, :start_link,
-           [workers, [strategy: :one_for_one, max_restarts: size * @restarts_per_worker]]}
-      }
+      {Pool, name: names.pool, size: size, cluster?: cluster?}
     ]
 
-    case Supervisor.start_link(children ++ cluster(cluster?, name),
+    workers = %{
+      id: :workers,
+      type: :supervisor,
+      start:
+        {Supervisor, :start_link,
+         [workers, [strategy: :one_for_one, max_restarts: size * @restarts_per_worker]]}
+    }
+
+    children = children ++ fork_server(names, options) ++ [workers] ++ cluster(cluster?, name)
+
+    case Supervisor.start_link(children,
            strategy: :rest_for_one,
            name: name
          ) do
@@ -65,6 +69,12 @@ defmodule DSPex.Instance do
       {:error, {:shutdown, {:failed_to_start_child, _child, %Error{} = error}}} -> {:error, error}
       other -> other
     end
+  end
+
+  defp fork_server(names, options) do
+    if options[:fork],
+      do: [{ForkServer, [name: names.fork_server, tasks: names.tasks] ++ options}],
+      else: []
   end
 
   defp cluster(false, _name), do: []
@@ -130,6 +140,9 @@ defmodule DSPex.Instance do
   @spec restart(term(), timeout()) :: :ok | {:error, Error.t()}
   def restart(server, drain_timeout) do
     with {:ok, workers} <- workers(server) do
+      # What is forked by one that is there already would be no newer than that.
+      ForkServer.renew(names(server).fork_server)
+
       Enum.reduce_while(workers, :ok, fn %{pid: pid}, :ok ->
         case Connection.replace(pid, drain_timeout) do
           :ok -> {:cont, :ok}
@@ -211,6 +224,7 @@ defmodule DSPex.Instance do
     with nil <- :persistent_term.get({__MODULE__, name}, nil) do
       %{
         journal: Module.concat(name, "Journal"),
+        fork_server: Module.concat(name, "ForkServer"),
         tasks: Module.concat(name, "Tasks"),
         pool: Module.concat(name, "Pool")
       }

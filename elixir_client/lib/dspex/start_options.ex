@@ -54,6 +54,10 @@ defmodule DSPex.StartOptions do
               pool_size:
                 {{:integer, 1, 1024},
                  "how many workers there are, each with a Python of its own.", 1},
+              fork:
+                {:boolean,
+                 "whether the Pythons of all workers are forked from one that has imported DSPy " <>
+                   "(see \"Forked workers\").", false},
               cluster:
                 {:boolean,
                  "whether the instances of this name on connected nodes are one pool (see " <>

@@ -1,6 +1,7 @@
 # A history of calls to one pool whose Pythons are killed, crashed and stopped all the while: run by
-# integration/faults.py, which checks it afterwards. `faults.exs CALLS FAULTS WORKERS FILE SEED`; the
-# bridge is DSPEX_BRIDGE's.
+# integration/faults.py, which checks it afterwards. `faults.exs CALLS FAULTS WORKERS FILE SEED [forked]`;
+# the bridge is DSPEX_BRIDGE's. Of forked Pythons the server is killed, too, or stopped before one of
+# them is killed: all faults of one worker, and the end of others.
 #
 # A line of the history is an event: what, its number, microseconds since the start, and more. Callers
 # note a call before they make it, its answer when they have it, and whatever else comes to them.
@@ -8,16 +9,20 @@
 defmodule Faults do
   @callers 64
   @kinds ["KILL", "SEGV", "STOP"]
+  @forked_kinds @kinds ++ ["SERVER", "STOPPED_SERVER"]
   @bound_ms 120_000
 
   # Between faults at most, and after a call that found no worker.
   @pause_ms 50
 
-  def run(calls, faults, workers, path, seed) do
+  def run(calls, faults, workers, path, seed, fork?) do
     :rand.seed(:exsss, {seed, seed, seed})
     Logger.configure(level: :none)
     load_all()
-    {:ok, _} = Supervisor.start_link([{DSPex, pool_size: workers}], strategy: :one_for_one)
+
+    {:ok, _} =
+      Supervisor.start_link([{DSPex, pool_size: workers, fork: fork?}], strategy: :one_for_one)
+
     history = spawn_link(fn -> write_to(path) end)
     all_ready(workers)
 
@@ -25,7 +30,13 @@ defmodule Faults do
       DSPex.create(DSPex, "question -> answer", program: "kept", timeout: @bound_ms)
 
     # Whatever is loaded, or grows to its size, the first time.
-    run = %{history: history, next: :atomics.new(1, []), allowed: :atomics.new(1, [])}
+    run = %{
+      history: history,
+      next: :atomics.new(1, []),
+      allowed: :atomics.new(1, []),
+      kinds: if(fork?, do: @forked_kinds, else: @kinds)
+    }
+
     warm(run, workers)
     {:ok, [_kept]} = DSPex.list(DSPex, timeout: @bound_ms)
     before = resources()
@@ -120,7 +131,7 @@ defmodule Faults do
             inject(run, faults, step, done, open)
 
           worker ->
-            kind = Enum.at(@kinds, rem(done, length(@kinds)))
+            kind = Enum.at(run.kinds, rem(done, length(run.kinds)))
             :atomics.add(run.allowed, 1, step)
             note(run, ["fault", done, kind, worker.worker, worker.os_pid])
             signal(worker.os_pid, kind)
@@ -179,7 +190,7 @@ defmodule Faults do
     quiet = %{run | history: spawn_link(&ignore/0)}
     :atomics.put(run.allowed, 1, 1000)
     callers = for _ <- 1..@callers, do: Task.async(fn -> caller(quiet, 1000) end)
-    inject(quiet, length(@kinds) * workers, 0, 0, %{})
+    inject(quiet, length(run.kinds) * workers, 0, 0, %{})
     Task.await_many(callers, :infinity)
     :atomics.put(run.next, 1, 0)
     :atomics.put(run.allowed, 1, 0)
@@ -203,9 +214,29 @@ defmodule Faults do
     end
   end
 
+  defp signal(os_pid, "SERVER"), do: signal(parent(os_pid), "KILL")
+
+  defp signal(os_pid, "STOPPED_SERVER") do
+    signal(parent(os_pid), "STOP")
+    signal(os_pid, "KILL")
+  end
+
+  # It has ended by itself.
+  defp signal(nil, _name), do: :ok
+
   defp signal(os_pid, name) do
     # It may have ended by itself.
     {_output, _status} = System.cmd("kill", ["-#{name}", "#{os_pid}"], stderr_to_stdout: true)
+  end
+
+  # The fork server of a Python, and nobody who took it in when that had died.
+  defp parent(os_pid) do
+    with {:ok, stat} <- File.read("/proc/#{os_pid}/stat"),
+         [_state, parent | _rest] <- stat |> String.split(") ") |> List.last() |> String.split(),
+         {:ok, command} <- File.read("/proc/#{parent}/cmdline"),
+         true <- String.contains?(command, "--fork-server"),
+         do: parent,
+         else: (_gone -> nil)
   end
 
   # --- what may leak ---
@@ -274,12 +305,13 @@ defmodule Faults do
   end
 end
 
-[calls, faults, workers, path, seed] = System.argv()
+[calls, faults, workers, path, seed | forked] = System.argv()
 
 Faults.run(
   String.to_integer(calls),
   String.to_integer(faults),
   String.to_integer(workers),
   path,
-  String.to_integer(seed)
+  String.to_integer(seed),
+  forked != []
 )

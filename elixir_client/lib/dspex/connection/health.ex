@@ -31,6 +31,16 @@ defmodule DSPex.Connection.Health do
           idle: non_neg_integer()
         }
 
+  @doc "Those of an instance."
+  @spec options(keyword()) :: options()
+  def options(options) do
+    %{
+      interval: Keyword.fetch!(options, :heartbeat_interval),
+      timeout: Keyword.fetch!(options, :heartbeat_timeout),
+      busy_timeout: Keyword.fetch!(options, :busy_timeout)
+    }
+  end
+
   @spec new(options(), pos_integer() | nil, integer()) :: t()
   def new(options, os_pid, now),
     do: %__MODULE__{options: options, os_pid: os_pid, heard_at: now}

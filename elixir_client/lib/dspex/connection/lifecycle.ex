@@ -21,6 +21,7 @@ defmodule DSPex.Connection.Lifecycle do
     Calls,
     Diagnosis,
     Failure,
+    ForkServer,
     Handshake,
     Health,
     News,
@@ -50,19 +51,32 @@ defmodule DSPex.Connection.Lifecycle do
   def start(state) do
     state = State.publish(%{state | phase: :starting, proven?: false, draining: nil}, :starting)
 
-    case Python.open(state.command, state.max_frame_bytes) do
-      {:ok, python} ->
-        send_after({:start_timeout, python.port}, state.start_timeout)
-        Pool.put_os_pid(state.pool, state.worker, python.os_pid)
-
-        state = %{state | python: python}
-        News.started(state)
-        shake_hands(state, Handshake.start(state.journal, state.max_frame_bytes, state.log_level))
-
-      {:error, cause, reason} ->
-        start_failed(state, cause, reason)
+    if state.fork_server do
+      ForkServer.fork(state.fork_server)
+      %{state | asks?: true}
+    else
+      started(state, Python.open(state.command, state.max_frame_bytes))
     end
   end
+
+  @doc "What the fork server was asked for, or why there is none."
+  @spec forked(State.t(), ForkServer.answer()) :: State.t()
+  def forked(state, answer) do
+    python = with {:ok, forked} <- answer, do: Python.connect(forked, state.max_frame_bytes)
+
+    started(%{state | asks?: false}, python)
+  end
+
+  defp started(state, {:ok, python}) do
+    send_after({:start_timeout, python.port}, state.start_timeout)
+    Pool.put_os_pid(state.pool, state.worker, python.os_pid)
+
+    state = %{state | python: python}
+    News.started(state)
+    shake_hands(state, Handshake.start(state.journal, state.max_frame_bytes, state.log_level))
+  end
+
+  defp started(state, {:error, cause, reason}), do: start_failed(state, cause, reason)
 
   @doc "Goes on with the answer to a question of the handshake."
   @spec handshake_answer(State.t(), Handshake.step(), {:ok, term()} | {:error, Error.t()}) ::

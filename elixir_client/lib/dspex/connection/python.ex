@@ -1,6 +1,7 @@
 defmodule DSPex.Connection.Python do
   @moduledoc false
-  # One Python process: its port, what is read from it and how it ends.
+  # One Python process: its port, what is read from it and how it ends. One that was forked has a
+  # socket in the place of the port.
 
   require Logger
 
@@ -9,7 +10,23 @@ defmodule DSPex.Connection.Python do
 
   # `began` is the moment of its start, as `DSPex.Telemetry.now/0` has it.
   @enforce_keys [:port, :os_pid, :writer, :decoder, :began]
-  defstruct @enforce_keys ++ [writing?: false, spoke?: false]
+  defstruct @enforce_keys ++ [socket?: false, writing?: false, spoke?: false]
+
+  # Nothing slows what a port delivers. Of a socket this many messages come, each of as much as is
+  # there up to the buffer's size, and then none until `go_on/1`.
+  @burst 64
+  @buffer_bytes 64 * 1024
+
+  # Who is connected to is there already, and waits.
+  @connect_ms 5000
+
+  @socket_options [
+    :binary,
+    active: @burst,
+    buffer: @buffer_bytes,
+    # What is not written when it is closed is for a Python that is no more.
+    linger: {true, 0}
+  ]
 
   @type t :: %__MODULE__{
           port: port(),
@@ -17,6 +34,7 @@ defmodule DSPex.Connection.Python do
           writer: pid(),
           decoder: Framing.t(),
           began: integer(),
+          socket?: boolean(),
           writing?: boolean(),
           spoke?: boolean()
         }
@@ -41,7 +59,7 @@ defmodule DSPex.Connection.Python do
      %__MODULE__{
        port: port,
        os_pid: os_pid,
-       writer: Writer.start_link(port),
+       writer: Writer.start_link(&Port.command(port, &1)),
        decoder: decoder,
        began: DSPex.Telemetry.now()
      }}
@@ -53,10 +71,58 @@ defmodule DSPex.Connection.Python do
   end
 
   @doc """
+  Connects to one that was forked. The caller owns the socket, whose messages are as a port's but for
+  their names: `{:tcp, port, bytes}`, `{:tcp_closed, port}`, and `{:tcp_passive, port}` (see `go_on/1`).
+  """
+  @spec connect(DSPex.Connection.ForkServer.forked(), pos_integer()) ::
+          {:ok, t()} | {:error, Failure.cause(), String.t()}
+  def connect(%{path: path, os_pid: os_pid}, max_frame_bytes) do
+    case :gen_tcp.connect({:local, path}, 0, @socket_options, @connect_ms) do
+      {:ok, socket} ->
+        {:ok,
+         %__MODULE__{
+           port: socket,
+           os_pid: os_pid,
+           writer: Writer.start_link(&:gen_tcp.send(socket, &1)),
+           decoder: Framing.new(max_frame_bytes),
+           began: DSPex.Telemetry.now(),
+           socket?: true
+         }}
+
+      {:error, reason} ->
+        why = :inet.format_error(reason)
+        {:error, :passing, "the Python that was forked (pid #{os_pid}) cannot be reached: #{why}"}
+    end
+  end
+
+  @doc "Has more come of a socket that has delivered its burst."
+  @spec go_on(t()) :: :ok
+  def go_on(%__MODULE__{port: socket}) do
+    # Of one that is closed the owner hears by itself.
+    _closed = :inet.setopts(socket, active: @burst)
+    :ok
+  end
+
+  @doc """
   Writes frames without ever waiting for their reader. `:writing` means that Python does not take them
   yet: nothing more may be written until the message `{:written, writer}` comes.
   """
   @spec write(t(), iodata()) :: {:written | :writing, t()} | :closed
+  def write(%{writing?: false, socket?: true} = python, data) do
+    case :inet.getstat(python.port, [:send_pend]) do
+      # What is written to an empty queue does not wait, however long it is.
+      {:ok, [send_pend: 0]} ->
+        if :gen_tcp.send(python.port, data) == :ok, do: {:written, python}, else: :closed
+
+      {:ok, _pending} ->
+        Writer.write(python.writer, data)
+        {:writing, %{python | writing?: true}}
+
+      {:error, _closed} ->
+        :closed
+    end
+  end
+
   def write(%{writing?: false} = python, data) do
     if Port.command(python.port, data, [:nosuspend]) do
       {:written, python}
@@ -73,10 +139,10 @@ defmodule DSPex.Connection.Python do
   @spec close(t() | nil) :: :ok
   def close(nil), do: :ok
 
-  def close(%__MODULE__{port: port, writer: writer}) do
+  def close(%__MODULE__{port: port, writer: writer} = python) do
     Process.unlink(writer)
     Process.exit(writer, :kill)
-    Port.close(port)
+    if python.socket?, do: :gen_tcp.close(port), else: Port.close(port)
     :ok
   rescue
     # It has closed itself.

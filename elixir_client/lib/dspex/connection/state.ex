@@ -22,6 +22,8 @@ defmodule DSPex.Connection.State do
   defstruct @enforce_keys ++
               [
                 phase: :down,
+                fork_server: nil,
+                asks?: false,
                 failures: 0,
                 failure: nil,
                 refused: nil,
@@ -38,6 +40,8 @@ defmodule DSPex.Connection.State do
               ]
 
   @typedoc """
+    * `:fork_server` - what this worker's Pythons are forked by; `nil` where each is started by itself.
+    * `:asks?` - whether it has been asked for one, and has not answered.
     * `:proven?` - whether this Python has answered anything since it was ready.
     * `:draining` - why this Python is to be replaced once its calls have ended.
     * `:refused` - what Python refused at its start: the configuration of this version, or the handshake.
@@ -48,6 +52,7 @@ defmodule DSPex.Connection.State do
   """
   @type t :: %__MODULE__{
           command: {String.t(), [String.t()]},
+          fork_server: atom() | nil,
           journal: atom(),
           pool: Pool.t(),
           worker: pos_integer(),
@@ -59,6 +64,7 @@ defmodule DSPex.Connection.State do
           outbox: Outbox.t(),
           callbacks: Callbacks.t(),
           phase: :down | :starting | :ready,
+          asks?: boolean(),
           failures: non_neg_integer(),
           failure: Error.t() | nil,
           refused: nil | Journal.version() | :handshake,

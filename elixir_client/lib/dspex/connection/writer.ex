@@ -5,11 +5,14 @@ defmodule DSPex.Connection.Writer do
   # ever writes without suspending; what would have suspended it is written here, and told when it
   # is done.
 
-  @doc "Starts a writer for a port, linked to the connection that calls this."
-  @spec start_link(port()) :: pid()
-  def start_link(port) do
+  @doc """
+  Starts a writer, linked to the connection that calls this. `write` waits for the reader; what it
+  returns is nobody's.
+  """
+  @spec start_link((iodata() -> term())) :: pid()
+  def start_link(write) do
     connection = self()
-    spawn_link(fn -> loop(port, connection) end)
+    spawn_link(fn -> loop(write, connection) end)
   end
 
   @doc "Has `data` written. The connection then gets `{:written, writer}`."
@@ -19,18 +22,18 @@ defmodule DSPex.Connection.Writer do
     :ok
   end
 
-  defp loop(port, connection) do
+  defp loop(write, connection) do
     receive do
       {:write, data} ->
         try do
-          Port.command(port, data)
+          write.(data)
         rescue
           # The port is closed, which its owner hears by itself. A crash would show the data.
           ArgumentError -> :closed
         end
 
         send(connection, {:written, self()})
-        loop(port, connection)
+        loop(write, connection)
     end
   end
 end
