@@ -159,7 +159,7 @@ defmodule DSPex.Connection do
 
   # The end without a status: writing failed because nobody reads.
   def handle_info({:EXIT, port, reason}, %{python: %{port: port}} = state),
-    do: noreply(Lifecycle.ended(state, "its pipe failed (#{inspect(reason)})"))
+    do: noreply(Lifecycle.pipe_failed(state, reason))
 
   def handle_info({:tcp_closed, port}, %{python: %{port: port}} = state),
     do: noreply(Lifecycle.ended(state, "its connection was closed"))

@@ -10,7 +10,7 @@ defmodule DSPex.HealthTest do
   alias DSPex.Error
   alias DSPex.Test.Peer
 
-  import DSPex.Test.Scripted, only: [async: 1, await: 1, ready: 2]
+  import DSPex.Test.Scripted, only: [async: 1, await: 1, ready: 2, state: 1]
 
   @moduletag :capture_log
 
@@ -177,6 +177,27 @@ defmodule DSPex.HealthTest do
             false
         end
       end)
+    end
+
+    test "says why also where its end was first seen by who wrote to it" do
+      tried = Path.join(DSPex.Test.Folder.make(), "tried")
+
+      name =
+        start([
+          Peer.python(),
+          "-c",
+          "import os, sys\n" <>
+            "if os.path.exists(sys.argv[1]): import no_such_package\n" <>
+            "open(sys.argv[1], 'x').close()\n" <>
+            "sys.stdin.buffer.read()",
+          tried
+        ])
+
+      Peer.eventually(fn -> File.exists?(tried) end)
+      # As a port ends that cannot write: no status comes then.
+      send(DSPex.Test.Scripted.connection(name), {:EXIT, state(name).python.port, :epipe})
+      assert {:error, %Error{code: :start_failed, retryable: false} = error} = DSPex.ping(name)
+      assert error.message =~ "its pipe failed (:epipe): ModuleNotFoundError"
     end
 
     test "because it is no bridge at all says so, and that it will not be one the next time" do

@@ -166,18 +166,27 @@ defmodule DSPex.Connection.Lifecycle do
 
   @doc "Python has ended by itself, with this status."
   @spec exited(State.t(), non_neg_integer()) :: State.t()
-  def exited(%{phase: :starting, python: %{spoke?: false}} = state, status) do
-    if Python.by_itself?(status) do
-      # Only its stderr, which went elsewhere, says why.
-      task = Callbacks.run(state.callbacks, fn -> Diagnosis.run(state.command) end)
-      Python.close(state.python)
-      %{state | python: nil, diagnosis: {task.ref, Python.exit_text(status)}}
-    else
-      ended(state, Python.exit_text(status))
-    end
+  def exited(state, status) do
+    how = Python.exit_text(status)
+
+    if Python.by_itself?(status),
+      do: ended_by_itself(state, how),
+      else: ended(state, how)
   end
 
-  def exited(state, status), do: ended(state, Python.exit_text(status))
+  @doc "Python has ended, and what was written to it found that before its status came."
+  @spec pipe_failed(State.t(), term()) :: State.t()
+  def pipe_failed(state, reason),
+    do: ended_by_itself(state, "its pipe failed (#{inspect(reason)})")
+
+  defp ended_by_itself(%{phase: :starting, python: %{spoke?: false}} = state, how) do
+    # Only its stderr, which went elsewhere, says why.
+    task = Callbacks.run(state.callbacks, fn -> Diagnosis.run(state.command) end)
+    Python.close(state.python)
+    %{state | python: nil, diagnosis: {task.ref, how}}
+  end
+
+  defp ended_by_itself(state, how), do: ended(state, how)
 
   @doc "What a diagnosis found: the last that such a Python says."
   @spec diagnosed(State.t(), Diagnosis.t()) :: State.t()
