@@ -55,9 +55,9 @@ BREAKS = {
         "split_frames",
         "step 3: [1]: expected 2, got 1",
         "from dspex_protocol.connection import Connection as C",
-        "send = C._send_answer",
-        "def twice(self, request, data):\n    self._queue(data); return send(self, request, data)",
-        "C._send_answer = twice",
+        "send = C.send_at_once",
+        "def twice(self, *answer):\n    send(self, *answer); send(self, *answer)",
+        "C.send_at_once = twice",
     ),
     "no answer to a bad frame": (
         "bad_frames",
@@ -157,7 +157,7 @@ BREAKS = {
     ),
     "an id in flight that is taken": (
         "duplicate_id",
-        "step 5: [1]: expected null, got 7",
+        "step 4: [1]: expected null, got 7",
         "from dspex_protocol.connection import Connection as C",
         "class Last(dict):\n"
         "    def setdefault(self, key, value):\n"

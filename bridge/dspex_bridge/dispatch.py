@@ -8,8 +8,10 @@ from __future__ import annotations
 import threading
 import time
 
+from dspex_protocol.codec import EncodeError
 from dspex_protocol.errors import (
     DSPexError,
+    FrameTooLargeError,
     InternalError,
     MethodNotFoundError,
     OverloadedError,
@@ -23,6 +25,7 @@ from . import params
 from .exceptions import describe
 from .logs import CURRENT_REQUEST
 from .methods import METHODS
+from .methods.control import PING, PONG_PARAMS, pong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ _STUCK_AFTER_S = 1.0
 # What a job that is asked to end with what it has may take for that.
 _STOP_WITHIN_S = 1.5
 
+
+_COMMON = params.COMMON.keys()
 
 # Held for two assignments: one for all calls, most of which have no stream.
 _OPENING = threading.Lock()
@@ -150,6 +155,21 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the boundary
             self._refuse(request, error)
 
+    def answer_at_once(self, request: Request) -> bool:
+        """Answers a ping as any client sends it, which takes no more than this; False for all other
+        requests, and for one that is refused: those go the long way."""
+        if request.method != PING.name or not request.params.keys() <= PONG_PARAMS:
+            return False
+        if self._draining is not None:
+            return False
+        started = time.monotonic()
+        try:
+            self._host.connection.send_at_once(request, pong(request.params))
+        except (EncodeError, FrameTooLargeError):
+            return False
+        self._host.stats.record(PING.name, (time.monotonic() - started) * 1000, is_error=False)
+        return True
+
     def notification(self, notification: Notification) -> None:
         """Never raises: nobody is answered, and the reader has to go on."""
         try:
@@ -190,7 +210,7 @@ class Dispatcher:
             )
         self._refuse_while_draining()
         own = request.params
-        if not params.COMMON.keys().isdisjoint(own):
+        if not _COMMON.isdisjoint(own):
             own = {key: value for key, value in own.items() if key not in params.COMMON}
             for key, check in params.COMMON.items():
                 if request.params.get(key) is not None:

@@ -72,7 +72,7 @@ def serve_once(host: Host, fd: int) -> bool:
     """Handles what one read brings; False at the end of the stream."""
     data = read(fd)
     with host.batch:
-        for event in host.connection.receive_data(data):
+        for event in host.connection.events(data, host.dispatcher.answer_at_once):
             if isinstance(event, Request):
                 host.dispatcher.request(event)
             else:

@@ -186,20 +186,21 @@ def record(
     """A map with exactly these keys. The outermost place is the method's name."""
     required, optional = required or {}, optional or {}
     own = (*required, *optional)
+    known = frozenset(own)
+    looked_at = {key: item for key, item in optional.items() if item is not anything}
 
     def check(value: Any, where: str) -> None:
         if type(value) is not dict:
             raise _wrong(where, "a map", value)
-        for key in value:
-            if key not in required and key not in optional:
-                raise UnknownParameterError.of(where, key, own)
+        if not value.keys() <= known:
+            raise UnknownParameterError.of(where, next(k for k in value if k not in known), own)
         for key, item in required.items():
             if key not in value:
                 raise InvalidParamsError(
                     f"{where}: the parameter {key!r} is missing.", data={"param": key}
                 )
             item(value[key], _inside(where, key))
-        for key, item in optional.items():
+        for key, item in looked_at.items():
             if value.get(key) is not None:
                 item(value[key], _inside(where, key))
 

@@ -32,13 +32,13 @@ __all__ = [
     "EncodeError",
     "decode",
     "encode",
+    "encode_around",
     "recover_id",
     "sendable",
 ]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
 EXT_TIMESTAMP = -1
@@ -71,9 +71,17 @@ class EncodeError(ValueError):
 
 def encode(value: Any) -> bytes:
     """One MessagePack value. Raises EncodeError, which says what cannot be written."""
-    _check_containers(value)
+    return encode_around(value, value, 1)
+
+
+def encode_around(value: Any, content: Any, depth: int) -> bytes:
+    """The same of a value whose only part from elsewhere is `content`, which stands at `depth` in
+    it: the rest of a message, say, was made here and needs no look."""
     try:
-        packed: bytes = msgpack.packb(value, default=_extended)
+        if isinstance(content, _CONTAINERS):
+            _check_container(content, depth)
+        # Not `packb`, which takes twice as long for a small value: it hands its options on.
+        packed: bytes = msgpack.Packer(default=_extended).pack(value)
     except EncodeError:
         raise
     except UnicodeEncodeError as error:
@@ -92,12 +100,12 @@ def decode(data: bytes) -> Any:
     # it is only done where the bytes could contain one at all.
     may_hold_bytes = 0xC4 in data or 0xC5 in data or 0xC6 in data
     try:
-        _check_claims(data)
+        if 0xDC in data or 0xDD in data:
+            _check_claims(data)
         return msgpack.unpackb(
             data,
             timestamp=3,
             ext_hook=_extension,
-            strict_map_key=True,
             object_hook=_checked_map if may_hold_bytes else None,
         )
     except Exception as error:  # msgpack's errors share no other base
@@ -153,36 +161,28 @@ def _check_claims(data: bytes) -> None:
 
     msgpack reserves an array's slots before it has seen an item: a thousand such heads inside one
     another are 5 kB on the wire and 80 MB in memory (gigabytes before msgpack 1.2.4). Stepping over
-    a value costs a quarter of making it at most, and only what has a long array is stepped over.
+    a value costs a quarter of making it at most, and only what may have a long array (a byte of its
+    head is there) needs to be.
     """
-    if 0xDC in data or 0xDD in data:
-        unpacker = msgpack.Unpacker(max_buffer_size=len(data))
-        unpacker.feed(data)
-        unpacker.skip()
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    unpacker.skip()
 
 
-def _check_containers(value: Any) -> None:
+def _check_container(container: Any, depth: int) -> None:
     """Refuses what msgpack would write and no reader takes: other keys than strings, depth."""
-    level = [value] if isinstance(value, _CONTAINERS) else []
-    depth = 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH_WRITTEN:
-            raise EncodeError(f"nested deeper than {MAX_DEPTH_WRITTEN} levels")
-        deeper: list[Any] = []
-        for container in level:
-            items: Iterable[Any] = container
-            if isinstance(container, dict):
-                for key in container:
-                    if not isinstance(key, str):
-                        raise EncodeError(
-                            f"the keys of a map are strings, got {type(key).__name__} {key!r:.80}"
-                        )
-                items = container.values()
-            for item in items:  # most are no containers, and that is seen at once
-                if type(item) not in _SCALARS and isinstance(item, _CONTAINERS):
-                    deeper.append(item)
-        level = deeper
+    if depth > MAX_DEPTH_WRITTEN:
+        raise EncodeError(f"nested deeper than {MAX_DEPTH_WRITTEN} levels")
+    if isinstance(container, dict):
+        for key in container:
+            if not isinstance(key, str):
+                raise EncodeError(
+                    f"the keys of a map are strings, got {type(key).__name__} {key!r:.80}"
+                )
+        container = container.values()
+    for item in container:  # most are no containers, and that is seen at once
+        if type(item) not in _SCALARS and isinstance(item, _CONTAINERS):
+            _check_container(item, depth + 1)
 
 
 def _extended(value: Any) -> Any:
@@ -263,7 +263,8 @@ def _extension(code: int, data: bytes) -> Any:
 
 
 def _tensor(data: bytes) -> Any:
-    _check_claims(data)
+    if 0xDC in data or 0xDD in data:
+        _check_claims(data)
     parts = msgpack.unpackb(data, strict_map_key=True)
     if (
         type(parts) is not list

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from .codec import EncodeError, decode, encode, recover_id, sendable
+from .codec import EncodeError, decode, encode, encode_around, recover_id, sendable
 from .errors import (
     ConnectionLostError,
     DSPexError,
@@ -37,6 +37,7 @@ from .framing import (
 )
 from .messages import (
     MAX_ID,
+    NOTIFICATION,
     REQUEST,
     RESPONSE,
     Notification,
@@ -50,6 +51,7 @@ __all__ = ["Answered", "Connection", "Event", "Ignored", "Refused"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any, TypeAlias
 
 
@@ -140,12 +142,20 @@ class Connection:
 
     def receive_data(self, data: bytes) -> list[Event]:
         """What `data` completes, in order. Answers to bad frames are queued for sending."""
-        events: list[Event] = []
+        return list(self.events(data))
+
+    def events(
+        self, data: bytes, answer_at_once: Callable[[Request], bool] | None = None
+    ) -> Iterator[Event]:
+        """The same one by one: what is done about one is done before the next is looked at.
+
+        `answer_at_once` is asked about each request first. Where it has sent the result, by
+        `send_at_once`, it says True, and there is no event: such a request is never in flight.
+        """
         for item in self._reader.feed(data):
-            event = self._event(item)
+            event = self._event(item, answer_at_once)
             if event is not None:
-                events.append(event)
-        return events
+                yield event
 
     def receive_eof(self) -> list[Event]:
         """The peer is gone: every request of ours that is open ends now, and sending stops."""
@@ -167,8 +177,10 @@ class Connection:
             events.append(Ignored("the connection ended in the middle of a frame"))
         return events
 
-    def _event(self, item: bytes | Oversized) -> Event | None:
-        if not isinstance(item, bytes):
+    def _event(
+        self, item: bytes | Oversized, answer_at_once: Callable[[Request], bool] | None
+    ) -> Event | None:
+        if isinstance(item, Oversized):
             limit = self.max_frame_bytes
             too_large = FrameTooLargeError(
                 f"a frame of {item.size} bytes is over the limit of {limit}",
@@ -182,6 +194,9 @@ class Connection:
         except UnanswerableError as error:
             return self._unreadable(item, InternalError(str(error))) or Ignored(str(error))
         if isinstance(message, Request):
+            is_new = message.id not in self._incoming
+            if is_new and answer_at_once is not None and answer_at_once(message):
+                return None
             # One step: other threads answer meanwhile.
             if self._incoming.setdefault(message.id, message) is message:
                 return message
@@ -244,7 +259,7 @@ class Connection:
         with self._lock:
             request_id = self._next_id
             self._next_id = 0 if request_id == MAX_ID else request_id + 1
-        data = self._framed(Request(request_id, method, params).to_wire())
+        data = self._framed([REQUEST, request_id, method, params], params)
         with self._lock:
             if self._closed:
                 raise ConnectionLostError(
@@ -263,7 +278,7 @@ class Connection:
         error that says so, with `error_data` in its data: its request is answered all the same.
         """
         try:
-            data = self._framed([RESPONSE, request.id, None, result])
+            data = self._framed([RESPONSE, request.id, None, result], result)
         except EncodeError as error:
             failed: DSPexError = InternalError(f"the result cannot be sent: {error}")
         except FrameTooLargeError as error:
@@ -273,15 +288,23 @@ class Connection:
         failed.data = {**failed.data, **(error_data or {})}
         return self.send_error(request, failed)
 
+    def send_at_once(self, request: Request, result: Any) -> None:
+        """Answers a request that `events` asks about, before there is an event. Raises EncodeError
+        or FrameTooLargeError, with nothing sent."""
+        data = self._framed([RESPONSE, request.id, None, result], result)
+        with self._lock:
+            self._queue(data)
+
     def send_error(self, request: Request, error: DSPexError) -> bool:
         """Answers a request with an error. False where it was answered before."""
         try:
-            data = self._framed(Response(request.id, error, None).to_wire())
+            wire_error = error.to_wire()
+            data = self._framed([RESPONSE, request.id, wire_error, None], wire_error)
         except (EncodeError, FrameTooLargeError):
             # An error's data may quote anything; its code and a cut message always fit.
             message = sendable(error.message[:_CUT_MESSAGE_CHARS])
             cut = {**error.to_wire(), "message": message, "data": {}}
-            data = self._framed([RESPONSE, request.id, cut, None])
+            data = self._framed([RESPONSE, request.id, cut, None], cut)
         return self._send_answer(request, data)
 
     def send_notification(
@@ -291,7 +314,7 @@ class Connection:
 
         Raises EncodeError or FrameTooLargeError, with nothing sent.
         """
-        data = self._framed(Notification(method, params).to_wire())
+        data = self._framed([NOTIFICATION, method, params], params)
         with self._lock:
             if self._closed or (about is not None and self._incoming.get(about.id) is not about):
                 return False
@@ -304,7 +327,7 @@ class Connection:
         For what may be said at any moment, by a thread that is in the middle of one of these
         methods, too: a finalizer that a collection runs there, and that logs.
         """
-        data = self._framed(Notification(method, params).to_wire())
+        data = self._framed([NOTIFICATION, method, params], params)
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -330,12 +353,9 @@ class Connection:
     def data_to_send(self) -> bytes:
         """Everything queued, in order; the queue is empty afterwards."""
         with self._lock:
-            if not self._out:
-                return b""
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out = []
+            out, self._out = self._out, []
             self.queued_bytes = 0
-        return data
+        return out[0] if len(out) == 1 else b"".join(out)
 
     def _send_answer(self, request: Request, data: bytes) -> bool:
         with self._lock:
@@ -345,9 +365,9 @@ class Connection:
             self._queue(data)
         return True
 
-    def _framed(self, message: list[Any]) -> bytes:
-        payload = encode(message)
-        limit = self.peer_max_frame_bytes
+    def _framed(self, message: list[Any], content: Any) -> bytes:
+        payload = encode_around(message, content, 2)
+        limit = self._peer_max_frame_bytes
         if len(payload) > limit:
             raise FrameTooLargeError(
                 f"a frame of {len(payload)} bytes is over the peer's limit of {limit}",

@@ -66,8 +66,9 @@ class FrameReader:
         self._partial = bytearray()
         self._skip = 0
 
-    def feed(self, data: bytes) -> list[bytes | Oversized]:
-        """The frames completed by `data`, in order."""
+    def feed(self, chunk: bytes) -> list[bytes | Oversized]:
+        """The frames completed by `chunk`, in order."""
+        data: bytes | memoryview = chunk
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
@@ -76,24 +77,24 @@ class FrameReader:
             self._partial += data
             if not self._is_next_ready():
                 return []
-            data = bytes(self._partial)
-            self._partial = bytearray()
+            # A large frame is copied once, out of here.
+            data, self._partial = memoryview(self._partial), bytearray()
         frames: list[bytes | Oversized] = []
         position, end = 0, len(data)
-        while end - position >= _LENGTH.size:
+        while (start := position + _LENGTH.size) <= end:
             (size,) = _LENGTH.unpack_from(data, position)
-            start = position + _LENGTH.size
-            needed = self._needed(size)
-            if end - start < needed:
-                break
-            content = data[start : start + needed]
+            stop = start + size
             if size > self.max_frame_bytes:
-                frames.append(Oversized(size, content))
-                self._skip = max(0, start + size - end)
-                position = min(start + size, end)
+                if end - start < self._needed(size):
+                    break
+                frames.append(Oversized(size, bytes(data[start : start + self._needed(size)])))
+                self._skip = max(0, stop - end)
+                position = min(stop, end)
+            elif stop <= end:
+                frames.append(bytes(data[start:stop]))
+                position = stop
             else:
-                frames.append(content)
-                position = start + size
+                break
         if position < end:
             self._partial += data[position:]
         return frames

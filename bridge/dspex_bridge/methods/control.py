@@ -24,9 +24,21 @@ if TYPE_CHECKING:
     from dspex_bridge.dispatch import Call
     from dspex_bridge.host import Host
 
-__all__ = ["CONFIGURE", "DEFAULT_DRAIN_MS", "INITIALIZE", "PING", "SHUTDOWN", "STATS"]
+__all__ = [
+    "CONFIGURE",
+    "DEFAULT_DRAIN_MS",
+    "INITIALIZE",
+    "PING",
+    "PONG_PARAMS",
+    "SHUTDOWN",
+    "STATS",
+    "pong",
+]
 
 DEFAULT_DRAIN_MS = 5000
+
+#: Any values will do.
+PONG_PARAMS = frozenset({"payload"})
 
 
 def _initialize(host: Host, call: Call) -> dict[str, Any]:
@@ -82,8 +94,13 @@ def _emit_log(host: Host, level: str, logger: str, message: str, request: int | 
     host.tell_log(event)
 
 
+def pong(params: dict[str, Any]) -> dict[str, Any]:
+    """The result of a ping."""
+    return {"payload": params.get("payload")}
+
+
 def _ping(_host: Host, call: Call) -> dict[str, Any]:
-    return {"payload": call.params.get("payload")}
+    return pong(call.params)
 
 
 def _configure(host: Host, call: Call) -> dict[str, Any]:
@@ -135,7 +152,12 @@ INITIALIZE = Method(
     ),
     is_inline=True,
 )
-PING = Method("ping", _ping, record(optional={"payload": anything}), is_inline=True)
+PING = Method(
+    "ping",
+    _ping,
+    record(optional=dict.fromkeys(PONG_PARAMS, anything)),
+    is_inline=True,
+)
 CONFIGURE = Method(
     "configure",
     _configure,
