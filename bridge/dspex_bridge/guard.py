@@ -107,7 +107,10 @@ def _detach(read_fd: int, write_fd: int, keep: tuple[int | None, ...]) -> None:
 def _remove(folder: str) -> None:
     with os.scandir(folder) as sockets:
         for socket in sockets:
-            os.unlink(socket.path)  # noqa: PTH108 - pathlib is a slow import
+            try:
+                os.unlink(socket.path)  # noqa: PTH108 - pathlib is a slow import
+            except FileNotFoundError:
+                continue  # a bridge has just been connected to
     os.rmdir(folder)  # noqa: PTH106
 
 
