@@ -152,8 +152,16 @@ class Connection:
         `answer_at_once` is asked about each request first. Where it has sent the result, by
         `send_at_once`, it says True, and there is no event: such a request is never in flight.
         """
-        for item in self._reader.feed(data):
-            event = self._event(item, answer_at_once)
+        items = self._reader.feed(data)
+        items.reverse()
+        while items:
+            # Taken out: nobody holds the bytes of a large frame while its request is answered.
+            event = self._event(items.pop())
+            if isinstance(event, Request):
+                is_new = event.id not in self._incoming
+                if is_new and answer_at_once is not None and answer_at_once(event):
+                    continue
+                event = self._opened(event)
             if event is not None:
                 yield event
 
@@ -177,9 +185,7 @@ class Connection:
             events.append(Ignored("the connection ended in the middle of a frame"))
         return events
 
-    def _event(
-        self, item: bytes | Oversized, answer_at_once: Callable[[Request], bool] | None
-    ) -> Event | None:
+    def _event(self, item: bytes | Oversized) -> Event | None:
         if isinstance(item, Oversized):
             limit = self.max_frame_bytes
             too_large = FrameTooLargeError(
@@ -193,21 +199,20 @@ class Connection:
             return self._refuse(item, error)
         except UnanswerableError as error:
             return self._unreadable(item, InternalError(str(error))) or Ignored(str(error))
-        if isinstance(message, Request):
-            is_new = message.id not in self._incoming
-            if is_new and answer_at_once is not None and answer_at_once(message):
-                return None
-            # One step: other threads answer meanwhile.
-            if self._incoming.setdefault(message.id, message) is message:
-                return message
-            taken = InvalidRequestError(
-                f"request {message.id} is in flight already: choose another id",
-                data={"id": message.id},
-            )
-            return self._answer_bad_frame(None, taken)
         if isinstance(message, Response):
             return self._settle(message)
         return message
+
+    def _opened(self, request: Request) -> Event:
+        """The request, in flight from now on, or the refusal of an id that another one has."""
+        # One step: other threads answer meanwhile.
+        if self._incoming.setdefault(request.id, request) is request:
+            return request
+        taken = InvalidRequestError(
+            f"request {request.id} is in flight already: choose another id",
+            data={"id": request.id},
+        )
+        return self._answer_bad_frame(None, taken)
 
     def _settle(self, response: Response) -> Event | None:
         if response.id is None:
