@@ -440,8 +440,12 @@ defmodule DSPex.JournalTest do
     assert File.read!(path <> ".lock") == "mine"
   end
 
-  test "a change that cannot be written is an error of who made it", %{path: path} do
+  test "a change that cannot be written is an error of who made it, and spoils nothing that follows",
+       %{
+         path: path
+       } do
     {name, pid} = start(path)
+    put(name, "before")
     close = fn {_table, file} = state -> {:file.close(file.io), state} |> elem(1) end
     :sys.replace_state(pid, close)
     {:ok, body} = Message.body("create", %{})
@@ -450,6 +454,12 @@ defmodule DSPex.JournalTest do
              Journal.record(name, {:put, "qa", fn -> body end, nil, []})
 
     assert message =~ "cannot be written"
+    # As a disk leaves it that became full.
+    File.write!(path, <<0, 0, 1>>, [:append])
+    put(name, "after")
+    stop(name)
+    {name, _pid} = start(path)
+    assert ["after", "before"] -- Journal.programs(name) == []
   end
 
   test "a configuration whose fallbacks lead back by what was taken meanwhile is refused, and changes nothing" do

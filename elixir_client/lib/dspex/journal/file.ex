@@ -118,14 +118,28 @@ defmodule DSPex.Journal.File do
     record = to_record(change)
     file = keep(%{file | records: file.records + 1}, record)
 
-    with :ok <- :file.write(file.io, frame(record)),
-         :ok <- :file.datasync(file.io),
-         {:ok, file} <- compact(file) do
-      {:ok, file}
-    else
-      {:error, %Error{} = error} -> {:error, error, file}
-      {:error, reason} -> {:error, failed(file.path, "written", reason), file}
+    case add(file, record) do
+      {:ok, file} -> {:ok, file}
+      {:error, error} -> {:error, error, close(file)}
     end
+  end
+
+  # The last write failed, and may have left half of a record: nothing can follow that.
+  defp add(%{io: nil} = file, _record), do: rewrite(file)
+
+  defp add(file, record) do
+    with :ok <- :file.write(file.io, frame(record)),
+         :ok <- :file.datasync(file.io) do
+      compact(file)
+    else
+      {:error, reason} -> {:error, failed(file.path, "written", reason)}
+    end
+  end
+
+  defp close(file) do
+    # It may be closed already, or be unable to write what is left: it is written anew.
+    if file.io, do: :file.close(file.io)
+    %{file | io: nil}
   end
 
   defp compact(file) do
@@ -299,7 +313,7 @@ defmodule DSPex.Journal.File do
 
   # Beside the file and then in its place: one of the two is there whenever it is read.
   defp rewrite(file) do
-    if file.io, do: :file.close(file.io)
+    file = close(file)
     beside = file.path <> ".new"
 
     configuration =
