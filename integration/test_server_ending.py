@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -89,6 +91,49 @@ def test_calls_that_outlast_a_servers_end_are_answered_as_interrupted(
     assert "Traceback" not in "".join(server.output)
     rows = start().graphql(EXECUTIONS)["executions"]["nodes"]
     assert [(row["state"], row["error"]["code"]) for row in rows] == 3 * [("FAILED", "interrupted")]
+
+
+def test_a_server_that_is_asked_to_end_does_so_under_clients_that_go_on_calling(
+    start: Start, lm: ScriptedLM
+) -> None:
+    changed, asked, gone = threading.Condition(), 0, 0
+
+    def answer(_prompt: Prompt) -> dict[str, str]:
+        """One of the two is always under way, for as long as both go on."""
+        nonlocal asked
+        with changed:
+            asked += 1
+            number = asked
+            changed.notify_all()
+            assert changed.wait_for(lambda: asked > number or gone, WAIT_S)
+        return {"answer": "2"}
+
+    def call(_number: int) -> set[str]:
+        nonlocal gone
+        states = set()
+        with httpx.Client(base_url=server.url, timeout=WAIT_S) as http:
+            inputs = {"inputs": {"question": "1 + 1?"}}
+            try:
+                while True:
+                    told = http.post("/v1/programs/qa/execute", json=inputs).json()
+                    states.add(told.get("state") or told["code"])
+            except httpx.TransportError:
+                return states
+            finally:
+                with changed:
+                    gone += 1
+                    changed.notify_all()
+
+    lm.always(answer)
+    server = start()
+    prepare(server)
+    with ThreadPoolExecutor(2) as clients:
+        calling = clients.map(call, range(2))
+        with changed:
+            assert changed.wait_for(lambda: asked > 5, WAIT_S)
+        server.process.terminate()
+        assert list(calling) == 2 * [{"completed"}]
+    assert server.process.wait(WAIT_S) == 0
 
 
 def test_streams_over_a_websocket_run_to_their_end_or_are_answered_as_interrupted(

@@ -249,8 +249,10 @@ def _wrong(where: str, expected: str, value: Any) -> InvalidParamsError:
         got = "an integer beyond 64 bits"  # which may have more digits than Python prints
     elif type(value) in (bool, int, float):
         got = f"{got} ({_WORDS.get(str(value), value)})"
-    elif value == "":
+    elif type(value) is str and not value:
         got = "an empty string"
+    elif type(value).__name__ == "ndarray":
+        got = "a tensor"
     return InvalidParamsError(
         f"{where} must be {expected}, got {got}.", data={"param": where.rpartition(": ")[2]}
     )

@@ -171,18 +171,22 @@ def _check_claims(data: bytes) -> None:
 
 def _check_container(container: Any, depth: int) -> None:
     """Refuses what msgpack would write and no reader takes: other keys than strings, depth."""
-    if depth > MAX_DEPTH_WRITTEN:
-        raise EncodeError(f"nested deeper than {MAX_DEPTH_WRITTEN} levels")
-    if isinstance(container, dict):
-        for key in container:
-            if not isinstance(key, str):
-                raise EncodeError(
-                    f"the keys of a map are strings, got {type(key).__name__} {key!r:.80}"
-                )
-        container = container.values()
-    for item in container:  # most are no containers, and that is seen at once
-        if type(item) not in _SCALARS and isinstance(item, _CONTAINERS):
-            _check_container(item, depth + 1)
+    # Not recursive: how deep a value may be is not for its caller's stack to say.
+    waiting = [(container, depth)]
+    while waiting:
+        container, depth = waiting.pop()
+        if depth > MAX_DEPTH_WRITTEN:
+            raise EncodeError(f"nested deeper than {MAX_DEPTH_WRITTEN} levels")
+        if isinstance(container, dict):
+            for key in container:
+                if not isinstance(key, str):
+                    raise EncodeError(
+                        f"the keys of a map are strings, got {type(key).__name__} {key!r:.80}"
+                    )
+            container = container.values()
+        for item in container:  # most are no containers, and that is seen at once
+            if type(item) not in _SCALARS and isinstance(item, _CONTAINERS):
+                waiting.append((item, depth + 1))
 
 
 def _extended(value: Any) -> Any:
@@ -265,7 +269,7 @@ def _extension(code: int, data: bytes) -> Any:
 def _tensor(data: bytes) -> Any:
     if 0xDC in data or 0xDD in data:
         _check_claims(data)
-    parts = msgpack.unpackb(data, strict_map_key=True)
+    parts = msgpack.unpackb(data)
     if (
         type(parts) is not list
         or len(parts) != 3

@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import ConnectionLostError, DSPexError
@@ -40,7 +41,7 @@ class Stored:
 @dataclass(eq=False)
 class _Copy:
     # A task, so that many who want a program load it once.
-    loading: asyncio.Task[Any]
+    loading: asyncio.Task[None]
     users: int = 0
 
 
@@ -62,16 +63,12 @@ class LoadedPrograms:
             if len(self._copies) >= _MAX_PROGRAMS:
                 self._forget_idle()
             copy = self._copies[key] = _Copy(asyncio.create_task(self._load(program)))
+            copy.loading.add_done_callback(partial(self._loaded, key, copy))
         self._copies.move_to_end(key)
         copy.users += 1
         try:
-            try:
-                # One of those who wait may be cancelled; the others still want it.
-                await asyncio.shield(copy.loading)
-            except BaseException:
-                if copy.loading.done() and self._copies.get(key) is copy:
-                    del self._copies[key]
-                raise
+            # One of those who wait may be cancelled; the others still want it.
+            await asyncio.shield(copy.loading)
             yield key
         finally:
             copy.users -= 1
@@ -82,6 +79,12 @@ class LoadedPrograms:
             # The bridge does what it is asked in any order: the new one is not to be deleted.
             await asyncio.wait({leaving})
         await self._client.load(program.state, program=program.key, replace=True)
+
+    def _loaded(self, key: str, copy: _Copy, loading: asyncio.Task[None]) -> None:
+        # Whoever wants it next has it tried again.
+        has_failed = loading.cancelled() or loading.exception() is not None
+        if has_failed and self._copies.get(key) is copy:
+            del self._copies[key]
 
     def _forget_idle(self) -> None:
         """Those that were not used for the longest time, so that it is not done for each."""

@@ -110,6 +110,8 @@ class Membership:
                 await self._say_alive()
             except DSPexError as error:
                 _log.warning("%s", error)
+            except Exception:  # noqa: BLE001 - the next one may be better
+                _log.exception("this server could not say that it lives")
 
     async def _say_alive(self) -> bool:
         """False where it is not known any more."""

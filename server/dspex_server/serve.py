@@ -96,6 +96,12 @@ class _Server(uvicorn.Server):
         interrupting = loop.call_at(until - _ANSWERS_S, calls.interrupt)
         for server in self.servers:
             server.close()
+        # A client that keeps its connection would go on calling. Those over WebSockets uvicorn
+        # would cut off.
+        websocket = self.config.ws_protocol_class
+        for connection in list(self.server_state.connections):
+            if websocket is None or not isinstance(connection, websocket):
+                connection.shutdown()
         answering = asyncio.create_task(self._answer_websockets())
         forced = asyncio.create_task(self._is_forced.wait())
         try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
+from decimal import Decimal
 
 import dspy
+import numpy as np
 import pytest
 from dspex_bridge.engine.adapters import ADAPTERS
 from dspy._vendor.lm15.transports import _async as transport
@@ -89,6 +92,15 @@ def test_demonstrations_that_are_equal_and_differ_are_told_apart() -> None:
         demos = [dspy.Example(question="?", answer=answer)]
         own = dspy.ChatAdapter().format_demos(signature, demos)
         assert adapter.format_demos(signature, demos) == own
+
+
+def test_demonstrations_with_values_that_cannot_be_compared_are_written() -> None:
+    signature, adapter = dspy.Signature("question -> answer"), ADAPTERS["chat"]()
+    for value in (np.zeros(3), Decimal("sNaN")):
+        demos = [dspy.Example(question="?", answer="A", hidden=value)]
+        own = dspy.ChatAdapter().format_demos(signature, demos)
+        for given in (demos, deepcopy(demos)):
+            assert adapter.format_demos(signature, given) == own
 
 
 def test_whoever_changes_the_messages_that_were_given_changes_none_that_are_kept() -> None:

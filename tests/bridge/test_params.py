@@ -3,6 +3,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from dspex_bridge import params
 from dspex_protocol.errors import InvalidParamsError
@@ -114,6 +115,14 @@ def test_what_fits_passes(value: dict[str, Any]) -> None:
             {"program": Decimal("1.5")},
             "execute: program must be a string of 1 to 256 characters, got a decimal.",
             "program",
+        ),
+        *(
+            (
+                {"program": np.zeros(size)},
+                "execute: program must be a string of 1 to 256 characters, got a tensor.",
+                "program",
+            )
+            for size in (0, 1, 2)
         ),
         (
             {"program": "p", "lm": ["main"]},

@@ -525,6 +525,17 @@ def test_the_deepest_value_that_is_written_is_read_and_a_deeper_one_is_not_writt
         encode(wrap(value))
 
 
+def test_how_deep_a_value_may_be_is_not_for_the_stack_of_who_writes_it_to_say() -> None:
+    value: Any = None
+    for _ in range(MAX_DEPTH_WRITTEN):
+        value = [value]
+
+    def far_below(frames: int) -> bytes:
+        return far_below(frames - 1) if frames else encode(value)
+
+    assert far_below(700) == encode(value)
+
+
 def test_a_decimal_and_an_integer_at_their_limits_are_written_and_read() -> None:
     longest = Decimal("1" * MAX_DECIMAL_CHARS)
     largest = (1 << (8 * MAX_BIGINT_BYTES - 1)) - 1

@@ -147,9 +147,17 @@ class KeptPrompts:
         written = self.__dict__.setdefault("_demos", WeakKeyDictionary())
         messages: list[dict[str, Any]]
         known, messages = written.get(signature, ([], []))
-        if known != demos:
+        if not _are_equal(known, demos):
             messages = super().format_demos(signature, demos)  # type: ignore[misc]
             shown = (demo[name] for demo in demos for name in signature.fields if name in demo)
             if all(type(value) is str for value in shown):
                 written[signature] = ([demo.copy() for demo in demos], messages)
         return [message.copy() for message in messages]
+
+
+def _are_equal(known: list[Any], demos: list[Any]) -> bool:
+    """Demonstrations with values that cannot be compared (arrays, a signalling NaN) are others."""
+    try:
+        return bool(known == demos)
+    except (ValueError, ArithmeticError):
+        return False
