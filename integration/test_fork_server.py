@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -177,6 +178,28 @@ def test_sigterm_ends_every_bridge_and_with_the_last_one_the_server() -> None:
         assert server.wait() == 0
         with pytest.raises((EOFError, BrokenPipeError, ConnectionResetError)):
             bridge.ask("ping")
+
+
+def test_sigterm_ends_a_bridge_that_was_forked_in_that_moment() -> None:
+    with Pipe(command=SERVER) as server, Forked(server) as bridge:
+        # It takes some time to be a bridge: what comes meanwhile is not lost.
+        pid = server.ask("fork")["pid"]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert not Path(f"/proc/{pid}").exists()
+        with pytest.raises((EOFError, BrokenPipeError, ConnectionResetError)):
+            bridge.ask("ping")
+
+
+def test_a_server_whose_folder_was_cleaned_away_forks_all_the_same() -> None:
+    with Pipe(command=SERVER) as server:
+        with Forked(server) as bridge:
+            bridge.ask("ping")
+        folder = Path(server.ask("fork")["path"]).parent
+        shutil.rmtree(folder)
+        with Forked(server) as bridge:
+            bridge.ask("ping")
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def private_kb(bridge: Exchange, pid: int) -> int:

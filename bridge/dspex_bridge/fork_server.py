@@ -57,6 +57,9 @@ _READ_BYTES = 64 * 1024
 # without the number behind the folder.
 _MAX_FOLDER_BYTES = 90
 
+# They end the bridges, and with the last of them the server.
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+
 # struct ucred of Linux: pid, uid, gid.
 _UCRED = struct.Struct("3i")
 
@@ -114,7 +117,7 @@ class _ForkServer:
         os.set_blocking(self._wake, False)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _PASSED_ON:
             signal.signal(number, self._ask_to_leave)
 
     def run(self) -> NoReturn:
@@ -184,11 +187,14 @@ class _ForkServer:
         path = f"{self._folder}/{self._number}"
         server = os.getpid()
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(path)
+            self._bind(listener, path)
             try:
                 listener.listen(1)
+                # What comes before the child is one that ends by it would be lost.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
                 pid = os.fork()
             except OSError:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
                 os.unlink(path)  # noqa: PTH108 - pathlib is a slow import
                 raise
             if pid == 0:
@@ -201,13 +207,23 @@ class _ForkServer:
                     traceback.print_exc()
                 finally:
                     os._exit(1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         self._alive.add(pid)
         return {"pid": pid, "path": path}
 
+    def _bind(self, listener: socket.socket, path: str) -> None:
+        try:
+            listener.bind(path)
+        except FileNotFoundError:
+            # Systems remove what is old from their temporary folder.
+            os.mkdir(self._folder, 0o700)  # noqa: PTH102
+            listener.bind(path)
+
     def _become_a_bridge(self, listener: socket.socket, path: str, server: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGCHLD, *_PASSED_ON):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         for own in (self._wire.read_fd, self._wire.write_fd, self._signals, self._wake):
             os.close(own)
         fd = _accept(listener)

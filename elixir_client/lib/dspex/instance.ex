@@ -143,13 +143,15 @@ defmodule DSPex.Instance do
       # What is forked by one that is there already would be no newer than that.
       ForkServer.renew(names(server).fork_server)
 
-      Enum.reduce_while(workers, :ok, fn %{pid: pid}, :ok ->
-        case Connection.replace(pid, drain_timeout) do
-          :ok -> {:cont, :ok}
-          {:error, error} -> {:halt, {:error, error}}
-        end
-      end)
+      with :ok <- replace(workers, drain_timeout),
+           do: ForkServer.close_old(names(server).fork_server)
     end
+  end
+
+  defp replace([], _drain_timeout), do: :ok
+
+  defp replace([%{pid: pid} | others], drain_timeout) do
+    with :ok <- Connection.replace(pid, drain_timeout), do: replace(others, drain_timeout)
   end
 
   @doc "Writes down what no answer of the bridge confirms by itself: another way to make what is there."

@@ -145,12 +145,14 @@ defmodule DSPex.Journal do
         {:reply, {:error, error}, {table, file}}
 
       change ->
-        {before, version} = write(table, change)
-        spread = stamp(table, change, :ets.lookup_element(table, :cluster, 2))
-
         case keep(file, change) do
-          {:ok, file} -> {:reply, {:ok, before, version, spread}, {table, file}}
-          {:error, error, file} -> {:reply, {:error, error}, {table, file}}
+          {:ok, file} ->
+            {before, version} = write(table, change)
+            spread = stamp(table, change, :ets.lookup_element(table, :cluster, 2))
+            {:reply, {:ok, before, version, spread}, {table, file}}
+
+          {:error, error, file} ->
+            {:reply, {:error, error}, {table, file}}
         end
     end
   end

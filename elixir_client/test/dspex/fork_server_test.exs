@@ -172,6 +172,37 @@ defmodule DSPex.ForkServerTest do
     Peer.wait_gone(new)
   end
 
+  test "one that forks no more and stands still is ended where nothing needs it" do
+    {listener, command} = listen()
+    server = start(command)
+    ForkServer.fork(server)
+    old = listener |> Peer.accept() |> answer_fork(11)
+    asked(11)
+    ForkServer.fork(server)
+    {_id, _params, old} = Peer.request(old, "fork")
+    assert ForkServer.renew(server) == :ok
+    ForkServer.fork(server)
+    new = listener |> Peer.accept() |> answer_fork(12)
+    asked(12)
+    assert ForkServer.close_old(server) == :ok
+    Peer.wait_gone(old)
+    # What was asked of it is asked of the new one.
+    answer_fork(new, 13)
+    asked(13)
+  end
+
+  test "a server that was ready and does not fork in time is killed, and another one is asked" do
+    {listener, command} = listen()
+    server = start(command, start_timeout: 3_000)
+    ForkServer.fork(server)
+    silent = listener |> Peer.accept() |> answer_fork(11)
+    asked(11)
+    ForkServer.fork(server)
+    Peer.wait_gone(silent)
+    listener |> Peer.accept() |> answer_fork(12)
+    asked(12)
+  end
+
   test "there may be nobody to take a new one" do
     assert ForkServer.renew(DSPex.NoSuchForkServer) == :ok
   end

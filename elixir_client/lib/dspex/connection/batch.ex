@@ -64,7 +64,7 @@ defmodule DSPex.Connection.Batch do
   defp done(state, batch), do: {if(room?(batch), do: :all, else: :more), state, batch}
 
   defp changes(state, batch) do
-    with true <- room?(batch),
+    with true <- room?(batch) and (open?(state) or Callbacks.any?(state.callbacks)),
          {_step, _body, _told} = step <- Told.change(state.told, state.journal) do
       {state, batch} = step(state, batch, step)
       changes(state, batch)

@@ -68,7 +68,9 @@ defmodule DSPex.Connection.Calls do
   @spec add(t(), Call.t()) :: t()
   def add(%{next_id: id} = calls, call) do
     by_id = Map.put(calls.by_id, id, call)
-    %{calls | next_id: id + 1, by_id: by_id, recent: [id | calls.recent]}
+    # The connection's own have no caller to be watched, and nobody to ask for them.
+    recent = if call.caller, do: [id | calls.recent], else: calls.recent
+    %{calls | next_id: id + 1, by_id: by_id, recent: recent}
   end
 
   @spec fetch(t(), id()) :: {:ok, Call.t()} | :error

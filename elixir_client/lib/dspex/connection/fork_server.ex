@@ -49,6 +49,13 @@ defmodule DSPex.Connection.ForkServer do
     :exit, _reason -> :ok
   end
 
+  @doc """
+  Ends those that fork no more, when nobody needs what they forked. One that stands still would not tell
+  that it has nothing left.
+  """
+  @spec close_old(atom()) :: :ok
+  def close_old(server), do: GenServer.cast(server, :close_old)
+
   @impl true
   def init(options) do
     # A port that fails must not take this process with it.
@@ -70,6 +77,13 @@ defmodule DSPex.Connection.ForkServer do
 
   @impl true
   def handle_cast({:fork, worker}, state), do: {:noreply, want(state, [worker])}
+
+  def handle_cast(:close_old, state) do
+    {_current, old} = Map.split(state.servers, [state.current])
+    Enum.each(old, fn {_port, server} -> Python.close(server.python) end)
+    workers = for {_port, server} <- old, {_id, worker} <- server.asked, do: worker
+    {:noreply, want(%{state | servers: Map.drop(state.servers, Map.keys(old))}, workers)}
+  end
 
   @impl true
   def handle_call(:renew, _from, state),
@@ -96,6 +110,18 @@ defmodule DSPex.Connection.ForkServer do
         {:noreply, kill(state, port, how, :passing)}
 
       _ready_or_gone ->
+        {:noreply, state}
+    end
+  end
+
+  # Its start has a limit of its own, which may have been later.
+  def handle_info({:fork_timeout, port, id}, %{servers: servers} = state) do
+    case servers do
+      %{^port => %{proven?: true, asked: asked}} when is_map_key(asked, id) ->
+        how = "it did not fork within #{state.start_timeout} ms"
+        {:noreply, kill(state, port, how, :passing)}
+
+      _forked_or_gone ->
         {:noreply, state}
     end
   end
@@ -137,16 +163,17 @@ defmodule DSPex.Connection.ForkServer do
   end
 
   defp want(state, workers) do
-    server = Enum.reduce(workers, state.servers[state.current], &ask/2)
+    server = Enum.reduce(workers, state.servers[state.current], &ask(&1, &2, state.start_timeout))
     put(state, attended(server, state.health_options))
   end
 
-  defp ask(worker, server) do
+  defp ask(worker, server, start_timeout) do
     {:ok, body} = Message.body("fork", %{})
     message = Message.request(server.next, body)
     frame = [Framing.prefix(IO.iodata_length(message)) | message]
     # A server that is stopped takes nothing, and this process is not to wait for it.
     Writer.write(server.python.writer, frame)
+    send_after({:fork_timeout, server.python.port, server.next}, start_timeout)
     %{server | next: server.next + 1, asked: Map.put(server.asked, server.next, worker)}
   end
 

@@ -21,6 +21,8 @@ defmodule DSPex.Connection.Python do
   @connect_ms 5000
 
   @socket_options [
+    # The other backend has no queue: a write would wait for who does not read.
+    {:inet_backend, :inet},
     :binary,
     active: @burst,
     buffer: @buffer_bytes,

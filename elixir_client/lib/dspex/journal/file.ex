@@ -116,9 +116,8 @@ defmodule DSPex.Journal.File do
   @spec append(t(), term()) :: {:ok, t()} | {:error, Error.t(), t()}
   def append(file, change) do
     record = to_record(change)
-    file = keep(%{file | records: file.records + 1}, record)
 
-    case add(file, record) do
+    case add(keep(%{file | records: file.records + 1}, record), record) do
       {:ok, file} -> {:ok, file}
       {:error, error} -> {:error, error, close(file)}
     end

@@ -31,6 +31,16 @@ defmodule DSPex.Connection.CallsTest do
     assert {calls.by_id, calls.by_key} == {%{}, %{}}
   end
 
+  test "nothing is kept of the connection's own calls" do
+    calls =
+      Enum.reduce(1..1000, %Calls{}, fn _, calls ->
+        id = Calls.next_id(calls)
+        calls |> Calls.add(%Call{reply: :heartbeat, method: "ping"}) |> delete(id)
+      end)
+
+    assert {calls.by_id, calls.recent} == {%{}, []}
+  end
+
   test "a caller that is dead when it comes to be watched is told, that of an answered call is not" do
     {dead, monitor} = spawn_monitor(fn -> :ok end)
     assert_receive {:DOWN, ^monitor, :process, ^dead, :normal}

@@ -2,7 +2,19 @@ defmodule DSPex.Connection.OutgoingTest do
   # What goes out, at moments that no Python can be brought to.
   use ExUnit.Case, async: true
 
-  alias DSPex.Connection.{Callbacks, Handshake, Outbox, Outgoing, Python, Request, State, Told}
+  alias DSPex.Connection.{
+    Batch,
+    Callbacks,
+    Calls,
+    Handshake,
+    Outbox,
+    Outgoing,
+    Python,
+    Request,
+    State,
+    Told
+  }
+
   alias DSPex.{Error, Journal, Pool}
 
   @limit 4096
@@ -59,6 +71,27 @@ defmodule DSPex.Connection.OutgoingTest do
     }
 
     {ref, Outgoing.enqueue(state, request)}
+  end
+
+  test "what has changed is told by no more messages than Python takes at one time" do
+    state = state()
+    ids = for number <- 1..20, do: "p#{number}"
+
+    for id <- ids,
+        do: {:ok, _, _} = Journal.record(state.journal, {:put, id, fn -> "body" end, nil, []})
+
+    {_configuration, version} = Journal.configuration(state.journal)
+    told = %{state.told | configuration: version, generation: Journal.generation(state.journal)}
+    told = Enum.reduce(ids, told, &elem(Told.load(&2, state.journal, [&1]), 2))
+    for id <- ids, do: {:ok, _, _} = Journal.record(state.journal, {:delete, id})
+
+    {:all, state, _frames, []} = Batch.gather(%{state | told: told})
+    assert State.written(state) == 8
+    # The others follow where there is room again.
+    {:all, state, _frames, []} = Batch.gather(%{state | calls: %Calls{}})
+    assert State.written(state) == 8
+    {:all, state, _frames, []} = Batch.gather(%{state | calls: %Calls{}})
+    assert State.written(state) == 4
   end
 
   test "a request that is too large has one answer, whatever becomes of the next write" do
