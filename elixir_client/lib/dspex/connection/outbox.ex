@@ -101,6 +101,8 @@ defmodule DSPex.Connection.Outbox do
     end
   end
 
+  defp sweep(%{dropped: dropped} = outbox) when dropped == %{}, do: outbox
+
   defp sweep(outbox) do
     kept =
       :queue.filter(
@@ -148,14 +150,16 @@ defmodule DSPex.Connection.Outbox do
             next_request(%{outbox | requests: requests, dropped: dropped, dropped_bytes: left})
 
           %{} ->
-            {request,
-             %{
-               outbox
-               | requests: requests,
-                 first: id + 1,
-                 waiting: outbox.waiting - 1,
-                 bytes: outbox.bytes - cost(size)
-             }}
+            outbox = %{
+              outbox
+              | requests: requests,
+                first: id + 1,
+                waiting: outbox.waiting - 1,
+                bytes: outbox.bytes - cost(size)
+            }
+
+            # After the last one there is no turn in which those behind it would go.
+            {request, if(outbox.waiting == 0, do: sweep(outbox), else: outbox)}
         end
 
       {:empty, _requests} ->

@@ -27,7 +27,7 @@ defmodule DSPex.Connection.OutboxTest do
       end)
 
     outbox = Enum.reduce(waiting, outbox, &taken(&2, &1))
-    assert Outbox.next_request(outbox) == :none
+    assert Outbox.next_request(outbox) == :none, "seed #{seed}"
     assert %{bytes: 0, waiting: 0, dropped_bytes: 0} = outbox
     assert outbox.dropped == %{}
   end
