@@ -19,6 +19,9 @@ __all__ = ["BACKLOG_HIGH", "Writer"]
 # them are gone: what it makes the bridge hold stays bounded by it and its requests in flight.
 BACKLOG_HIGH = 32 * 1024 * 1024
 
+# As much as a pipe takes at the most: what waits behind it is not copied while it waits.
+_AT_ONCE = 1024 * 1024
+
 
 class Writer:
     """Coalescing, never blocking for its callers.
@@ -49,7 +52,7 @@ class Writer:
     def flush(self) -> None:
         # After each release somebody may have queued and found the writer taken: look again.
         while self._connection.queued_bytes and self._writing.acquire(False):
-            self._rest = self._connection.data_to_send()
+            self._rest = self._connection.data_to_send(_AT_ONCE)
             if not self._write():
                 self._hand_over()
                 return

@@ -355,11 +355,24 @@ class Connection:
         """Whether a request that came in is still unanswered."""
         return self._incoming.get(request.id) is request
 
-    def data_to_send(self) -> bytes:
-        """Everything queued, in order; the queue is empty afterwards."""
+    def data_to_send(self, enough: int | None = None) -> bytes:
+        """Everything queued, in order; the queue is empty afterwards.
+
+        Where that is more than `enough` bytes, only so many messages that they are that: what
+        waits is then not copied as a whole.
+        """
         with self._lock:
-            out, self._out = self._out, []
-            self.queued_bytes = 0
+            if enough is None or self.queued_bytes <= enough:
+                out, self._out = self._out, []
+                self.queued_bytes = 0
+            else:
+                size = count = 0
+                while size < enough:
+                    size += len(self._out[count])
+                    count += 1
+                out = self._out[:count]
+                del self._out[:count]
+                self.queued_bytes -= size
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _send_answer(self, request: Request, data: bytes) -> bool:

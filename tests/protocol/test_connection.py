@@ -200,6 +200,22 @@ def test_a_request_that_is_overtaken_by_another_threads_has_an_id_of_its_own() -
     assert second == 1
 
 
+@pytest.mark.parametrize("enough", [1, 100, 1000, 10**6])
+def test_no_more_of_the_queue_is_copied_than_is_enough(enough: int) -> None:
+    connection = Connection()
+    for number in range(50):
+        connection.send_notification("a", {"text": "x" * (number * 7 % 90)})
+    whole, taken = connection.queued_bytes, b""
+    while data := connection.data_to_send(enough):
+        taken += data
+        assert connection.queued_bytes == whole - len(taken)
+        # The last message may be longer than what is missing.
+        assert len(data) < enough + 110
+        assert len(data) >= enough or connection.queued_bytes == 0
+    sent = [decode(frame) for frame in FrameReader().feed(taken) if isinstance(frame, bytes)]
+    assert [len(text["text"]) for _, _, text in sent] == [n * 7 % 90 for n in range(50)]
+
+
 @pytest.mark.usefixtures("quick_switches")
 def test_a_notification_about_a_request_never_follows_its_answer_from_any_thread() -> None:
     for _ in range(50):
