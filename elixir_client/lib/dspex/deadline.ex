@@ -33,5 +33,14 @@ defmodule DSPex.Deadline do
     end
   end
 
+  @doc "Has this process sent the message when the timeout is over; never where it is `:infinity`."
+  @spec send_after(term(), timeout()) :: :ok
+  def send_after(_message, :infinity), do: :ok
+
+  def send_after(message, timeout) do
+    Process.send_after(self(), message, timeout)
+    :ok
+  end
+
   defp now, do: System.monotonic_time(:millisecond)
 end

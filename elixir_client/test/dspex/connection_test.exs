@@ -764,17 +764,9 @@ defmodule DSPex.ConnectionTest do
 
   test "requests that come together may be more than fit, of a Python that reads them" do
     {name, peer, _listener} = ready(max_queued_bytes: 10_000)
-    assert_ready(name)
-    :ok = :sys.suspend(connection(name))
     # Less than a pipe holds, so that it is written however late it is read.
     payload = String.duplicate("x", 2000)
-    tasks = for _ <- 1..20, do: async(fn -> DSPex.ping(name, payload: payload) end)
-
-    Peer.eventually(fn ->
-      Process.info(connection(name), :message_queue_len) == {:message_queue_len, 20}
-    end)
-
-    :ok = :sys.resume(connection(name))
+    tasks = burst(name, payload)
 
     Enum.reduce(tasks, peer, fn _task, peer ->
       {id, params, peer} = Peer.request(peer, "ping")
@@ -784,11 +776,10 @@ defmodule DSPex.ConnectionTest do
     for task <- tasks, do: assert(await(task) == {:ok, payload})
   end
 
-  test "requests that do not fit are refused for the limit of the Python that has read the others" do
-    {name, peer, _listener} = ready([max_queued_bytes: 10_000], %{max_in_flight: 2})
+  # Pings that come all together.
+  defp burst(name, payload) do
     assert_ready(name)
     :ok = :sys.suspend(connection(name))
-    payload = String.duplicate("x", 2000)
     tasks = for _ <- 1..20, do: async(fn -> DSPex.ping(name, payload: payload) end)
 
     Peer.eventually(fn ->
@@ -796,6 +787,13 @@ defmodule DSPex.ConnectionTest do
     end)
 
     :ok = :sys.resume(connection(name))
+    tasks
+  end
+
+  test "requests that do not fit are refused for the limit of the Python that has read the others" do
+    {name, peer, _listener} = ready([max_queued_bytes: 10_000], %{max_in_flight: 2})
+    payload = String.duplicate("x", 2000)
+    tasks = burst(name, payload)
 
     # Two are written, three wait.
     Enum.reduce(1..5, peer, fn _nth, peer ->

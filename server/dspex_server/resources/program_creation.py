@@ -9,14 +9,14 @@ from dspex_bridge.programs.converters import InputConverter, OutputConverter
 from dspex_bridge.programs.creation import checked, program_spec
 from dspex_bridge.shapes import CREATE
 from dspex_protocol.errors import AlreadyExistsError, InvalidParamsError, NotFoundError
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from dspex_server.db.models import Program, Revision
 from dspex_server.ids import new_id
 
 from .names import check_name
-from .programs import PROGRAMS, find_program
+from .programs import PROGRAMS, append_revision, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,18 +142,8 @@ async def _replace(
     )
     if last is not None and last.state == state:
         return
-    newest = await session.scalar(
-        select(func.max(Revision.number)).where(Revision.program_id == program.id)
-    )
-    number = (newest or 0) + 1
-    session.add(
-        Revision(
-            program_id=program.id,
-            number=number,
-            parent=program.revision,
-            origin="created",
-            state=state,
-        )
+    number = await append_revision(
+        session, program, parent=program.revision, origin="created", state=state
     )
     values = {"module": spec.module, "lm": spec.lm, "adapter": spec.adapter}
     target = "deployed" if program.state == "deployed" else "ready"

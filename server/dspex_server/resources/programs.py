@@ -139,6 +139,16 @@ def require_runnable(program: Program | Row[str, str, str, int, int | None]) -> 
     return program.deployed_revision or program.revision
 
 
+async def append_revision(session: AsyncSession, program: Program, **values: Any) -> int:
+    """The number of the new one, which is the newest: none is used twice."""
+    newest = await session.scalar(
+        select(func.max(Revision.number)).where(Revision.program_id == program.id)
+    )
+    number = (newest or 0) + 1
+    session.add(Revision(program_id=program.id, number=number, **values))
+    return number
+
+
 async def add_revision(
     session: AsyncSession,
     program: Program,
@@ -149,20 +159,14 @@ async def add_revision(
     score: float | None,
 ) -> int:
     """What an optimizer made. The newest revision runs from now on, where none is deployed."""
-    newest = await session.scalar(
-        select(func.max(Revision.number)).where(Revision.program_id == program.id)
-    )
-    number = (newest or 0) + 1
-    session.add(
-        Revision(
-            program_id=program.id,
-            number=number,
-            parent=parent,
-            origin="optimized",
-            job_id=job_id,
-            score=score,
-            state=dict(state),
-        )
+    number = await append_revision(
+        session,
+        program,
+        parent=parent,
+        origin="optimized",
+        job_id=job_id,
+        score=score,
+        state=dict(state),
     )
     if program.state in ("ready", "optimized", "error"):
         await PROGRAMS.move(session, program.id, "optimized", source=program.state, revision=number)

@@ -10,6 +10,7 @@ defmodule DSPex.Connection.ForkServer do
   use GenServer
 
   alias DSPex.Connection.{Diagnosis, Failure, Health, Python, Writer}
+  alias DSPex.Deadline
   alias DSPex.Protocol.{Framing, Message}
 
   require Logger
@@ -152,7 +153,7 @@ defmodule DSPex.Connection.ForkServer do
   defp want(%{current: nil} = state, workers) do
     case Python.open(state.command, @max_frame_bytes) do
       {:ok, python} ->
-        send_after({:start_timeout, python.port}, state.start_timeout)
+        Deadline.send_after({:start_timeout, python.port}, state.start_timeout)
         servers = Map.put(state.servers, python.port, %Server{python: python})
         want(%{state | servers: servers, current: python.port}, workers)
 
@@ -173,13 +174,13 @@ defmodule DSPex.Connection.ForkServer do
     frame = [Framing.prefix(IO.iodata_length(message)) | message]
     # A server that is stopped takes nothing, and this process is not to wait for it.
     Writer.write(server.python.writer, frame)
-    send_after({:fork_timeout, server.python.port, server.next}, start_timeout)
+    Deadline.send_after({:fork_timeout, server.python.port, server.next}, start_timeout)
     %{server | next: server.next + 1, asked: Map.put(server.asked, server.next, worker)}
   end
 
   # While it imports it answers nothing, and there is another limit.
   defp attended(%{proven?: true, health: nil} = server, options) when server.asked != %{} do
-    send_after({:look, server.python.port}, options.interval)
+    Deadline.send_after({:look, server.python.port}, options.interval)
     # What it has been asked is as good as a ping.
     %{server | health: %{Health.new(options, server.python.os_pid, now()) | asked_at: now()}}
   end
@@ -195,7 +196,7 @@ defmodule DSPex.Connection.ForkServer do
         kill(state, port, "it was stuck and has been killed: #{why}", :passing)
 
       {_how, health} ->
-        send_after({:look, port}, health.options.interval)
+        Deadline.send_after({:look, port}, health.options.interval)
         put(state, %{server | health: health})
     end
   end
@@ -354,11 +355,4 @@ defmodule DSPex.Connection.ForkServer do
   defp tell(workers, answer), do: Enum.each(workers, &send(&1, {:forked, answer}))
 
   defp now, do: System.monotonic_time(:millisecond)
-
-  defp send_after(_message, :infinity), do: :ok
-
-  defp send_after(message, ms) do
-    Process.send_after(self(), message, ms)
-    :ok
-  end
 end

@@ -32,7 +32,7 @@ defmodule DSPex.Connection.Lifecycle do
     Told
   }
 
-  alias DSPex.{Error, Journal, Pool}
+  alias DSPex.{Deadline, Error, Journal, Pool}
 
   # After a failed start. The longest is what a person who mends the cause may have to wait.
   @first_backoff_ms 100
@@ -68,7 +68,7 @@ defmodule DSPex.Connection.Lifecycle do
   end
 
   defp started(state, {:ok, python}) do
-    send_after({:start_timeout, python.port}, state.start_timeout)
+    Deadline.send_after({:start_timeout, python.port}, state.start_timeout)
     Pool.put_os_pid(state.pool, state.worker, python.os_pid)
 
     state = %{state | python: python}
@@ -90,7 +90,7 @@ defmodule DSPex.Connection.Lifecycle do
 
   defp shake_hands(state, {:ready, handshake}) do
     health = Health.new(state.health_options, state.python.os_pid, now())
-    send_after({:look, state.python.port}, health.options.interval)
+    Deadline.send_after({:look, state.python.port}, health.options.interval)
     told = %Told{generation: handshake.generation, configuration: handshake.configuration}
     State.publish(state, :ready)
     News.ready(state)
@@ -297,7 +297,7 @@ defmodule DSPex.Connection.Lifecycle do
   @doc "Time to see how Python is."
   @spec look(State.t()) :: State.t()
   def look(state) do
-    send_after({:look, state.python.port}, state.health.options.interval)
+    Deadline.send_after({:look, state.python.port}, state.health.options.interval)
 
     case Health.look(state.health, now()) do
       {:stuck, why} -> kill(state, "it was stuck and has been killed: #{why}")
@@ -331,7 +331,7 @@ defmodule DSPex.Connection.Lifecycle do
 
     case state do
       %{phase: :ready, draining: nil} ->
-        send_after({:drain_timeout, state.python.port}, timeout)
+        Deadline.send_after({:drain_timeout, state.python.port}, timeout)
         State.publish(%{state | draining: why}, :draining)
 
       %{phase: :down} ->
@@ -357,11 +357,4 @@ defmodule DSPex.Connection.Lifecycle do
   def replace_if_drained(state), do: state
 
   defp now, do: System.monotonic_time(:millisecond)
-
-  defp send_after(_message, :infinity), do: :ok
-
-  defp send_after(message, ms) do
-    Process.send_after(self(), message, ms)
-    :ok
-  end
 end
