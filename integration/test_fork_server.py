@@ -172,6 +172,23 @@ def test_a_server_without_dspy_forks_bridges_that_say_so(tmp_path: Path) -> None
         assert "no DSPy of this kind" in ready[2]["error"]["message"]
 
 
+def test_a_bridge_that_ends_takes_what_is_written_until_its_answers_have_been_read() -> None:
+    with Pipe(command=SERVER) as server, Forked(server) as bridge:
+        bridge.ask("shutdown")
+        with pytest.raises(EOFError):
+            bridge.receive()
+        # By which a client that has read less would lose the rest.
+        bridge.request("ping")
+        bridge.socket.close()
+        assert exited(server) == {"pid": bridge.pid, "status": 0}
+
+
+def test_a_bridge_that_ends_waits_for_no_reader_for_ever() -> None:
+    with Pipe(command=SERVER) as server, Forked(server) as bridge:
+        bridge.ask("shutdown")
+        assert exited(server) == {"pid": bridge.pid, "status": 0}
+
+
 def test_sigterm_ends_every_bridge_and_with_the_last_one_the_server() -> None:
     with Pipe(command=SERVER) as server, Forked(server) as bridge:
         bridge.ask("list")

@@ -37,6 +37,10 @@ _GREETING_MS = 5
 # Reads of 1 MiB cost 10 µs more a message than these: the buffer is allocated for each.
 _READ_BYTES = 64 * 1024
 
+# So long may a socket's client take to read the last of it. The process is gone within a second of
+# its answer to `shutdown`, whether that was read or not.
+_LAST_READ_S = 0.4
+
 # Of the reason why DSPy cannot be imported: enough to act on, and less than any frame's limit.
 _MAX_REASON_CHARS = 500
 
@@ -53,7 +57,12 @@ def serve(wire: Wire, options: Options) -> NoReturn:
     """Serves until the client is gone or asks for shutdown; the process exits here."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(*_GC_THRESHOLDS)
-    host = Host(wire.write_fd, options, os._exit)
+
+    def exit_process(status: int) -> None:
+        wire.finish(_LAST_READ_S)
+        os._exit(status)
+
+    host = Host(wire.write_fd, options, exit_process)
     host.dispatcher = Dispatcher(host)
     # A client that introduces itself at once is answered before the imports take the processor.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,6 +10,8 @@ _NULL, _STDERR = 0, 2
 # Above the three standard ones, wherever the process was started with some of those closed.
 _FIRST_PRIVATE = 3
 
+_IGNORED_BYTES = 64 * 1024
+
 
 class Wire:
     """The private descriptors of the connection: requests are read from one, answers written to
@@ -20,6 +22,29 @@ class Wire:
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self.read_fd = read_fd
         self.write_fd = write_fd
+
+    def finish(self, timeout_s: float) -> None:
+        """After the last write: returns when the client has read all of it, or when time is up.
+
+        A socket's client that writes to one that is closed loses what it has not read. Pipes are
+        two, and there is nothing to wait for.
+        """
+        if self.read_fd != self.write_fd:
+            return
+        import socket
+        import time
+
+        deadline = time.monotonic() + timeout_s
+        connection = socket.socket(fileno=self.write_fd)
+        try:
+            connection.shutdown(socket.SHUT_WR)
+            while (left := deadline - time.monotonic()) > 0:
+                connection.settimeout(left)
+                if not connection.recv(_IGNORED_BYTES):
+                    return
+        except OSError:
+            # The client is gone, or has been silent for so long.
+            return
 
 
 def claim() -> Wire:

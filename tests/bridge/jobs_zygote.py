@@ -52,6 +52,12 @@ def ask(request: Request, link: Link) -> Any:
     return link.request("question", {"value": request.params["value"]}).result()
 
 
+def ask_and_leave(request: Request, link: Link) -> Any:
+    """Done before its question is answered."""
+    link.request("question", {"pid": os.getpid()})
+    return request.params["value"]
+
+
 def environment(_request: Request, _link: Link) -> dict[str, str]:
     return dict(os.environ)
 
@@ -112,6 +118,7 @@ KINDS.update(
     fail=fail,
     talk=talk,
     ask=ask,
+    ask_and_leave=ask_and_leave,
     environment=environment,
 )
 

@@ -29,6 +29,9 @@ P = ParamSpec("P")
 ZYGOTE = (sys.executable, str(Path(__file__).with_name("jobs_zygote.py")))
 BOUND_S = 30.0
 
+# More than a worker that has answered needs to end, where it does not wait for its bridge.
+WORKERS_END_MS = 300
+
 
 def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Runs a test on an event loop, for at most BOUND_S."""
@@ -74,10 +77,10 @@ def fill(control: socket.socket) -> None:
         control.send(b"kill 0")  # which is no worker of any zygote's
 
 
-def has_ended(pidfd: int) -> bool:
+def has_ended(pidfd: int, bound_ms: float = BOUND_S * 1000) -> bool:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(BOUND_S * 1000))
+    return bool(poller.poll(bound_ms))
 
 
 @asynchronous
@@ -289,6 +292,18 @@ async def test_where_all_jobs_wait_for_the_client_another_one_is_told_at_last() 
         assert refused[0].data == {"max_jobs": 2}
         assert refused[0].retryable
         assert await here.run("echo", value="after") == "after"
+
+
+@asynchronous
+async def test_a_job_that_does_not_wait_for_what_it_asked_is_answered_all_the_same() -> None:
+    async def answer(params: dict[str, Any]) -> None:
+        # As long as this holds the loop nothing is read, and what it returns is written first.
+        pidfd = os.pidfd_open(params["pid"])
+        has_ended(pidfd, WORKERS_END_MS)
+        os.close(pidfd)
+
+    async with caller() as here:
+        assert await here.run("ask_and_leave", {"question": answer}, value="done") == "done"
 
 
 @asynchronous

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dspex_protocol.connection import Answered, Connection
 from dspex_protocol.framing import LARGEST_MAX_FRAME_BYTES
@@ -30,6 +30,7 @@ class Link:
         self._connection = Connection(LARGEST_MAX_FRAME_BYTES)
         self._connection.peer_max_frame_bytes = LARGEST_MAX_FRAME_BYTES
         self._sending = threading.Lock()
+        self._reader = threading.Thread(target=self._receive, name="dspex-link", daemon=True)
         self._on_stop: Callable[[str], object] | None = None
         self._stop_reason: str | None = None
         self._stopping = threading.Lock()
@@ -39,7 +40,7 @@ class Link:
         while True:
             for event in self._connection.receive_data(self._read()):
                 if isinstance(event, Request):
-                    threading.Thread(target=self._receive, name="dspex-link", daemon=True).start()
+                    self._reader.start()
                     return event
 
     def on_stop(self, end: Callable[[str], object]) -> None:
@@ -68,6 +69,13 @@ class Link:
     def fail(self, request: Request, error: Any) -> None:
         self._connection.send_error(request, error)
         self._flush()
+
+    def end(self) -> NoReturn:
+        """Sends nothing more, and ends the process when the bridge has read the answer and closed
+        its end: where it wrote to one that is gone, it would lose what it has not read."""
+        with self._sending:
+            self._reader.join()
+        os._exit(1)
 
     def _flush(self) -> None:
         with self._sending:

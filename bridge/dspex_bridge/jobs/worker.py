@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import traceback
@@ -45,7 +44,7 @@ def main(sock: socket.socket) -> None:
         known = _to_wire_error(error, log)
         log.flush()
         link.fail(request, known)
-    os._exit(0)
+    link.end()
 
 
 def _to_wire_error(error: BaseException, log: JobLog) -> DSPexError:
