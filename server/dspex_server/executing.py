@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dspex_bridge.programs import bundles
-from dspex_bridge.programs.converters import InputConverter
 from dspex_bridge.programs.json_forms import from_json, to_json
 from dspex_protocol.errors import (
     DSPexError,
@@ -26,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from .errors import BridgeUnavailableError, DatabaseUnavailableError, WrongStateError
 from .interrupting import Calls
-from .loaded import Stored
+from .known_revisions import KnownRevisions
 from .resources.executions import (
     begin_execution,
     cancel_execution,
@@ -36,7 +32,7 @@ from .resources.executions import (
     read_execution,
     start_execution,
 )
-from .resources.programs import PROGRAMS, find_runnable, read_state
+from .resources.programs import PROGRAMS, find_runnable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -50,6 +46,7 @@ if TYPE_CHECKING:
     from .db.database import Database
     from .db.models import Execution, Program
     from .events import Events
+    from .loaded import Stored
     from .resources.programs import Runnable
 
 __all__ = ["Call", "Executor"]
@@ -58,9 +55,6 @@ T = TypeVar("T")
 
 # Runs under way at once; the others are pending. A bridge answers 'overloaded' at a thousand.
 MAX_RUNNING = 500
-
-# Revisions whose converters are kept: a few kilobytes each.
-_MAX_KNOWN = 1_000
 
 # What was paid for is written even where the database has to come back first.
 _WRITE_PATIENCE_S = 120.0
@@ -96,12 +90,6 @@ class Call:
 
 
 @dataclass(frozen=True)
-class _Known:
-    stored: Stored
-    inputs: InputConverter
-
-
-@dataclass(frozen=True)
 class _Begun:
     execution_id: str
     program: Runnable
@@ -123,9 +111,7 @@ class Executor:
         #: Those who wait for an answer; items of batches have nobody who does.
         self.calls = Calls()
         self._places = asyncio.Semaphore(MAX_RUNNING)
-        self._known: OrderedDict[tuple[str, int], _Known] = OrderedDict()
-        # It is looked into on the thread that writes, too.
-        self._knowing = threading.Lock()
+        self._revisions = KnownRevisions()
         self._running: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -175,8 +161,8 @@ class Executor:
     async def _begin(self, program_id: str, inputs: Mapping[str, Any], call: Call) -> _Begun:
         def write(connection: Connection) -> _Begun:
             program = find_runnable(connection, program_id)
-            known = self._know(connection, program.id, program.revision)
-            problem = self._problem(known, inputs)
+            known = self._revisions.get(connection, program.id, program.revision)
+            problem = known.problem(inputs)
             is_free = problem is None and not self._places.locked()
             execution_id = begin_execution(
                 connection,
@@ -302,7 +288,7 @@ class Executor:
 
     async def stored(self, session: AsyncSession, program: Program, revision: int) -> Stored:
         connection = await session.connection()
-        return (await connection.run_sync(self._know, program.id, revision)).stored
+        return (await connection.run_sync(self._revisions.get, program.id, revision)).stored
 
     async def _run(
         self,
@@ -382,30 +368,6 @@ class Executor:
                 PROGRAMS.change(connection, program.id, "error", reason=outcome.message)
             elif program.state == "error" and not isinstance(outcome, DSPexError):
                 PROGRAMS.change(connection, program.id, "ready", reason="it ran")
-
-    def _know(self, connection: Connection, program_id: str, revision: int) -> _Known:
-        key = (program_id, revision)
-        with self._knowing:
-            known = self._known.get(key)
-            if known is not None:
-                self._known.move_to_end(key)
-                return known
-        state = read_state(connection, program_id, revision)
-        signature = bundles.load(state).signature
-        known = _Known(Stored(program_id, revision, state), InputConverter(signature))
-        with self._knowing:
-            self._known[key] = known
-            if len(self._known) > _MAX_KNOWN:
-                self._known.popitem(last=False)
-        return known
-
-    def _problem(self, known: _Known, inputs: Mapping[str, Any]) -> DSPexError | None:
-        """What is wrong with the inputs, told before a bridge is asked."""
-        try:
-            known.inputs.convert({key: from_json(item, "inputs") for key, item in inputs.items()})
-        except DSPexError as error:
-            return error
-        return None
 
 
 def _order(program_id: str, execution_id: str) -> str:
