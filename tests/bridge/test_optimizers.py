@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import inspect
+import itertools
+import threading
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
 import pytest
 from dspex_bridge import optimizers
+from dspex_bridge.engine.optimizers import compilers
 from dspex_bridge.optimizers import OPTIMIZERS
 from dspy.teleprompt import mipro_optimizer_v2
+from dspy.utils import parallelizer
+
+BOUND_S = 30.0
 
 BY_HAND = {"num_candidates": 3, "num_trials": 4}
 
@@ -60,3 +69,30 @@ def test_what_is_said_of_mipro_is_so_in_dspy() -> None:
     assert mipro_optimizer_v2.MIN_MINIBATCH_SIZE + 1 == optimizers._MIPRO_LEAST_TO_BATCH
     for how in mipro_optimizer_v2.AUTO_RUN_SETTINGS.values():
         assert how["n"] > optimizers._MIPRO_UNDRAWN_SETS
+
+
+def test_an_example_that_takes_very_long_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compilers  # which a worker has imported
+    runs: Counter[int] = Counter()
+    is_late = threading.Event()
+
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        # For the second time: it has been looked at who takes long.
+        if next(waits) > 0:
+            is_late.set()
+        return concurrent.futures.wait(*args, **kwargs)
+
+    waits, hours = itertools.count(), itertools.count(1)
+    monkeypatch.setattr(parallelizer, "wait", wait)
+    monkeypatch.setattr(parallelizer, "time", SimpleNamespace(time=lambda: 3600.0 * next(hours)))
+
+    class Slow(dspy.Module):  # type: ignore[misc]  # dspy ships no types
+        def forward(self, number: int) -> Any:
+            runs[number] += 1
+            is_late.wait(BOUND_S)
+            return dspy.Prediction(number=number)
+
+    examples = [dspy.Example(number=number).with_inputs("number") for number in range(2)]
+    evaluate = dspy.Evaluate(devset=examples, metric=lambda *_: 1.0, num_threads=4)
+    assert evaluate(Slow()).score == 100.0
+    assert runs == {0: 1, 1: 1}

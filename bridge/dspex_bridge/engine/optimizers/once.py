@@ -1,0 +1,25 @@
+"""Each example is run once, however long it takes.
+
+DSPy's executor gives one that has run for two minutes to a second thread as well: its LM calls are
+paid again, and its tools do again what they do. A call that hangs has a time limit of its own.
+
+Importing this module puts what is here in the place of DSPy's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy.utils.parallelizer import ParallelExecutor
+
+__all__: list[str] = []
+
+_execute = ParallelExecutor.execute
+
+
+def _execute_once(executor: Any, function: Any, data: Any) -> Any:
+    executor.timeout = 0
+    return _execute(executor, function, data)
+
+
+ParallelExecutor.execute = _execute_once
