@@ -38,6 +38,10 @@ __all__ = ["DEFAULT_MAX_IN_FLIGHT", "Host", "Options"]
 # A thousand executes at once is what one process is meant for; each costs it about 100 kB.
 DEFAULT_MAX_IN_FLIGHT = 4096
 
+# A long turn of the loop sends as soon as there is so much: the client reads it meanwhile. One of
+# many short answers has less.
+_TURN_BYTES = 16 * 1024
+
 # After the answer to `shutdown` the process is gone within a second, whether it was read or not.
 _LAST_WRITE_S = 0.5
 
@@ -129,10 +133,13 @@ class Host:
 
     def flush(self) -> None:
         """Sends what is queued: at once, but for what the reader and the event loop have. Those
-        send all that comes of one read, or of one turn of the loop, together."""
+        send all that comes of one read, or of one turn of the loop, together, the loop in pieces of
+        some size."""
         if self._log_events:
             self.send_log_events()
-        if threading.get_ident() != self._reader and not self.runner.in_turn():
+        if threading.get_ident() == self._reader:
+            return
+        if not self.runner.in_turn() or self.connection.queued_bytes >= _TURN_BYTES:
             self.writer.flush()
 
     def translate(self, error: BaseException) -> DSPexError | None:

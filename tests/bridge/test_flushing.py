@@ -110,6 +110,26 @@ def test_what_one_turn_of_the_loop_says_goes_in_one_write_and_is_there_when_it_i
         assert len(bridge.answers(count)) == count
 
 
+def test_what_a_long_turn_says_is_read_while_the_turn_goes_on(bridge: Bridge) -> None:
+    """A stream whose LM has everything ready is one turn."""
+    bridge.host.runner.start()
+    is_read, was_read = threading.Event(), []
+
+    def say() -> None:
+        for number in range(2000):
+            bridge.host.connection.send_notification("n", {"number": number})
+            bridge.host.flush()
+        was_read.append(is_read.wait(BOUND_S))
+
+    bridge.host.runner.submit(say)
+    numbers = [message[2]["number"] for message in bridge.answers(500)]
+    is_read.set()
+    numbers += [message[2]["number"] for message in bridge.answers(2000 - len(numbers))]
+    assert numbers == list(range(2000))
+    assert was_read == [True]
+    assert bridge.writes < 5
+
+
 def test_tasks_that_end_in_one_turn_are_answered_by_one_write(bridge: Bridge) -> None:
     bridge.host.runner.start()
     loop = bridge.host.runner.loop
