@@ -51,6 +51,10 @@ _STOP_WITHIN_S = 1.5
 
 _COMMON = params.COMMON.keys()
 
+# What a ping may carry that is answered as it is read, and its longest deadline.
+_AT_ONCE_PARAMS = PONG_PARAMS | {"timeout_ms"}
+_PLAIN_TIMEOUT_MS = 2**31
+
 # Held for two assignments: one for all calls, most of which have no stream.
 _OPENING = threading.Lock()
 
@@ -158,7 +162,11 @@ class Dispatcher:
     def answer_at_once(self, request: Request) -> bool:
         """Answers a ping as any client sends it, which takes no more than this; False for all other
         requests, and for one that is refused: those go the long way."""
-        if request.method != PING.name or not request.params.keys() <= PONG_PARAMS:
+        if request.method != PING.name or not request.params.keys() <= _AT_ONCE_PARAMS:
+            return False
+        # A deadline is met, and has to be one all the same.
+        timeout_ms = request.params.get("timeout_ms", 1)
+        if type(timeout_ms) is not int or not 1 <= timeout_ms <= _PLAIN_TIMEOUT_MS:
             return False
         if self._draining is not None:
             return False

@@ -73,6 +73,21 @@ def test_a_wrong_parameter_is_refused_by_its_name(bridge: Bridge) -> None:
     assert "'paylod'. Did you mean 'payload'?" in error["message"]
 
 
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "1", 2**63])
+def test_a_deadline_that_is_none_is_refused_though_nothing_waits_for_it(
+    bridge: Bridge, wrong: object
+) -> None:
+    ((_, _, error, _),) = bridge.asked((1, "ping", {"timeout_ms": wrong}))
+    assert error["code"] == "invalid_params"
+    assert "timeout_ms" in error["message"]
+
+
+@pytest.mark.parametrize("timeout_ms", [1, 2**31, 2**31 + 1, 2**63 - 1, None])
+def test_any_deadline_will_do(bridge: Bridge, timeout_ms: int | None) -> None:
+    asked = {"payload": 1, "timeout_ms": timeout_ms}
+    assert bridge.asked((1, "ping", asked)) == [[1, 1, None, {"payload": 1}]]
+
+
 def test_a_ping_with_the_id_of_a_request_in_flight_is_refused(bridge: Bridge) -> None:
     # `list` waits for DSPy to be imported.
     answers = bridge.asked((1, "list", {}), (1, "ping", {}), (2, "ping", {}))
