@@ -19,8 +19,9 @@ __all__ = ["BACKLOG_HIGH", "Writer"]
 # them are gone: what it makes the bridge hold stays bounded by it and its requests in flight.
 BACKLOG_HIGH = 32 * 1024 * 1024
 
-# As much as a pipe takes at the most: what waits behind it is not copied while it waits.
-_AT_ONCE = 1024 * 1024
+# Messages are joined to no more than so many bytes: to write those costs far more than the call,
+# and what waits behind them, or is large itself, is not copied.
+_AT_ONCE = 256 * 1024
 
 
 class Writer:

@@ -30,10 +30,12 @@ from .errors import (
 from .framing import (
     DEFAULT_MAX_FRAME_BYTES,
     LARGEST_MAX_FRAME_BYTES,
+    PREFIX_BYTES,
     SMALLEST_MAX_FRAME_BYTES,
     FrameReader,
     Oversized,
     frame,
+    prefix,
 )
 from .messages import (
     MAX_ID,
@@ -57,6 +59,9 @@ if TYPE_CHECKING:
 
 # Of a message that is cut so that its error can be sent: at most 4 bytes each.
 _CUT_MESSAGE_CHARS = 500
+
+# A larger payload is queued as it is, behind its length: a copy costs more than a second write.
+_COPIED_BYTES = 256 * 1024
 
 
 class Answered:
@@ -247,7 +252,7 @@ class Connection:
             return Answered(request_id, error, None, self._outgoing.pop(request_id))
 
     def _answer_bad_frame(self, request_id: int | None, error: DSPexError) -> Refused:
-        answer = frame(encode(Response(request_id, error, None).to_wire()))
+        answer = encode(Response(request_id, error, None).to_wire())
         with self._lock:
             self._queue(answer)
         return Refused(request_id, error)
@@ -264,14 +269,14 @@ class Connection:
         with self._lock:
             request_id = self._next_id
             self._next_id = 0 if request_id == MAX_ID else request_id + 1
-        data = self._framed([REQUEST, request_id, method, params], params)
+        payload = self._payload([REQUEST, request_id, method, params], params)
         with self._lock:
             if self._closed:
                 raise ConnectionLostError(
                     "the connection has ended: make a new one", retryable=True
                 )
             self._outgoing[request_id] = waiter
-            self._queue(data)
+            self._queue(payload)
         return request_id
 
     def send_result(
@@ -283,34 +288,34 @@ class Connection:
         error that says so, with `error_data` in its data: its request is answered all the same.
         """
         try:
-            data = self._framed([RESPONSE, request.id, None, result], result)
+            payload = self._payload([RESPONSE, request.id, None, result], result)
         except EncodeError as error:
             failed: DSPexError = InternalError(f"the result cannot be sent: {error}")
         except FrameTooLargeError as error:
             failed = error
         else:
-            return self._send_answer(request, data)
+            return self._send_answer(request, payload)
         failed.data = {**failed.data, **(error_data or {})}
         return self.send_error(request, failed)
 
     def send_at_once(self, request: Request, result: Any) -> None:
         """Answers a request that `events` asks about, before there is an event. Raises EncodeError
         or FrameTooLargeError, with nothing sent."""
-        data = self._framed([RESPONSE, request.id, None, result], result)
+        payload = self._payload([RESPONSE, request.id, None, result], result)
         with self._lock:
-            self._queue(data)
+            self._queue(payload)
 
     def send_error(self, request: Request, error: DSPexError) -> bool:
         """Answers a request with an error. False where it was answered before."""
         try:
             wire_error = error.to_wire()
-            data = self._framed([RESPONSE, request.id, wire_error, None], wire_error)
+            payload = self._payload([RESPONSE, request.id, wire_error, None], wire_error)
         except (EncodeError, FrameTooLargeError):
             # An error's data may quote anything; its code and a cut message always fit.
             message = sendable(error.message[:_CUT_MESSAGE_CHARS])
             cut = {**error.to_wire(), "message": message, "data": {}}
-            data = self._framed([RESPONSE, request.id, cut, None], cut)
-        return self._send_answer(request, data)
+            payload = self._payload([RESPONSE, request.id, cut, None], cut)
+        return self._send_answer(request, payload)
 
     def send_notification(
         self, method: str, params: dict[str, Any], *, about: Request | None = None
@@ -319,11 +324,11 @@ class Connection:
 
         Raises EncodeError or FrameTooLargeError, with nothing sent.
         """
-        data = self._framed([NOTIFICATION, method, params], params)
+        payload = self._payload([NOTIFICATION, method, params], params)
         with self._lock:
             if self._closed or (about is not None and self._incoming.get(about.id) is not about):
                 return False
-            self._queue(data)
+            self._queue(payload)
         return True
 
     def offer_notification(self, method: str, params: dict[str, Any]) -> bool:
@@ -332,12 +337,12 @@ class Connection:
         For what may be said at any moment, by a thread that is in the middle of one of these
         methods, too: a finalizer that a collection runs there, and that logs.
         """
-        data = self._framed([NOTIFICATION, method, params], params)
+        payload = self._payload([NOTIFICATION, method, params], params)
         if not self._lock.acquire(blocking=False):
             return False
         try:
             if not self._closed:
-                self._queue(data)
+                self._queue(payload)
         finally:
             self._lock.release()
         return True
@@ -358,8 +363,8 @@ class Connection:
     def data_to_send(self, enough: int | None = None) -> bytes:
         """Everything queued, in order; the queue is empty afterwards.
 
-        Where that is more than `enough` bytes, only so many messages that they are that: what
-        waits is then not copied as a whole.
+        Where that is more than `enough` bytes, only what comes first: so many messages that they
+        are no more than that, or a single one, of which no copy is made.
         """
         with self._lock:
             if enough is None or self.queued_bytes <= enough:
@@ -367,23 +372,25 @@ class Connection:
                 self.queued_bytes = 0
             else:
                 size = count = 0
-                while size < enough:
-                    size += len(self._out[count])
+                for waiting in self._out:
+                    if count and size + len(waiting) > enough:
+                        break
+                    size += len(waiting)
                     count += 1
                 out = self._out[:count]
                 del self._out[:count]
                 self.queued_bytes -= size
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _send_answer(self, request: Request, data: bytes) -> bool:
+    def _send_answer(self, request: Request, payload: bytes) -> bool:
         with self._lock:
             if self._incoming.get(request.id) is not request:
                 return False
             del self._incoming[request.id]
-            self._queue(data)
+            self._queue(payload)
         return True
 
-    def _framed(self, message: list[Any], content: Any) -> bytes:
+    def _payload(self, message: list[Any], content: Any) -> bytes:
         payload = encode_around(message, content, 2)
         limit = self._peer_max_frame_bytes
         if len(payload) > limit:
@@ -391,8 +398,12 @@ class Connection:
                 f"a frame of {len(payload)} bytes is over the peer's limit of {limit}",
                 data={"size": len(payload), "limit": limit},
             )
-        return frame(payload)
+        return payload
 
-    def _queue(self, data: bytes) -> None:
-        self._out.append(data)
-        self.queued_bytes += len(data)
+    def _queue(self, payload: bytes) -> None:
+        size = len(payload)
+        if size > _COPIED_BYTES:
+            self._out += (prefix(size), payload)
+        else:
+            self._out.append(frame(payload))
+        self.queued_bytes += PREFIX_BYTES + size

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from struct import Struct
 
 __all__ = [
     "DEFAULT_MAX_FRAME_BYTES",
     "HEAD_BYTES",
     "LARGEST_MAX_FRAME_BYTES",
+    "PREFIX_BYTES",
     "SMALLEST_MAX_FRAME_BYTES",
     "FrameReader",
     "Oversized",
     "frame",
+    "prefix",
 ]
 
 # A frame can grow to 92 times its size as Python objects (two bytes are a map of one pair, which
@@ -29,6 +32,7 @@ LARGEST_MAX_FRAME_BYTES = 2**32 - 1
 HEAD_BYTES = 64
 
 _LENGTH = Struct(">I")
+PREFIX_BYTES = _LENGTH.size
 
 
 class Oversized:
@@ -49,8 +53,13 @@ class Oversized:
         return f"Oversized(size={self.size}, head={self.head!r})"
 
 
+def prefix(size: int) -> bytes:
+    """What stands in front of a payload of so many bytes."""
+    return _LENGTH.pack(size)
+
+
 def frame(payload: bytes) -> bytes:
-    return _LENGTH.pack(len(payload)) + payload
+    return prefix(len(payload)) + payload
 
 
 class FrameReader:
@@ -59,56 +68,55 @@ class FrameReader:
     An oversized frame is reported as soon as its head is known and never buffered.
     """
 
-    __slots__ = ("_partial", "_skip", "max_frame_bytes")
+    __slots__ = ("_body", "_missing", "_start", "max_frame_bytes")
 
     def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
         self.max_frame_bytes = max_frame_bytes
-        self._partial = bytearray()
-        self._skip = 0
+        # The first bytes of a frame, as long as they do not say what is to be done with it.
+        self._start = b""
+        # How much is still to come of a frame that has begun, and what there is of it: None where
+        # it is skipped.
+        self._missing = 0
+        self._body: BytesIO | None = None
 
     def feed(self, chunk: bytes) -> list[bytes | Oversized]:
         """The frames completed by `chunk`, in order."""
-        data: bytes | memoryview = chunk
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            data = data[skipped:]
-        if self._partial:
-            self._partial += data
-            if not self._is_next_ready():
-                return []
-            # A large frame is copied once, out of here.
-            data, self._partial = memoryview(self._partial), bytearray()
         frames: list[bytes | Oversized] = []
+        data = self._start + chunk if self._start else chunk
         position, end = 0, len(data)
-        while (start := position + _LENGTH.size) <= end:
+        if self._missing:
+            position = self._continue(data, frames)
+        while (start := position + PREFIX_BYTES) <= end:
             (size,) = _LENGTH.unpack_from(data, position)
             stop = start + size
             if size > self.max_frame_bytes:
-                if end - start < self._needed(size):
+                if end - start < min(size, HEAD_BYTES):
                     break
-                frames.append(Oversized(size, bytes(data[start : start + self._needed(size)])))
-                self._skip = max(0, stop - end)
-                position = min(stop, end)
+                frames.append(Oversized(size, data[start : min(stop, start + HEAD_BYTES)]))
             elif stop <= end:
-                frames.append(bytes(data[start:stop]))
-                position = stop
+                frames.append(data[start:stop])
             else:
-                break
-        if position < end:
-            self._partial += data[position:]
+                # It grows as its bytes come, whatever its length promises.
+                self._body = BytesIO()
+                self._body.write(data[start:])
+            position = min(stop, end)
+            self._missing = stop - position
+        self._start = data[position:]
         return frames
 
-    def _needed(self, size: int) -> int:
-        """How much of a frame of `size` bytes must be there before it is reported."""
-        return size if size <= self.max_frame_bytes else min(size, HEAD_BYTES)
-
-    def _is_next_ready(self) -> bool:
-        """Whether the partial frame is whole now: asked at each feed, so it must cost nothing."""
-        held = len(self._partial) - _LENGTH.size
-        return held >= 0 and held >= self._needed(_LENGTH.unpack_from(self._partial)[0])
+    def _continue(self, data: bytes, frames: list[bytes | Oversized]) -> int:
+        """Adds to the frame that has begun. Returns where in `data` the next one begins."""
+        stop = min(self._missing, len(data))
+        self._missing -= stop
+        if self._body is not None:
+            self._body.write(data if stop == len(data) else data[:stop])
+            if not self._missing:
+                # What was written, and no copy of it: a large frame is not copied at all.
+                frames.append(self._body.getvalue())
+                self._body = None
+        return stop
 
     @property
     def at_boundary(self) -> bool:
         """Whether the stream could end here without cutting a frame."""
-        return not self._partial and not self._skip
+        return not self._start and not self._missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -209,11 +210,35 @@ def test_no_more_of_the_queue_is_copied_than_is_enough(enough: int) -> None:
     while data := connection.data_to_send(enough):
         taken += data
         assert connection.queued_bytes == whole - len(taken)
-        # The last message may be longer than what is missing.
-        assert len(data) < enough + 110
-        assert len(data) >= enough or connection.queued_bytes == 0
+        # A single message may be longer; one that does not fit any more waits.
+        assert len(data) <= max(enough, 110)
+        assert len(data) > enough - 110 or connection.queued_bytes == 0
     sent = [decode(frame) for frame in FrameReader().feed(taken) if isinstance(frame, bytes)]
     assert [len(text["text"]) for _, _, text in sent] == [n * 7 % 90 for n in range(50)]
+
+
+def test_a_large_message_is_taken_from_the_queue_without_a_copy() -> None:
+    connection, size = Connection(), 4_000_000
+    connection.send_notification("a", {"data": bytes(10)})
+    tracemalloc.start()
+    try:
+        connection.send_notification("b", {"data": bytes(size)})
+        waiting = tracemalloc.get_traced_memory()[0]
+        assert size < waiting < 1.1 * size
+        tracemalloc.reset_peak()
+        taken = []
+        while data := connection.data_to_send(256 * 1024):
+            taken.append(data)
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * size
+    finally:
+        tracemalloc.stop()
+    # Not even its length is in front of it, which would have been a copy when it was queued.
+    assert taken[-1] == encode([2, "b", {"data": bytes(size)}])
+    frames = FrameReader().feed(b"".join(taken))
+    assert [decode(frame)[1:] for frame in frames if isinstance(frame, bytes)] == [
+        ["a", {"data": bytes(10)}],
+        ["b", {"data": bytes(size)}],
+    ]
 
 
 @pytest.mark.usefixtures("quick_switches")

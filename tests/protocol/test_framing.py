@@ -158,6 +158,20 @@ def test_a_frame_of_a_gigabyte_is_skipped_with_no_more_memory_than_a_chunk() -> 
     assert reader.feed(frame(b"next")) == [b"next"]
 
 
+def test_a_large_frame_is_held_once_while_it_comes_and_when_it_is_there() -> None:
+    size = 8 * 1024 * KIB
+    reader = FrameReader()
+    reader.feed(size.to_bytes(4, "big"))
+    tracemalloc.start()
+    try:
+        got = fed(reader, [CHUNK] * (size // len(CHUNK)))
+        # The buffer grows by an eighth.
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * size
+    finally:
+        tracemalloc.stop()
+    assert got == [bytes(size)]
+
+
 def test_a_large_frame_in_small_chunks_is_read_in_linear_time() -> None:
     """Twice the frame takes about twice the time: looking for its end costs nothing at a chunk."""
 
