@@ -113,6 +113,7 @@ SERVER_LAYERS: list[tuple[str, ...]] = [
         "dspex_server.events",
         "dspex_server.importing",
         "dspex_server.interrupting",
+        "dspex_server.known_revisions",
         "dspex_server.relay",
     ),
     ("dspex_server.loaded",),

@@ -10,6 +10,7 @@ from dspex_protocol.errors import DSPexError, OptimizerError
 
 from dspex_bridge.catalog import REDUCES
 from dspex_bridge.engine.optimizers.compilers import COMPILERS, Setup
+from dspex_bridge.engine.optimizers.once import run_examples_once
 from dspex_bridge.engine.remote import RemoteLMError
 from dspex_bridge.exceptions import describe
 from dspex_bridge.optimizers import LM_PARAMS, OPTIMIZERS
@@ -47,6 +48,7 @@ def optimize(request: Request, link: Link) -> dict[str, Any]:
     """
     import numpy as np
 
+    run_examples_once()
     run = Optimization(request, link)
     name, params = run.params["optimizer"]["name"], run.params["optimizer"].get("params") or {}
     seed: int = run.params["seed"]

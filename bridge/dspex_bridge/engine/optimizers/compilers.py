@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from . import once  # noqa: F401 - what it changes of DSPy
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -2,8 +2,6 @@
 
 DSPy's executor gives one that has run for two minutes to a second thread as well: its LM calls are
 paid again, and its tools do again what they do. A call that hangs has a time limit of its own.
-
-Importing this module puts what is here in the place of DSPy's own.
 """
 
 from __future__ import annotations
@@ -12,14 +10,16 @@ from typing import Any
 
 from dspy.utils.parallelizer import ParallelExecutor
 
-__all__: list[str] = []
+__all__ = ["run_examples_once"]
 
 _execute = ParallelExecutor.execute
+
+
+def run_examples_once() -> None:
+    """For all of this process, from here on."""
+    ParallelExecutor.execute = _execute_once
 
 
 def _execute_once(executor: Any, function: Any, data: Any) -> Any:
     executor.timeout = 0
     return _execute(executor, function, data)
-
-
-ParallelExecutor.execute = _execute_once
