@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from .codec import EncodeError, decode, encode, encode_around, recover_id, sendable
+from .codec import EncodeError, decode, encode, encode_around, encode_text, recover_id, sendable
 from .errors import (
     ConnectionLostError,
     DSPexError,
@@ -331,6 +331,26 @@ class Connection:
             self._queue(payload)
         return True
 
+    def text_notifications(
+        self, method: str, params: dict[str, Any], name: str, *, about: Request
+    ) -> Callable[[str], bool]:
+        """Queues one for each text that it is then given, as `send_notification` does, with the
+        text as `name` beside `params`, which are encoded once. Of the text half a character goes
+        as '?'.
+        """
+        # The text comes last, and an empty one is one byte.
+        head = encode([NOTIFICATION, method, {**params, name: ""}])[:-1]
+
+        def send(text: str) -> bool:
+            payload = self._within_limit(head + encode_text(text))
+            with self._lock:
+                if self._closed or self._incoming.get(about.id) is not about:
+                    return False
+                self._queue(payload)
+            return True
+
+        return send
+
     def offer_notification(self, method: str, params: dict[str, Any]) -> bool:
         """Queues a notification, or says False where that would have to wait.
 
@@ -391,7 +411,9 @@ class Connection:
         return True
 
     def _payload(self, message: list[Any], content: Any) -> bytes:
-        payload = encode_around(message, content, 2)
+        return self._within_limit(encode_around(message, content, 2))
+
+    def _within_limit(self, payload: bytes) -> bytes:
         limit = self._peer_max_frame_bytes
         if len(payload) > limit:
             raise FrameTooLargeError(

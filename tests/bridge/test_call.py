@@ -11,12 +11,12 @@ from dspex_protocol.messages import Request
 def streamed(window: int) -> tuple[Call, ChunkStream, list[Any]]:
     sent: list[Any] = []
 
-    def send(chunk: dict[str, Any]) -> bool:
-        sent.append(chunk["text"])
+    def send(text: str) -> bool:
+        sent.append(text)
         return True
 
     call = Call(Request(1, "execute", {}), METHODS["execute"], {})
-    return call, ChunkStream(send, window), sent
+    return call, ChunkStream(lambda _chunk: send, window), sent
 
 
 def test_what_was_granted_before_there_was_a_stream_counts() -> None:

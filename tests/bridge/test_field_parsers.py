@@ -16,7 +16,7 @@ from dspex_bridge.engine.field_parsers import (
     XmlParser,
 )
 from dspy.adapters import Adapter, XMLAdapter
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SIGNATURE = dspy.Signature(
@@ -33,6 +33,9 @@ FORMS: dict[str, tuple[type[FieldParser], Adapter]] = {
     "json": (JsonParser, dspy.JSONAdapter()),
     "xml": (XmlParser, XMLAdapter()),
 }
+
+# Beside others on the machine an example may take its time.
+UNTIMED = settings(deadline=None)
 
 form = pytest.mark.parametrize("form", FORMS)
 cuts = st.lists(st.integers(1, 12), max_size=200)
@@ -103,6 +106,7 @@ def answer(form: str, answer: str, other: str) -> str:
 
 
 @form
+@UNTIMED
 @given(first=values, second=values, sizes=cuts)
 def test_the_pieces_joined_are_what_the_adapter_parses(
     form: str, first: str, second: str, sizes: list[int]
@@ -124,12 +128,14 @@ def _breaks_xml(value: str) -> bool:
 
 
 @form
+@UNTIMED
 @given(text=values, sizes=cuts)
 def test_no_text_makes_a_parser_fail(form: str, text: str, sizes: list[int]) -> None:
     streamed(FORMS[form][0](FIELDS), cut(text, sizes))
 
 
 @form
+@UNTIMED
 @given(first=values, second=values, sizes=cuts)
 def test_how_the_answer_is_cut_makes_no_difference(
     form: str, first: str, second: str, sizes: list[int]
@@ -221,6 +227,7 @@ def test_what_follows_a_header_in_its_line_comes_before_the_line_ends() -> None:
     assert text == "it goes"
 
 
+@UNTIMED
 @given(sizes=cuts)
 def test_headers_of_other_names_and_text_beside_headers_are_as_the_adapter_has_them(
     sizes: list[int],
@@ -234,6 +241,7 @@ def test_headers_of_other_names_and_text_beside_headers_are_as_the_adapter_has_t
     assert joined == dspy.ChatAdapter().parse(SIGNATURE, text)
 
 
+@UNTIMED
 @given(sizes=cuts)
 def test_keys_and_values_of_any_form_are_as_the_adapter_has_them(sizes: list[int]) -> None:
     text = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +24,14 @@ def streamed(tokens: list[str]) -> tuple[float, list[dict[str, Any]]]:
     """The processor time that the tokens of an answer take, and their chunks."""
     chunks: list[dict[str, Any]] = []
 
-    def take(chunk: dict[str, Any]) -> bool:
-        chunks.append(chunk)
-        return True
+    def prepare(chunk: dict[str, Any]) -> Callable[[str], bool]:
+        def take(text: str) -> bool:
+            chunks.append({**chunk, "text": text})
+            return True
 
-    stream = FieldStream(ChunkStream(take, MAX_CREDIT), ["answer"])
+        return take
+
+    stream = FieldStream(ChunkStream(prepare, MAX_CREDIT), ["answer"])
     with dspy.context(**{PARSER_SETTING: lambda: ChatParser({"answer"})}):
         stream.begin_call()
 

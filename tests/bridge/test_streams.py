@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dspex_bridge.streams import ChunkStream
@@ -12,13 +13,19 @@ class Client:
     def __init__(self, window: int, max_chars: int = 1000) -> None:
         self.chunks: list[dict[str, Any]] = []
         self.listens = True
-        self.stream = ChunkStream(self._take, window, lambda: max_chars)
+        self.prepared = 0
+        self.stream = ChunkStream(self._prepare, window, lambda: max_chars)
         self.stream.begin_attempt(("answer", "other", "a", "b"))
 
-    def _take(self, chunk: dict[str, Any]) -> bool:
-        if self.listens:
-            self.chunks.append(chunk)
-        return self.listens
+    def _prepare(self, chunk: dict[str, Any]) -> Callable[[str], bool]:
+        self.prepared += 1
+
+        def take(text: str) -> bool:
+            if self.listens:
+                self.chunks.append({**chunk, "text": text})
+            return self.listens
+
+        return take
 
     def texts(self) -> list[str]:
         return [chunk["text"] for chunk in self.chunks]
@@ -31,6 +38,23 @@ def test_chunks_go_at_once_while_there_is_credit() -> None:
     assert client.chunks == [
         {"field": "answer", "attempt": 1, "text": "a", "done": False},
         {"field": "answer", "attempt": 1, "text": "b", "done": True},
+    ]
+
+
+def test_what_the_chunks_of_an_attempt_share_is_prepared_once() -> None:
+    client = Client(window=1000)
+    for _ in range(100):
+        client.stream.put("a", "x")
+        client.stream.put("b", "y")
+    assert client.prepared == 2
+    client.stream.begin_attempt(["a"])
+    for field, done in (("a", False), ("b", False), ("a", True), ("b", True)):
+        client.stream.put(field, "z", done=done)
+    assert client.chunks[-4:] == [
+        {"field": "a", "attempt": 2, "text": "z", "done": False},
+        {"field": "b", "attempt": 1, "text": "z", "done": False},
+        {"field": "a", "attempt": 2, "text": "z", "done": True},
+        {"field": "b", "attempt": 1, "text": "z", "done": True},
     ]
 
 

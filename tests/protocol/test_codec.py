@@ -25,7 +25,9 @@ from dspex_protocol.codec import (
     EncodeError,
     decode,
     encode,
+    encode_text,
     recover_id,
+    sendable,
 )
 from dspex_protocol.errors import ParseError
 from dspex_protocol.framing import HEAD_BYTES
@@ -235,6 +237,12 @@ def test_a_value_is_read_as_it_was_written(value: Any) -> None:
 def test_what_was_read_is_written_with_the_same_bytes(value: Any) -> None:
     data = encode(value)
     assert encode(decode(data)) == data
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 255, 256, 65535, 65536])
+@pytest.mark.parametrize("char", ["x", "\ud800"])
+def test_a_text_of_any_length_is_written_as_every_value_is(char: str, size: int) -> None:
+    assert encode_text(char * size) == encode(sendable(char * size))
 
 
 @settings(FIXED, max_examples=500)

@@ -9,7 +9,7 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dspex_protocol.codec import EncodeError, decode, encode
+from dspex_protocol.codec import EncodeError, decode, encode, sendable
 from dspex_protocol.connection import Answered, Connection, Event, Ignored, Refused
 from dspex_protocol.errors import (
     ERRORS,
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 FIXED = settings(derandomize=True, deadline=None, print_blob=True)
 
 LIMIT = SMALLEST_MAX_FRAME_BYTES
+
+# With halves of surrogate pairs, which no text on the wire has.
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=80)
 
 
 def wire(message: Any) -> bytes:
@@ -290,6 +293,40 @@ def test_a_notification_about_an_answered_request_is_dropped_and_others_are_not(
     assert not connection.send_notification("chunk", {"id": 5, "text": "b"}, about=request)
     assert connection.send_notification("log", {"message": "m"})
     assert [message[:2] for message in sent(connection)] == [[2, "chunk"], [1, 5], [2, "log"]]
+
+
+@FIXED
+@given(ANY_TEXT, st.text(max_size=40), st.integers(0, 2**40))
+def test_a_prepared_notification_is_the_one_that_is_sent_with_all_its_params(
+    text: str, field: str, request_id: int
+) -> None:
+    connection = Connection()
+    request = opened(connection, request_id)
+    params = {"id": request_id, "field": field, "done": False}
+    send = connection.text_notifications("chunk", params, "text", about=request)
+    assert send(text)
+    prepared = connection.data_to_send()
+    connection.send_notification("chunk", {**params, "text": sendable(text)}, about=request)
+    assert prepared == connection.data_to_send()
+
+
+def test_a_prepared_notification_about_an_answered_request_is_dropped() -> None:
+    connection = Connection()
+    request = opened(connection)
+    send = connection.text_notifications("chunk", {"id": 5}, "text", about=request)
+    assert send("a")
+    connection.send_result(request, {})
+    assert not send("b")
+    assert [message[:2] for message in sent(connection)] == [[2, "chunk"], [1, 5]]
+
+
+def test_a_prepared_notification_over_the_peer_s_limit_is_refused_and_nothing_is_sent() -> None:
+    connection = Connection()
+    send = connection.text_notifications("n", {}, "text", about=opened(connection))
+    connection.peer_max_frame_bytes = LIMIT
+    with pytest.raises(FrameTooLargeError, match="over the peer's limit of 4096"):
+        send("x" * LIMIT)
+    assert connection.queued_bytes == 0
 
 
 @pytest.mark.parametrize(

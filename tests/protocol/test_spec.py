@@ -363,7 +363,7 @@ def sources(pattern: str = "**/*.py") -> str:
 
 
 def notified(source: str) -> list[str]:
-    return re.findall(r'connection\.(?:send|offer)_notification\(\s*"(\w+)"', source)
+    return re.findall(r'connection\.(?:send|offer|text)_notifications?\(\s*"(\w+)"', source)
 
 
 def test_every_notification_of_the_bridge_is_there() -> None:

@@ -50,8 +50,8 @@ class _Field:
         if not kept:
             self._gap.append(text)
             return []
-        whole = "".join([*self._gap, kept])
-        self._gap = [text[len(kept) :]]
+        whole = "".join([*self._gap, kept]) if self._gap else kept
+        self._gap = [text[len(kept) :]] if len(text) > len(kept) else []
         self._has_begun = True
         return [Piece(self.name, whole, False)]
 
@@ -79,7 +79,7 @@ class _Scanner:
         self._buffer = self._buffer[self._position :] + text
         self._position = 0
         pieces: list[Piece] = []
-        while (found := self._state()) is not None:
+        while self._position < len(self._buffer) and (found := self._state()) is not None:
             pieces += found
         return pieces
 
@@ -299,6 +299,8 @@ _LONGEST_ESCAPE = len(r"\ud83d\ude00")
 
 
 def _decoded(text: str) -> str:
+    if "\\" not in text:
+        return text
     try:
         decoded: str = json.loads(f'"{text}"', strict=False)
     except ValueError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dspy
-from dspex_protocol.codec import sendable
+
+from .field_parsers import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -32,11 +33,8 @@ class FieldStream:
 
     def __init__(self, chunks: ChunkStream, fields: Collection[str]) -> None:
         self._chunks = chunks
-        self._fields = {field: [field] for field in fields}
+        self._fields = {field: _Field([field]) for field in fields}
         self._parser: FieldParser | None = None
-        # Field -> the texts of its chunks.
-        self._sent: dict[str, list[str]] = {}
-        self._open: set[str] = set()
         self._native_field: str | None = None
 
     def begin_call(self) -> None:
@@ -50,7 +48,7 @@ class FieldStream:
         delta = chunk.choices[0].delta
         thought = getattr(delta, "reasoning_content", None)
         if thought and self._native_field is not None:
-            self._put([(self._native_field, thought, False)])
+            self._put([Piece(self._native_field, thought, False)])
         text = delta.content
         if text and self._parser is not None:
             self._put(self._parser.feed(text))
@@ -62,8 +60,8 @@ class FieldStream:
         for field, names in fields.items():
             wanted = [name for name in names if name in self._fields]
             if wanted:
-                step._fields[field] = wanted
-        for name in [name for names in step._fields.values() for name in names]:
+                step._fields[field] = _Field(wanted)
+        for name in step._names():
             del self._fields[name]
         return step
 
@@ -83,31 +81,42 @@ class FieldStream:
             for name, value in outputs.items()
             if name in self._fields and isinstance(value, str)
         }
-        if any("".join(self._sent.get(name, ())) != text for name, text in texts.items()):
+        if any("".join(self._fields[name].texts) != text for name, text in texts.items()):
             self._begin_attempt()
             for name, text in texts.items():
-                self._send(name, text, is_last=True)
+                self._send(self._fields[name], text, is_last=True)
         else:
-            for name in sorted(self._open):
-                self._send(name, "", is_last=True)
+            for name in sorted(self._fields):
+                if self._fields[name].is_open:
+                    self._send(self._fields[name], "", is_last=True)
 
     def _begin_attempt(self) -> None:
-        self._chunks.begin_attempt([name for names in self._fields.values() for name in names])
-        self._sent.clear()
-        self._open.clear()
+        self._chunks.begin_attempt(self._names())
+        for field in self._fields.values():
+            field.texts, field.is_open = [], False
 
-    def _put(self, pieces: list[Any]) -> None:
-        for field, text, is_last in pieces:
-            if field not in self._fields:
-                continue
-            self._sent.setdefault(field, []).append(text)
-            if is_last:
-                self._open.discard(field)
-            else:
-                self._open.add(field)
-            self._send(field, text, is_last=is_last)
+    def _names(self) -> list[str]:
+        return [name for field in self._fields.values() for name in field.names]
 
-    def _send(self, field: str, text: str, *, is_last: bool) -> None:
-        for name in self._fields[field]:
-            # That the value has half a surrogate pair, its validation says.
-            self._chunks.put(name, sendable(text), done=is_last)
+    def _put(self, pieces: list[Piece]) -> None:
+        for name, text, is_last in pieces:
+            field = self._fields.get(name)
+            if field is not None:
+                field.texts.append(text)
+                field.is_open = not is_last
+                self._send(field, text, is_last=is_last)
+
+    def _send(self, field: _Field, text: str, *, is_last: bool) -> None:
+        for name in field.names:
+            self._chunks.put(name, text, done=is_last)
+
+
+class _Field:
+    """One that is streamed: the names under which its chunks go, and their texts so far."""
+
+    __slots__ = ("is_open", "names", "texts")
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self.texts: list[str] = []
+        self.is_open = False

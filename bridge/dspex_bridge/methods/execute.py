@@ -44,18 +44,23 @@ def _execute(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[st
 
 
 def _chunks(host: Host, call: Call, stream: dict[str, Any]) -> ChunkStream:
-    def send(chunk: dict[str, Any]) -> bool:
+    def prepare(chunk: dict[str, Any]) -> Callable[[str], bool]:
         params = {"id": call.request.id, **chunk}
-        is_sent = host.connection.send_notification("chunk", params, about=call.request)
-        host.flush()
-        return is_sent
+        queue = host.connection.text_notifications("chunk", params, "text", about=call.request)
+
+        def send(text: str) -> bool:
+            is_queued = queue(text)
+            host.flush()
+            return is_queued
+
+        return send
 
     def max_chars() -> int:
         # A character has at most 4 bytes, and the rest of a chunk's frame is small. Asked each
         # time: the client may lower its limit while a stream is open.
         return min(DEFAULT_MAX_CHARS, host.connection.peer_max_frame_bytes // 8)
 
-    return ChunkStream(send, stream.get("window") or DEFAULT_WINDOW, max_chars)
+    return ChunkStream(prepare, stream.get("window") or DEFAULT_WINDOW, max_chars)
 
 
 def _streamed_fields(program: Program, stream: dict[str, Any]) -> list[str]:
