@@ -6,7 +6,8 @@
     python lifetime.py bridge STATE     the real bridge, which gets itself into the state
 
 With `forked` behind the state the bridge is one that a fork server forked: the client prints the
-server's pid, too, before the bridge's, and closes the bridge's socket, not the server's stdin.
+pids of the server and of its spare, too, before the bridge's, and closes the bridge's socket, not
+the server's stdin.
 
 States: idle, busy (a Python thread that loops), gil (C code that holds the interpreter lock),
 grandchild (a child process of the bridge), stopped (SIGSTOP).
@@ -120,6 +121,8 @@ def client(state: str, *forked: str) -> None:
         wait_until_silent(read_fd)
     while state == "stopped" and state_of(pids[-1]) != "T":
         os.sched_yield()
+    if forked:
+        pids.insert(1, spare_of(*pids))
     sys.stdout.write(f"{' '.join(map(str, pids))}\n")
     sys.stdout.flush()
     # Told to, by the end of its own stdin, it closes its end of the connection and lives on.
@@ -145,6 +148,17 @@ def state_of(pid: int) -> str:
     """A letter, as `ps` has it."""
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0]
+
+
+def spare_of(server: int, *known: int) -> int:
+    """The bridge that a fork server has forked ahead, once its guard is there: a child that leads a
+    group, and is none of those that are known."""
+    while True:
+        with open(f"/proc/{server}/task/{server}/children") as children:
+            for pid in map(int, children.read().split()):
+                if pid not in known and len(group(pid)) > 1:
+                    return pid
+        os.sched_yield()
 
 
 def group(leader: int) -> dict[int, str]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from dspex_protocol.codec import decode, encode
 from dspex_protocol.framing import FrameReader, Oversized, frame
 
-__all__ = ["BOUND_S", "BRIDGE", "Exchange", "Forked", "Pipe", "Silent"]
+__all__ = ["BOUND_S", "BRIDGE", "Connected", "Exchange", "Forked", "Pipe", "Silent"]
 
 BRIDGE = (sys.executable, "-P", "-m", "dspex_bridge")
 
@@ -97,11 +97,10 @@ class Exchange:
         return dict(error)
 
 
-class Forked(Exchange):
-    """A bridge that a fork server forked, at the other end of a socket."""
+class Connected(Exchange):
+    """A bridge at the other end of a socket, as a fork server's answer says."""
 
-    def __init__(self, server: Exchange) -> None:
-        forked = server.ask("fork")
+    def __init__(self, forked: Mapping[str, Any]) -> None:
         self.pid: int = forked["pid"]
         self.path: str = forked["path"]
         self.socket = socket.socket(socket.AF_UNIX)
@@ -113,6 +112,13 @@ class Forked(Exchange):
 
     def __exit__(self, *_error: object) -> None:
         self.socket.close()
+
+
+class Forked(Connected):
+    """A bridge that a fork server is asked for."""
+
+    def __init__(self, server: Exchange) -> None:
+        super().__init__(server.ask("fork"))
 
 
 class Pipe(Exchange):

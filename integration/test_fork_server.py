@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from integration import lifetime
-from integration.pipe import BOUND_S, BRIDGE, Exchange, Forked, Pipe
+from integration.pipe import BOUND_S, BRIDGE, Connected, Exchange, Forked, Pipe
 
 SERVER = (*BRIDGE, "--fork-server")
 
@@ -35,6 +36,11 @@ def exited(server: Pipe) -> dict[str, int]:
     kind, method, params = server.notifications.pop(0)
     assert (kind, method) == (2, "exited")
     return dict(params)
+
+
+def spare_of(server: Pipe, *known: int) -> int:
+    server.ask("ping")  # until it has imported DSPy it has none
+    return lifetime.spare_of(server.process.pid, *known)
 
 
 def test_forked_bridges_are_bridges_each_by_itself() -> None:
@@ -107,12 +113,118 @@ def test_another_users_connection_is_not_taken_where_the_folder_lets_it_in() -> 
         assert exited(server) == {"pid": forked["pid"], "status": 0}
 
 
+QUICK = "from dspex_bridge import forked\nforked.ACCEPT_WITHIN_S = 0.05"
+
+
 def test_a_bridge_that_nobody_connects_to_ends() -> None:
-    quick = "from dspex_bridge import fork_server\nfork_server.ACCEPT_WITHIN_S = 0.05"
-    with server_after(quick) as server:
+    with server_after(QUICK) as server:
         forked = server.ask("fork")
         assert exited(server) == {"pid": forked["pid"], "status": 0}
         assert not Path(forked["path"]).exists()
+
+
+def test_a_spare_waits_for_as_long_as_it_takes() -> None:
+    with server_after(QUICK) as server:
+        spare = spare_of(server)
+        assert lifetime.seconds_until_gone([spare], 0.5) is None
+        with Forked(server) as bridge:
+            assert bridge.pid == spare
+            bridge.ask("list")
+
+
+def test_a_bridge_is_forked_before_it_is_asked_for() -> None:
+    with Pipe(command=SERVER) as server:
+        first = spare_of(server)
+        with Forked(server) as bridge:
+            assert bridge.pid == first
+            bridge.ask("list")
+            second = spare_of(server, first)
+            before = time.monotonic()
+            with Forked(server) as another:
+                assert another.pid == second
+                # It is young: it was not there for anybody until now.
+                uptime_ms = another.ask("stats")["uptime_ms"]
+                assert uptime_ms <= (time.monotonic() - before) * 1000
+
+
+def test_a_spare_that_was_killed_is_replaced_and_not_told() -> None:
+    with Pipe(command=SERVER) as server:
+        spare = spare_of(server)
+        os.kill(spare, signal.SIGKILL)
+        assert lifetime.seconds_until_gone([spare], BOUND_S) is not None
+        with Forked(server) as bridge:
+            assert bridge.pid != spare
+            assert bridge.ask("ping", {"payload": 1}) == {"payload": 1}
+        assert exited(server) == {"pid": bridge.pid, "status": 0}
+        with Forked(server) as another:
+            assert another.ask("ping", {"payload": 2}) == {"payload": 2}
+
+
+def test_bridges_that_are_asked_for_at_once_are_several() -> None:
+    with Pipe(command=SERVER) as server, ExitStack() as stack:
+        ids = [server.request("fork") for _ in range(4)]
+        answers = [server.response(request_id)[3] for request_id in ids]
+        for answer in answers:
+            bridge = stack.enter_context(Connected(answer))
+            assert bridge.ask("initialize", {"protocol_version": 1})["server"]["pid"] == bridge.pid
+        assert len({answer["pid"] for answer in answers}) == 4
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "end of stdin"])
+def test_a_spare_ends_with_its_server(end: str) -> None:
+    with Pipe(command=SERVER) as server:
+        spare = spare_of(server)
+        left = [*lifetime.group(server.process.pid), *lifetime.group(spare)]
+        if end == "SIGTERM":
+            server.process.send_signal(signal.SIGTERM)
+        else:
+            server.close_stdin()
+        assert server.wait() == 0
+        assert lifetime.seconds_until_gone(left, BOUND_S) is not None
+        with pytest.raises(EOFError):
+            server.receive()  # nobody has had it: nothing is told of its end
+
+
+# Its first two forks fail, and say so.
+FORK_FAILS = """
+import errno, os, sys
+from dspex_bridge import fork_server
+run = fork_server._ForkServer.run
+def failing(self):
+    fork, failures = os.fork, [1, 2]
+    def fails_at_first():
+        if failures:
+            print("failure", failures[-1], file=sys.stderr, flush=True)
+            raise BlockingIOError(errno.EAGAIN, f"failure {failures.pop()}")
+        return fork()
+    os.fork = fails_at_first
+    run(self)
+fork_server._ForkServer.run = failing
+"""
+
+
+def test_a_fork_that_failed_is_told_with_the_next_request_and_tried_again() -> None:
+    with server_after(FORK_FAILS) as server:
+        server.ask("ping")
+        assert server.process.stderr is not None
+        assert server.process.stderr.readline() == b"failure 2\n", "it was not asked for"
+        error = server.refusal("fork")
+        assert (error["code"], error["retryable"]) == ("internal_error", True)
+        assert "failure 1" in error["message"]
+        with Forked(server) as bridge:
+            bridge.ask("ping")
+            assert list(Path(bridge.path).parent.iterdir()) == [], "of no failure either"
+
+
+def test_a_guard_without_pidfds_watches_the_connection_it_was_sent() -> None:
+    with server_after("import os\ndel os.pidfd_open") as server, Forked(server) as bridge:
+        bridge.ask("ping")
+        left = lifetime.group(bridge.pid)
+        assert len(left) > 1
+        os.kill(bridge.pid, signal.SIGSTOP)
+        bridge.socket.close()
+        assert lifetime.seconds_until_gone(list(left), BOUND_S) is not None
+        assert server.ask("ping", {"payload": 1}) == {"payload": 1}
 
 
 THREAD = """
@@ -124,7 +236,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 def test_a_server_with_a_second_thread_does_not_fork() -> None:
     with server_after(THREAD) as server:
         error = server.refusal("fork")
-        assert error["code"] == "internal_error"
+        assert (error["code"], error["retryable"]) == ("internal_error", False)
         assert "has 2 threads" in error["message"]
         assert "without --fork-server" in error["message"]
 
@@ -200,11 +312,11 @@ def test_sigterm_ends_every_bridge_and_with_the_last_one_the_server() -> None:
 
 HELD = """
 from dspex_bridge import fork_server
-become = fork_server._ForkServer._become_a_bridge
-def held(self, *arguments):
+forget = fork_server._ForkServer._forget
+def held(self):
     open({gate!r}).close()
-    become(self, *arguments)
-fork_server._ForkServer._become_a_bridge = held
+    forget(self)
+fork_server._ForkServer._forget = held
 """
 
 

@@ -27,7 +27,8 @@ FORKED = pytest.mark.parametrize("forked", [(), ("forked",)], ids=["started", "f
 def client_with_bridge(
     state: str, forked: Sequence[str] = ()
 ) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """The client, and the leaders of all groups: the fork server where there is one, the bridge."""
+    """The client, and the leaders of all groups: the fork server and its spare where there is one,
+    the bridge."""
     client = subprocess.Popen(
         [sys.executable, str(SCRIPT), "client", state, *forked],
         stdin=subprocess.PIPE,
@@ -38,7 +39,7 @@ def client_with_bridge(
     try:
         assert client.stdout is not None
         leaders = [int(pid) for pid in client.stdout.readline().split()]
-        assert len(leaders) == 1 + len(forked)
+        assert len(leaders) == (3 if forked else 1)
         yield client, leaders
     finally:
         client.kill()
@@ -82,7 +83,7 @@ def test_no_process_outlives_a_bridge_that_was_killed(state: str, forked: Sequen
         assert ("sleep" in left.values()) == (state in ("grandchild", "gil"))
         os.kill(bridge, signal.SIGKILL)
         assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, lifetime.group(bridge)
-        # Of the fork server it was only one.
+        # It is nothing to the fork server, and to the one that waits.
         assert all(leader in lifetime.group(leader) for leader in leaders[:-1])
 
 
@@ -92,6 +93,15 @@ def test_no_bridge_outlives_its_fork_server(state: str) -> None:
         left = alive(leaders)
         os.kill(leaders[0], signal.SIGKILL)
         assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, alive(leaders)
+
+
+def test_no_process_outlives_a_spare_that_was_killed() -> None:
+    with client_with_bridge("idle", ["forked"]) as (_client, leaders):
+        server, spare, bridge = leaders
+        left = lifetime.group(spare)
+        os.kill(spare, signal.SIGKILL)
+        assert lifetime.seconds_until_gone(list(left), GONE_S) is not None, lifetime.group(spare)
+        assert all(leader in lifetime.group(leader) for leader in (server, bridge))
 
 
 SHARED_GROUP = """

@@ -130,10 +130,10 @@ def bridge(arguments: Sequence[str]) -> NoReturn:
     if options is not None and options.is_fork_server:
         _serve_forks(wire, options)
     guard.start(wire.read_fd, wire.write_fd)
+    from . import loop
     from .host import Options
-    from .loop import serve
 
-    serve(wire, options or Options())
+    loop.serve(loop.make_host(wire, options or Options()), wire.read_fd)
 
 
 def _serve_forks(wire: Wire, options: Options) -> NoReturn:

@@ -5,17 +5,15 @@
 1. Its own stdin and stdout are a connection like a bridge's, and everyone's lifeline: their end is
    the end of the server and of every bridge that it forked. It knows two methods, `fork` and
    `ping`, and tells `exited`.
-2. `fork` makes a socket in a folder that only this user may enter, forks, and answers with the
-   socket's path and the pid. The forked bridge takes one connection, of this user's (the kernel
-   says so), and removes the path. Nobody who connects in time: it ends.
-3. From there on it is any other bridge: the socket is its stdin and its stdout, it leads a process
-   group of its own, and its own guard ends that when the bridge, the server or the connection is
-   gone. Until it has one it is in the server's group, which the server's guard ends.
+2. It keeps a spare: a bridge that is forked ahead, whenever there is nothing else to do, and has
+   all but a client (see `forked`). `fork` makes a socket in a folder that only this user may enter,
+   gives it to the spare, and answers with the socket's path and the spare's pid. Where there is no
+   spare, one is forked first.
+3. A spare is nobody's. What becomes of it is not told, one that was killed is replaced with the
+   next `fork`, and it ends when the server closes its end of the channel between the two.
 4. The server has one thread, and looks before it forks: a lock that another thread holds at a fork
    is held for ever.
-5. What is made at random is made anew in each (see `randomness`); connections, logs, caches and
-   LMs are made after the fork.
-6. What was imported is frozen, so that no collection writes to it and it stays shared.
+5. What was imported is frozen, so that no collection writes to it and it stays shared.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 
 from dspex_protocol.connection import Connection
@@ -33,11 +30,10 @@ from dspex_protocol.errors import DSPexError, InternalError, MethodNotFoundError
 from dspex_protocol.messages import Request
 from dspex_protocol.spelling import suggestion
 
-from . import guard, loop
+from . import loop
 from .exceptions import describe
+from .forked import become_a_bridge
 from .params import COMMON, anything, quoted, record
-from .randomness import reseed
-from .stdio import Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,11 +41,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from .host import Options
+    from .stdio import Wire
 
-__all__ = ["ACCEPT_WITHIN_S", "METHODS", "make_folder", "serve"]
-
-#: A bridge that nobody has connected to by then ends.
-ACCEPT_WITHIN_S = 10.0
+__all__ = ["METHODS", "make_folder", "serve"]
 
 _READ_BYTES = 64 * 1024
 
@@ -59,9 +53,6 @@ _MAX_FOLDER_BYTES = 90
 
 # They end the bridges, and with the last of them the server.
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT)
-
-# struct ucred of Linux: pid, uid, gid.
-_UCRED = struct.Struct("3i")
 
 
 def make_folder() -> str:
@@ -100,6 +91,25 @@ def _import() -> None:
     gc.freeze()
 
 
+class _Spare:
+    """A bridge that was forked ahead, and waits for the socket where its client will find it."""
+
+    __slots__ = ("_channel", "pid")
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self._channel = channel
+
+    def hand_out(self, listener: socket.socket) -> None:
+        """Gives it its socket. Raises ConnectionError where it is no more."""
+        with self._channel:
+            socket.send_fds(self._channel, [b"\0"], [listener.fileno()])
+
+    def drop(self) -> None:
+        """It ends."""
+        self._channel.close()
+
+
 class _ForkServer:
     def __init__(self, wire: Wire, options: Options, folder: str) -> None:
         self._wire = wire
@@ -108,6 +118,10 @@ class _ForkServer:
         self._connection = Connection(options.max_frame_bytes)
         self._number = 0
         self._alive: set[int] = set()
+        self._spare: _Spare | None = None
+        # At first, and after each that was handed out; one that was killed, or could not be
+        # forked, is none that the next `fork` has to wait for.
+        self._is_spare_due = True
         self._is_asked_to_leave = False
         self._is_leaving = False
         # Written by a client that may be slow, and by nobody else: to wait is all there is to do.
@@ -125,7 +139,9 @@ class _ForkServer:
         poller.register(self._wire.read_fd, select.POLLIN)
         poller.register(self._signals, select.POLLIN)
         while not (self._is_leaving and not self._alive):
-            ready = {fd for fd, _ in poller.poll()}
+            ready = {fd for fd, _ in poller.poll(0 if self._is_spare_due else None)}
+            if not ready:
+                self._fork_ahead()
             if self._signals in ready:
                 os.read(self._signals, _READ_BYTES)
                 self._reap()
@@ -176,40 +192,23 @@ class _ForkServer:
     def _fork(self, _params: dict[str, Any]) -> dict[str, Any]:
         if self._is_leaving:
             raise ShuttingDownError("the fork server is ending: start another one")
-        threads = _threads()
-        if threads > 1:
-            raise InternalError(
-                f"the fork server has {threads} threads, and a fork would keep the locks of all "
-                "but one: some package of this environment starts threads when it is imported. "
-                "Start each bridge by itself, without --fork-server"
-            )
+        # Before there is a socket, of which it would have a descriptor for ever.
+        if self._spare is None:
+            self._spare = self._fork_one()
         self._number += 1
         path = f"{self._folder}/{self._number}"
-        server = os.getpid()
         with socket.socket(socket.AF_UNIX) as listener:
             self._bind(listener, path)
+            spare, self._spare = self._spare, None
             try:
                 listener.listen(1)
-                # What comes before the child is one that ends by it would be lost.
-                signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
-                pid = os.fork()
+                spare.hand_out(listener)
             except OSError:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
                 os.unlink(path)  # noqa: PTH108 - pathlib is a slow import
                 raise
-            if pid == 0:
-                # Whatever happens in it, a bridge never goes on as a second fork server.
-                try:
-                    self._become_a_bridge(listener, path, server)
-                except BaseException:  # noqa: BLE001 - nobody is above it
-                    import traceback
-
-                    traceback.print_exc()
-                finally:
-                    os._exit(1)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
-        self._alive.add(pid)
-        return {"pid": pid, "path": path}
+        self._alive.add(spare.pid)
+        self._is_spare_due = True
+        return {"pid": spare.pid, "path": path}
 
     def _bind(self, listener: socket.socket, path: str) -> None:
         try:
@@ -219,31 +218,70 @@ class _ForkServer:
             os.mkdir(self._folder, 0o700)  # noqa: PTH102
             listener.bind(path)
 
-    def _become_a_bridge(self, listener: socket.socket, path: str, server: int) -> NoReturn:
+    def _fork_ahead(self) -> None:
+        try:
+            self._spare = self._fork_one()
+        except (DSPexError, OSError):
+            # No more than time is lost. The next `fork` tries it again, and tells what came of it.
+            return
+
+    def _fork_one(self) -> _Spare:
+        self._is_spare_due = False
+        threads = _threads()
+        if threads > 1:
+            raise InternalError(
+                f"the fork server has {threads} threads, and a fork would keep the locks of all "
+                "but one: some package of this environment starts threads when it is imported. "
+                "Start each bridge by itself, without --fork-server"
+            )
+        server = os.getpid()
+        channel, its_own = socket.socketpair()
+        # What comes before the child is one that ends by it would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+            channel.close()
+            its_own.close()
+            raise
+        if pid == 0:
+            # Whatever happens in it, a bridge never goes on as a second fork server.
+            try:
+                self._forget()
+                channel.close()
+                become_a_bridge(its_own, self._options, server)
+            except BaseException:  # noqa: BLE001 - nobody is above it
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+        its_own.close()
+        return _Spare(pid, channel)
+
+    def _forget(self) -> None:
+        """Lets go of what is the server's, in a process that was forked."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, *_PASSED_ON):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         for own in (self._wire.read_fd, self._wire.write_fd, self._signals, self._wake):
             os.close(own)
-        fd = _accept(listener)
-        os.unlink(path)  # noqa: PTH108
-        if fd is None:
-            os._exit(0)
-        listener.close()
-        os.set_blocking(fd, False)
-        guard.start(fd, fd, client=server)
-        reseed()
-        loop.serve(Wire(fd, fd), self._options)
 
     def _reap(self) -> None:
-        while self._alive:
+        while self._alive or self._spare is not None:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            self._alive.discard(pid)
-            exited = {"pid": pid, "status": os.waitstatus_to_exitcode(status)}
-            self._connection.send_notification("exited", exited)
+            if self._spare is not None and self._spare.pid == pid:
+                self._spare.drop()
+                self._spare = None
+            if pid in self._alive:
+                self._alive.discard(pid)
+                exited = {"pid": pid, "status": os.waitstatus_to_exitcode(status)}
+                self._connection.send_notification("exited", exited)
 
     def _ask_to_leave(self, *_signal: object) -> None:
         self._is_asked_to_leave = True
@@ -251,6 +289,10 @@ class _ForkServer:
     def _leave(self) -> None:
         """SIGTERM: each bridge finishes what is in flight; the server ends with the last one."""
         self._is_leaving = True
+        self._is_spare_due = False
+        if self._spare is not None:
+            self._spare.drop()
+            self._spare = None
         for pid in self._alive:
             os.kill(pid, signal.SIGTERM)
 
@@ -269,24 +311,3 @@ def _threads() -> int:
         import threading
 
         return threading.active_count()
-
-
-def _accept(listener: socket.socket) -> int | None:
-    """The descriptor of the first connection of this user's; None where none comes in time."""
-    listener.settimeout(ACCEPT_WITHIN_S)
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            return None
-        if _is_own(connection):
-            return connection.detach()
-        connection.close()
-
-
-def _is_own(connection: socket.socket) -> bool:
-    # Where the system does not tell, the folder alone says who may come.
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return bool(_UCRED.unpack(credentials)[1] == os.geteuid())

@@ -14,6 +14,12 @@ from __future__ import annotations
 import os
 import select
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Watch = Callable[[int | None, int, int | None], bool]
+
 __all__ = ["start"]
 
 # How long a bridge may take to end by itself once the client has closed the connection.
@@ -24,12 +30,19 @@ _POLL_MS = 20
 
 
 def start(
-    read_fd: int, write_fd: int, *, client: int | None = None, folder: str | None = None
+    read_fd: int,
+    write_fd: int,
+    *,
+    client: int | None = None,
+    folder: str | None = None,
+    is_sent: bool = False,
 ) -> int:
     """Forks the guard, which watches the parent of this process, this process and `read_fd`.
 
     `client` is the parent's pid, for a process that knows it: one that was forked may have lost it
-    by now. `folder` is removed at the end, with the sockets in it.
+    by now. `folder` is removed at the end, with the sockets in it. Where it `is_sent`, what to
+    watch is not there yet: it comes over the socket `read_fd`, of which this process has the other
+    end.
 
     The process becomes the leader of a group of its own where it is not one yet: the group is what
     the guard ends, and a client that shares it must not be ended with it. Returns the guard's pid.
@@ -60,9 +73,10 @@ def start(
         try:
             _detach(read_fd, write_fd, keep=(bridge_pidfd, client_pidfd))
             if bridge_pidfd is None:
-                _poll_until_over(bridge, client, read_fd)
+                watch = _polled(bridge, client)
             else:
-                _wait_until_over(bridge_pidfd, client_pidfd, read_fd)
+                watch = _watched(bridge_pidfd, client_pidfd)
+            _wait_until_over(watch, read_fd, is_sent=is_sent)
             if folder is not None:
                 _remove(folder)
         finally:
@@ -114,35 +128,63 @@ def _remove(folder: str) -> None:
     os.rmdir(folder)  # noqa: PTH106
 
 
-def _wait_until_over(bridge: int, client: int | None, read_fd: int) -> None:
-    poller = select.poll()
-    poller.register(bridge, select.POLLIN)
-    if client is not None:
-        poller.register(client, select.POLLIN)
+def _wait_until_over(watch: Watch, read_fd: int, *, is_sent: bool) -> None:
+    if is_sent:
+        if not watch(read_fd, select.POLLIN, None):
+            return
+        received = _receive(read_fd)
+        if received is None:
+            return
+        read_fd = received
     # A hang-up is always reported; POLLRDHUP is what a socket says for it (Node.js gives sockets).
-    poller.register(read_fd, getattr(select, "POLLRDHUP", 0))
-    while True:
-        gone = {fd for fd, _ in poller.poll()}
-        if gone & {bridge, client}:
-            return
-        poller.unregister(read_fd)
-        if not poller.poll(_GRACE_MS):
-            return
+    if watch(read_fd, getattr(select, "POLLRDHUP", 0), None):
+        watch(None, 0, _GRACE_MS)
 
 
-def _poll_until_over(bridge: int, client: int, read_fd: int) -> None:
-    poller = select.poll()
-    poller.register(read_fd, getattr(select, "POLLRDHUP", 0))
-    left_ms: float | None = None
-    while os.getppid() == bridge and _is_alive(client):
-        if left_ms is None:
+def _receive(fd: int) -> int | None:
+    """The descriptor that comes over a socket; None where the other end was closed without."""
+    import socket
+
+    with socket.socket(fileno=fd) as connection:
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+    return descriptors[0] if descriptors else None
+
+
+def _watched(bridge: int, client: int | None) -> Watch:
+    """By the pidfds of the two. A watch returns when `fd` is ready, or time is up: True where the
+    bridge and its client are there then."""
+
+    def watch(fd: int | None, events: int, timeout_ms: int | None) -> bool:
+        poller = select.poll()
+        poller.register(bridge, select.POLLIN)
+        if client is not None:
+            poller.register(client, select.POLLIN)
+        if fd is not None:
+            poller.register(fd, events)
+        ready = {ready for ready, _ in poller.poll(timeout_ms)}
+        return not ready & {bridge, client}
+
+    return watch
+
+
+def _polled(bridge: int, client: int) -> Watch:
+    """The same by their pids, where there are no pidfds."""
+
+    def watch(fd: int | None, events: int, timeout_ms: int | None) -> bool:
+        poller = select.poll()
+        if fd is not None:
+            poller.register(fd, events)
+        left_ms = timeout_ms
+        while os.getppid() == bridge and _is_alive(client):
             if poller.poll(_POLL_MS):
-                left_ms = _GRACE_MS
-        else:
-            if left_ms <= 0:
-                return
-            select.select([], [], [], _POLL_MS / 1000)
-            left_ms -= _POLL_MS
+                return True
+            if left_ms is not None:
+                left_ms -= _POLL_MS
+                if left_ms <= 0:
+                    return True
+        return False
+
+    return watch
 
 
 def _is_alive(pid: int) -> bool:

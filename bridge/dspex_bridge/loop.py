@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .stdio import Wire
 
-__all__ = ["read", "serve", "serve_once"]
+__all__ = ["load", "make_host", "read", "serve", "serve_once"]
 
 # Long enough for a client's first request to arrive, short enough not to delay a silent one's.
 _GREETING_MS = 5
@@ -53,8 +53,8 @@ _SWITCH_INTERVAL_S = 0.0001
 _GC_THRESHOLDS = (5_000, 20, 20)
 
 
-def serve(wire: Wire, options: Options) -> NoReturn:
-    """Serves until the client is gone or asks for shutdown; the process exits here."""
+def make_host(wire: Wire, options: Options) -> Host:
+    """A bridge that is not served yet. Nothing is read or written before it is."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(*_GC_THRESHOLDS)
 
@@ -64,14 +64,28 @@ def serve(wire: Wire, options: Options) -> NoReturn:
 
     host = Host(wire.write_fd, options, exit_process)
     host.dispatcher = Dispatcher(host)
+    return host
+
+
+def serve(host: Host, read_fd: int, ready: dict[str, Any] | None = None) -> NoReturn:
+    """Serves until the client is gone or asks for shutdown; the process exits here.
+
+    `ready` is what `load` has returned, where DSPy is there already.
+    """
+    host.started = time.monotonic()
     # A client that introduces itself at once is answered before the imports take the processor.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _shut_down(host))
+    if ready is not None:
+        _tell_ready(host, ready)
     poller = select.poll()
-    poller.register(wire.read_fd, select.POLLIN)
-    is_greeted = bool(poller.poll(_GREETING_MS)) and serve_once(host, wire.read_fd)
-    _start(host)
-    while is_greeted or serve_once(host, wire.read_fd):
+    poller.register(read_fd, select.POLLIN)
+    is_greeted = bool(poller.poll(_GREETING_MS)) and serve_once(host, read_fd)
+    Health(host).watch()
+    if ready is None:
+        host.runner.start()
+        threading.Thread(target=_load, args=(host,), name="dspex-import", daemon=True).start()
+    while is_greeted or serve_once(host, read_fd):
         is_greeted = False
     # The client is gone: nobody is left to answer. Threads that block would hang a normal exit.
     os._exit(0)
@@ -93,12 +107,6 @@ def serve_once(host: Host, fd: int) -> bool:
     if host.writer.backlog > BACKLOG_HIGH:
         host.writer.wait_until_below(BACKLOG_HIGH // 2)
     return bool(data)
-
-
-def _start(host: Host) -> None:
-    host.runner.start()
-    Health(host).watch()
-    threading.Thread(target=_load, args=(host,), name="dspex-import", daemon=True).start()
 
 
 def read(fd: int) -> bytes:
@@ -141,11 +149,15 @@ def _shut_down(host: Host) -> None:
 
 
 def _load(host: Host) -> None:
-    """Imports DSPy, off the reader's and the loop's thread, and says so."""
+    """Off the reader's and the loop's thread."""
+    _tell_ready(host, load(host))
+
+
+def load(host: Host) -> dict[str, Any]:
+    """Imports DSPy; what `ready` is to tell of that."""
     from dspex_protocol.errors import UnavailableError
 
     started = time.monotonic()
-    ready: dict[str, Any] = {}
     try:
         from .engine import Engine
         from .programs.registry import Registry
@@ -156,7 +168,7 @@ def _load(host: Host) -> None:
         # objects at once, and most of their time was collections.
         gc.freeze()
         keep_freed_memory()
-        ready = {
+        return {
             **host.engine.versions(),
             "import_ms": round((time.monotonic() - started) * 1000, 3),
         }
@@ -167,10 +179,14 @@ def _load(host: Host) -> None:
             "install it with: pip install 'dspy>=3.4.1,<3.5'"
         )
         host.log.error(str(host.unavailable))
-        ready = {"error": host.unavailable.to_wire()}
+        return {"error": host.unavailable.to_wire()}
+
+
+def _tell_ready(host: Host, ready: dict[str, Any]) -> None:
     try:
         host.connection.send_notification("ready", ready)
-        host.flush()
+        host.send_log_events()
+        host.writer.flush()
     finally:
         # Whatever else: those who wait for the import are answered.
         host.runner.submit(host.dispatcher.ready)

@@ -35,6 +35,7 @@ BRIDGE_LAYERS: list[tuple[str, ...]] = [
         "dspex_bridge.testing",
     ),
     ("dspex_bridge.fork_server",),
+    ("dspex_bridge.forked",),
     ("dspex_bridge.loop",),
     # The host is what the methods share; they are handed it, and name its class for mypy only.
     ("dspex_bridge.dispatch", "dspex_bridge.host"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspex_bridge import catalog, fork_server, health, limits, shapes, state_dir, variables
+from dspex_bridge import catalog, fork_server, forked, health, limits, shapes, state_dir, variables
 from dspex_bridge.conformance.literals import from_json, is_same
 from dspex_bridge.engine import connections, lms
 from dspex_bridge.engine import errors as engine_errors
@@ -376,7 +376,7 @@ def test_a_fork_server_has_what_is_told_of_it() -> None:
     assert told == list(fork_server.METHODS)
     sent = notified(sources("fork_server.py"))
     assert rows_of("notification", "A fork server") == sent
-    assert f"once, within {fork_server.ACCEPT_WITHIN_S:g} seconds" in TEXT
+    assert f"once, within {forked.ACCEPT_WITHIN_S:g} seconds" in TEXT
 
 
 def test_every_notification_to_the_bridge_is_there() -> None:
