@@ -1,11 +1,12 @@
 # What a call from Elixir costs. `scripts/bench` starts this and asks for one round after another; by
 # itself it is nothing to look at. Each line of stdin is a round:
 #
-#     HOW SERVER NUMBER
+#     HOW SERVER NUMBER [BYTES]
 #
 # and its answer on stdout is the microseconds of one call. SERVER is one of the commands in the
 # environment: DSPEX_BENCH_FLOOR, _ANSWERER, _BRIDGE and _CONSTANT (a bridge whose LM costs nothing),
-# their words separated by newlines. HOW is
+# their words separated by newlines; and _ERLPORT and _ERLPORT_LARGE, which have what `erlport.ex`
+# starts. The payload is a short text, or a binary of BYTES. HOW is
 #
 #     raw_one       a port, asked by one process, one at a time (the median of the round)
 #     raw_many      the same with 256 pings under way
@@ -13,13 +14,16 @@
 #     client_one    `DSPex.ping/2`, one at a time (the median of the round)
 #     client_many   `DSPex.ping/2` from 256 processes at once
 #     router_many   the same of the plain GenServer of `router.ex`
+#     erlport_one   a function that gives back its argument, by erlport, one at a time (the median)
+#     erlport_many  the same from 256 processes at once
 #     stream        the chunks of one `DSPex.stream!/4`, of which there have to be NUMBER
 
+Code.require_file("erlport.ex", __DIR__)
 Code.require_file("peer.ex", __DIR__)
 Code.require_file("router.ex", __DIR__)
 
 defmodule DSPex.Bench.Calls do
-  alias DSPex.Bench.Router
+  alias DSPex.Bench.{ErlPort, Router}
   alias DSPex.Protocol.Codec
 
   @window 256
@@ -32,30 +36,27 @@ defmodule DSPex.Bench.Calls do
         :ok
 
       line ->
-        [how, server, number] = String.split(line)
-        {client, opened} = open(opened, kind(how), server)
-        IO.puts(round(how, client, String.to_integer(number)))
+        [how, server, number | bytes] = String.split(line)
+        kind = how |> String.split("_") |> hd()
+
+        # Kept for the rounds that follow, and made by the first one, which does not count.
+        opened =
+          opened
+          |> Map.put_new_lazy({kind, server}, fn -> open(kind, command(server)) end)
+          |> Map.put_new_lazy(bytes, fn -> payload(bytes) end)
+
+        IO.puts(round(how, opened[{kind, server}], String.to_integer(number), opened[bytes]))
         serve(opened)
     end
   end
 
-  defp kind(how), do: how |> String.split("_") |> hd()
+  defp command(server),
+    do: "DSPEX_BENCH_#{String.upcase(server)}" |> System.fetch_env!() |> String.split("\n")
 
-  defp open(opened, kind, server) do
-    key = {kind, server}
+  defp payload([]), do: @payload
 
-    case opened do
-      %{^key => client} ->
-        {client, opened}
-
-      _new ->
-        command =
-          "DSPEX_BENCH_#{String.upcase(server)}" |> System.fetch_env!() |> String.split("\n")
-
-        client = open(kind, command)
-        {client, Map.put(opened, key, client)}
-    end
-  end
+  defp payload([bytes]),
+    do: bytes |> String.to_integer() |> :rand.bytes() |> DSPex.Binary.new()
 
   defp open("raw", [executable | args]) do
     options = [:binary, packet: 4, args: args]
@@ -69,6 +70,10 @@ defmodule DSPex.Bench.Calls do
   defp open("client", command) do
     name = :"bench#{System.unique_integer([:positive])}"
     {:ok, _} = DSPex.start_link(name: name, command: command)
+
+    # As above: a ping is answered before, while the bridge is busy importing. The answerer's answer
+    # is none to this, and is not looked at.
+    _ = DSPex.list(name)
     {:ok, @payload} = DSPex.ping(name, payload: @payload)
     name
   end
@@ -82,8 +87,15 @@ defmodule DSPex.Bench.Calls do
 
   defp open("router", command) do
     {:ok, router} = Router.start_link(command)
+    _ = Router.request(router, "list", %{})
     {:ok, @payload} = Router.ping(router, @payload)
     router
+  end
+
+  defp open("erlport", command) do
+    {:ok, erlport} = ErlPort.start_link(command)
+    @payload = ErlPort.echo(erlport, @payload)
+    erlport
   end
 
   defp frame(id, method, params) do
@@ -93,8 +105,8 @@ defmodule DSPex.Bench.Calls do
 
   # --- one at a time ---
 
-  defp round("raw_one", port, number) do
-    frame = frame(0x10000, "ping", %{"payload" => @payload})
+  defp round("raw_one", port, number, payload) do
+    frame = frame(0x10000, "ping", %{"payload" => payload})
 
     median(number, fn ->
       Port.command(port, frame)
@@ -102,25 +114,36 @@ defmodule DSPex.Bench.Calls do
     end)
   end
 
-  defp round("client_one", name, number),
-    do: median(number, fn -> {:ok, @payload} = DSPex.ping(name, payload: @payload) end)
+  defp round("client_one", name, number, payload),
+    do: median(number, fn -> {:ok, ^payload} = DSPex.ping(name, payload: payload) end)
+
+  defp round("erlport_one", erlport, number, payload) do
+    bytes = bytes(payload)
+    median(number, fn -> ^bytes = ErlPort.echo(erlport, bytes) end)
+  end
 
   # --- many at once ---
 
-  defp round("raw_many", port, number),
-    do: pipelined(port, number, &frame(&1, "ping", %{"payload" => @payload}))
+  defp round("raw_many", port, number, payload),
+    do: pipelined(port, number, &frame(&1, "ping", %{"payload" => payload}))
 
-  defp round("raw_no_op", port, number), do: pipelined(port, number, &frame(&1, "list", %{}))
+  defp round("raw_no_op", port, number, _payload),
+    do: pipelined(port, number, &frame(&1, "list", %{}))
 
-  defp round("client_many", name, number),
-    do: from_many(number, fn -> {:ok, @payload} = DSPex.ping(name, payload: @payload) end)
+  defp round("client_many", name, number, payload),
+    do: from_many(number, fn -> {:ok, ^payload} = DSPex.ping(name, payload: payload) end)
 
-  defp round("router_many", router, number),
-    do: from_many(number, fn -> {:ok, @payload} = Router.ping(router, @payload) end)
+  defp round("router_many", router, number, payload),
+    do: from_many(number, fn -> {:ok, ^payload} = Router.ping(router, payload) end)
+
+  defp round("erlport_many", erlport, number, payload) do
+    bytes = bytes(payload)
+    from_many(number, fn -> ^bytes = ErlPort.echo(erlport, bytes) end)
+  end
 
   # --- a stream ---
 
-  defp round("stream", {name, program}, number) do
+  defp round("stream", {name, program}, number, _payload) do
     started = now()
     # Credit for all: without it the bridge gathers what comes into fewer chunks.
     chunks = DSPex.stream!(name, program, %{question: "Where?"}, window: number + 2)
@@ -130,6 +153,10 @@ defmodule DSPex.Bench.Calls do
     true = count in number..(number + 2)
     us(taken) / count
   end
+
+  # To erlport bytes are a plain binary, as text is.
+  defp bytes(%DSPex.Binary{data: bytes}), do: bytes
+  defp bytes(text), do: text
 
   # Half a window is sent when half a window has been answered, so that neither side ever waits for
   # the other; by then the last frame of the same id has been answered, too.

@@ -18,10 +18,13 @@ defmodule DSPex.Bench.Router do
     do: GenServer.start_link(__MODULE__, {executable, args})
 
   def ping(router, payload) do
-    body = IO.iodata_to_binary(["\xA4ping" | Peer.encode(%{"payload" => payload})])
-    answer = GenServer.call(router, {:request, body}, 60_000)
-    [1, _id, nil, %{"payload" => payload}] = Peer.decode(answer)
+    [1, _id, nil, %{"payload" => payload}] = request(router, "ping", %{"payload" => payload})
     {:ok, payload}
+  end
+
+  def request(router, method, params) do
+    body = IO.iodata_to_binary([Peer.encode(method) | Peer.encode(params)])
+    router |> GenServer.call({:request, body}, 60_000) |> Peer.decode()
   end
 
   @impl true

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from . import baseline, report
 from .lines import WrongAnswerError
-from .measurement import Measurement, Result, measure
+from .measurement import Measurement, NotMeasuredError, Result, measure
 from .measurements import MEASUREMENTS
+from .peers.erlport import ERLPORT_NEEDED, erlport_ebin, is_erlport
 from .peers.venv import peers_python
 from .profiling import profile
 from .run import Run
@@ -32,8 +33,11 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{measurement.name:16} {measurement.title}")
         return 0
     if options.profile:
-        with Workshop(quick=options.quick, peers=peers_python()) as workshop:
-            print(profile(MEASUREMENTS[options.profile], workshop))
+        with _workshop(options, peers_python()) as workshop:
+            try:
+                print(profile(MEASUREMENTS[options.profile], workshop))
+            except NotMeasuredError as why:
+                raise SystemExit(f"bench: {why}") from None
         return 0
     names = options.names or list(MEASUREMENTS)
     rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
@@ -44,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     run = Run(seed=seed, rounds=rounds, is_quick=options.quick)
     rng = random.Random(seed)
     peers = None if options.no_peers else peers_python()
-    with Workshop(quick=options.quick, peers=peers) as workshop:
+    with _workshop(options, peers) as workshop:
         for name in names:
             result = _measured(MEASUREMENTS[name], workshop, rounds, rng)
             if result is None:
@@ -64,6 +68,11 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if lost or run.failed else 0
 
 
+def _workshop(options: argparse.Namespace, peers: Path | None) -> Workshop:
+    erlport = None if options.erlport is None else erlport_ebin(options.erlport)
+    return Workshop(quick=options.quick, peers=peers, erlport=erlport)
+
+
 def _measured(
     measurement: Measurement, workshop: Workshop, rounds: int, rng: random.Random
 ) -> Result | None:
@@ -80,6 +89,8 @@ def _check(results: Sequence[Result]) -> int:
     for line in lost:
         print(f"LOST {line}", file=sys.stderr)
     print(f"{len(lost)} ratios have lost more than {baseline.MAX_LOSS:.0%} against the baseline")
+    if left_out := [result.measurement.name for result in results if result.left_out]:
+        print(f"left out of the run, and so not checked: {', '.join(left_out)}")
     return 1 if lost else 0
 
 
@@ -108,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         "--no-peers", action="store_true", help="leave out what needs the peers' packages"
     )
     parser.add_argument(
+        "--erlport",
+        metavar="DIR",
+        type=_erlport,
+        help="a checkout of erlport's repository, to measure it too (its package is for Python 2)",
+    )
+    parser.add_argument(
         "--profile",
         metavar="NAME",
         type=_name,
@@ -132,6 +149,16 @@ def _name(text: str) -> str:
             f"there is no measurement {text!r}; there are {', '.join(MEASUREMENTS)}"
         )
     return text
+
+
+def _erlport(text: str) -> Path:
+    checkout = Path(text).absolute()
+    if not is_erlport(checkout):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no checkout of erlport's repository, which has src/python.erl and"
+            f" priv/python3/erlport/erlang.py; {ERLPORT_NEEDED}"
+        )
+    return checkout
 
 
 def _positive(text: str) -> int:

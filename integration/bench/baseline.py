@@ -35,9 +35,11 @@ def write(results: Iterable[Result], path: Path | None = None) -> None:
 
 def losses(results: Iterable[Result], baseline: Mapping[str, Mapping[str, float]]) -> list[str]:
     """A line for each ratio that is worse by more than MAX_LOSS, and for each that the baseline has
-    of these measurements and they have not."""
+    of these measurements and they have not. What was left out of the run has lost nothing."""
     lines = []
     for result in results:
+        if result.left_out:
+            continue
         before = baseline.get(result.measurement.name, {})
         told = {each.comparison.name: each for each in result.told}
         for name, was in before.items():

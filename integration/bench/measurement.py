@@ -12,10 +12,22 @@ from typing import Any
 
 from .workshop import Workshop
 
-__all__ = ["Comparison", "Contestant", "Measurement", "Result", "Told", "measure"]
+__all__ = [
+    "Comparison",
+    "Contestant",
+    "Measurement",
+    "NotMeasuredError",
+    "Result",
+    "Told",
+    "measure",
+]
 
 #: One round: what it cost, in the measurement's unit, for each piece of work. Less is better.
 Contestant = Callable[[], float]
+
+
+class NotMeasuredError(Exception):
+    """What a measurement needs was left out of the run: what that is, and how to bring it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,8 @@ class Comparison:
 @dataclass(frozen=True)
 class Measurement:
     """`open` starts the contestants, which the stack ends; each does one round when it is called.
-    `unit` is what their costs are in. `note` says what is compared, and what each does not do."""
+    It raises NotMeasuredError where what it needs was left out. `unit` is what their costs are in.
+    `note` says what is compared, and what each does not do."""
 
     name: str
     title: str
@@ -80,11 +93,13 @@ class Told:
 
 @dataclass(frozen=True)
 class Result:
-    """The costs of every round, by contestant, and what they come to."""
+    """The costs of every round, by contestant, and what they come to. `left_out` says why there
+    are none."""
 
     measurement: Measurement
     rounds: Mapping[str, list[float]]
     seconds: float = 0.0
+    left_out: str = ""
     told: tuple[Told, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +122,7 @@ class Result:
             "unit": self.measurement.unit,
             "note": self.measurement.note,
             "seconds": round(self.seconds, 1),
+            "left_out": self.left_out,
             "rounds": self.rounds,
             "medians": {name: statistics.median(costs) for name, costs in self.rounds.items()},
             "comparisons": [
@@ -133,9 +149,10 @@ def measure(
     began = time.monotonic()
     costs: dict[str, list[float]] = {}
     with ExitStack() as stack:
-        contestants = dict(measurement.open(workshop, stack))
-        if not contestants:
-            return Result(measurement, {})
+        try:
+            contestants = dict(measurement.open(workshop, stack))
+        except NotMeasuredError as why:
+            return Result(measurement, {}, left_out=str(why))
         names = list(contestants)
         for name in names:
             contestants[name]()

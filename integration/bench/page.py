@@ -65,10 +65,15 @@ def _result(comparison: Mapping[str, Any]) -> str:
 
 
 def _section(measurement: Mapping[str, Any]) -> str:
+    found = (
+        f"<p class=missed>Not measured: {escape(measurement['left_out'])}</p>"
+        if measurement["left_out"]
+        else _plot(measurement)
+    )
     return (
         f"<h2 id={escape(measurement['name'])}>{escape(measurement['name'])}:"
         f" {escape(measurement['title'])}</h2><p>{escape(measurement['note'])}</p>"
-        f"{_plot(measurement)}"
+        f"{found}"
     )
 
 

@@ -13,6 +13,8 @@ def text(result: Result) -> str:
     """The title, the median cost of each contestant and what they come to."""
     measurement = result.measurement
     lines = [f"\n{measurement.name}: {measurement.title}, {measurement.unit}"]
+    if result.left_out:
+        lines.append(f"  not measured: {result.left_out}")
     for name, costs in result.rounds.items():
         lines.append(
             f"  {name:28} {statistics.median(costs):12.3f}"

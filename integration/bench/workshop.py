@@ -32,11 +32,15 @@ def cache_folder() -> Path:
 
 class Workshop:
     """For one run. `peers` is the Python that has the peers' packages, None where they are left
-    out; `cpu` is the processor of what runs on one."""
+    out; `erlport` is erlport's byte code, None likewise; `cpu` is the processor of what runs on
+    one."""
 
-    def __init__(self, *, quick: bool = False, peers: Path | None = None) -> None:
+    def __init__(
+        self, *, quick: bool = False, peers: Path | None = None, erlport: Path | None = None
+    ) -> None:
         self.quick = quick
         self.peers = peers
+        self.erlport = erlport
         self.cpu = max(os.sched_getaffinity(0))
         self.floor = _compiled("floor")
         self.driver = _compiled("driver")

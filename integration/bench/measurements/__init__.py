@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from integration.bench.measurement import Measurement
 
-from . import codecs, executes, from_elixir, over_http, payloads, peers, round_trips, starts
+from . import (
+    codecs,
+    erlport,
+    executes,
+    from_elixir,
+    over_http,
+    payloads,
+    peers,
+    round_trips,
+    starts,
+)
 
 __all__ = ["MEASUREMENTS"]
 
@@ -36,5 +46,9 @@ MEASUREMENTS: dict[str, Measurement] = {
         peers.PEERS_PIPELINED,
         peers.PEERS_PAYLOAD,
         peers.FASTAPI,
+        erlport.ERLPORT,
+        erlport.ERLPORT_CALLS,
+        erlport.ERLPORT_PAYLOAD_1,
+        erlport.ERLPORT_PAYLOAD_16,
     )
 }

@@ -11,16 +11,27 @@ from integration.bench.measurement import Comparison, Contestant, Measurement
 from integration.bench.processor import busier_us_a_call
 from integration.bench.workshop import Workshop
 
-__all__ = ["CALLS", "CLIENT_CALLS", "ELIXIR_NO_OP", "ELIXIR_PING", "ELIXIR_PIPELINED", "STREAM"]
+__all__ = [
+    "CALLS",
+    "CLIENT_CALLS",
+    "ELIXIR_NO_OP",
+    "ELIXIR_PING",
+    "ELIXIR_PIPELINED",
+    "STREAM",
+    "busier",
+    "timed",
+]
 
 
-def _busier(beam: Beam, how: str, server: str, number: int) -> Contestant:
+def busier(beam: Beam, how: str, server: str, number: int) -> Contestant:
+    """What the side uses that uses more, in microseconds of processor a call."""
     line = f"{how} {server} {number}"
     beam.ask(line)  # which starts the server
     return lambda: busier_us_a_call(beam.pid, lambda: beam.ask(line), number)
 
 
-def _contestant(beam: Beam, how: str, server: str, number: int) -> Contestant:
+def timed(beam: Beam, how: str, server: str, number: int) -> Contestant:
+    """Microseconds a call, as calls.exs tells them."""
     return lambda: float(beam.ask(f"{how} {server} {number}"))
 
 
@@ -30,10 +41,10 @@ def _one_at_a_time(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contest
     )
     number = workshop.count(3000)
     return {
-        "floor": _contestant(beam, "raw_one", "floor", number),
-        "bridge": _contestant(beam, "raw_one", "bridge", number),
-        "client": _contestant(beam, "client_one", "bridge", number),
-        "client, on the answerer": _contestant(beam, "client_one", "answerer", number),
+        "floor": timed(beam, "raw_one", "floor", number),
+        "bridge": timed(beam, "raw_one", "bridge", number),
+        "client": timed(beam, "client_one", "bridge", number),
+        "client, on the answerer": timed(beam, "client_one", "answerer", number),
     }
 
 
@@ -48,16 +59,16 @@ def _beside(workshop: Workshop, stack: ExitStack) -> Beam:
 def _pipelined(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     beam, number = _beside(workshop, stack), workshop.count(40_000)
     return {
-        "floor": _busier(beam, "raw_many", "floor", number),
-        "bridge": _busier(beam, "raw_many", "bridge", number),
+        "floor": busier(beam, "raw_many", "floor", number),
+        "bridge": busier(beam, "raw_many", "bridge", number),
     }
 
 
 def _no_op(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     beam, number = _beside(workshop, stack), workshop.count(20_000)
     return {
-        "floor": _busier(beam, "raw_no_op", "floor", number),
-        "bridge": _busier(beam, "raw_no_op", "bridge", number),
+        "floor": busier(beam, "raw_no_op", "floor", number),
+        "bridge": busier(beam, "raw_no_op", "bridge", number),
     }
 
 
@@ -65,16 +76,16 @@ def _calls(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     beam = stack.enter_context(Beam(workshop, "calls.exs", env=server_commands(workshop)))
     number = workshop.count(50_000)
     return {
-        "router": _contestant(beam, "router_many", "bridge", number),
-        "client": _contestant(beam, "client_many", "bridge", number),
+        "router": timed(beam, "router_many", "bridge", number),
+        "client": timed(beam, "client_many", "bridge", number),
     }
 
 
 def _client_calls(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     beam, number = _beside(workshop, stack), max(256, workshop.count(25_600))
     return {
-        "router": _busier(beam, "router_many", "answerer", number),
-        "client": _busier(beam, "client_many", "answerer", number),
+        "router": busier(beam, "router_many", "answerer", number),
+        "client": busier(beam, "client_many", "answerer", number),
     }
 
 
@@ -149,8 +160,8 @@ def _stream(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     env = {**server_commands(workshop), "DSPEX_BENCH_LM_WORDS": str(words)}
     beam = stack.enter_context(Beam(workshop, "calls.exs", env=env))
     return {
-        "floor": _contestant(beam, "raw_many", "floor", words),
-        "chunk": _contestant(beam, "stream", "constant", words),
+        "floor": timed(beam, "raw_many", "floor", words),
+        "chunk": timed(beam, "stream", "constant", words),
     }
 
 

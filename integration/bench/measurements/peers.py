@@ -13,7 +13,12 @@ from typing import Any
 from dspex_protocol.codec import encode
 
 from integration.bench.lines import Lines
-from integration.bench.measurement import Comparison, Contestant, Measurement
+from integration.bench.measurement import (
+    Comparison,
+    Contestant,
+    Measurement,
+    NotMeasuredError,
+)
 from integration.bench.processor import processor_us_a_call
 from integration.bench.server import Bridge, Server, requests
 from integration.bench.workshop import Workshop
@@ -26,6 +31,7 @@ _ROOT = Path(__file__).parents[3]
 _WINDOW = 256
 _HELLO = "hello"
 _MB = 1_000_000
+_LEFT_OUT = "the peers were left out (--no-peers)"
 
 # Of five bytes in MessagePack, and of five digits: all answers have one length.
 _FIRST_ID = 0x10000
@@ -129,7 +135,7 @@ def _echoes(
     full: int, window: int, workshop: Workshop, stack: ExitStack
 ) -> Mapping[str, Contestant]:
     if workshop.peers is None:
-        return {}
+        raise NotMeasuredError(_LEFT_OUT)
     number = max(window, workshop.count(full))
     mcp = _mcp(workshop, stack)
     ids = range(_FIRST_ID, _FIRST_ID + number)
@@ -144,7 +150,7 @@ def _echoes(
 
 def _payload(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     if workshop.peers is None:
-        return {}
+        raise NotMeasuredError(_LEFT_OUT)
     payload = random.Random(1).randbytes(_MB)
     text = base64.b64encode(payload).decode()
     return _asked(workshop, stack, number=workshop.count(20), window=1, payload=payload, text=text)
@@ -152,7 +158,7 @@ def _payload(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
 
 def _fastapi(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     if workshop.peers is None:
-        return {}
+        raise NotMeasuredError(_LEFT_OUT)
     number = workshop.count(200)
     server, port = _port(workshop, stack, "fastapi_predict")
     http = stack.enter_context(Server(workshop, [f"tcp:{port}"], framing="fixed", cpu=workshop.cpu))
@@ -192,7 +198,7 @@ _WHAT = (
     " measured. JSON lines: asyncio with a task a request; no validation, limits or deadlines. MCP:"
     " the SDK's stdio server and its `ping`, which carries no payload. pynvim: its MessagePack-RPC"
     " session, which gives the payload back. gRPC: a unary method of the asyncio server, bytes"
-    " without protobuf. erlport is not measured: its package does not import under Python 3."
+    " without protobuf. erlport, which Elixir alone can call, is measured from there (`erlport`)."
 )
 
 PEERS = Measurement(
