@@ -1,5 +1,5 @@
 defmodule DSPex do
-  import DSPex.Arguments, only: [no_program: 0]
+  import DSPex.Arguments, only: [no_program: 1]
 
   alias DSPex.{
     Adapter,
@@ -384,7 +384,7 @@ defmodule DSPex do
   # A program that is a module says itself which instance runs it.
   defp of_module(module, run) do
     case Program.definition(module) do
-      nil -> no_program()
+      nil -> no_program(module)
       definition -> run.(definition.server)
     end
   end

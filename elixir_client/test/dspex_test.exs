@@ -286,8 +286,12 @@ defmodule DSPexTest do
 
     test "refuses what is wrong here", context do
       for {program, inputs, options, message} <- [
-            {5, %{}, [], "a program is a %DSPex.Program{}, its id, or a module"},
-            {"", %{}, [], "a program is a %DSPex.Program{}, its id, or a module"},
+            {5, %{}, [],
+             "a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program, not 5"},
+            {"", %{}, [],
+             "a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program, not \"\""},
+            {%{key: "sk-secret"}, %{}, [retry: 0],
+             "a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program, not a map"},
             {"p", [1], [], "inputs: expected a map or a keyword list"},
             {"p", ~D[2024-02-29], [], "inputs: expected a map or a keyword list"},
             {"p", %{}, [lm: [api_key: "sk-secret"]],

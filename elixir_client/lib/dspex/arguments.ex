@@ -20,14 +20,18 @@ defmodule DSPex.Arguments do
 
   def id(module) do
     case Program.definition(module) do
-      nil -> no_program()
+      nil -> no_program(module)
       definition -> {:ok, definition.program}
     end
   end
 
-  @spec no_program() :: failure()
-  def no_program,
-    do: invalid("a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program")
+  @spec no_program(term()) :: failure()
+  def no_program(other) do
+    invalid(
+      "a program is a %DSPex.Program{}, its id, or a module that uses DSPex.Program, not " <>
+        Options.shown(other)
+    )
+  end
 
   @doc "Values by name: a map, a keyword list, or a struct of a signature."
   @spec map(term(), String.t()) :: {:ok, map()} | failure()

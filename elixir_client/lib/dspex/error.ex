@@ -152,6 +152,10 @@ defmodule DSPex.Error do
     "Give the instance `lms: [main: \"#{@a_model}\"]`, of several `default_lm:` too, or the call an `lm:`."
   end
 
+  defp hint(%{code: :connection_lost, data: %{"method" => "optimize"}}) do
+    "Give `DSPex.optimize/4` a `checkpoint:`: begun again with the same one, it goes on where it was."
+  end
+
   defp hint(%{code: :connection_lost, retryable: false}) do
     "Pass `retry: 1` to `DSPex.execute/4` or `DSPex.call/4` where that may be done twice."
   end

@@ -29,7 +29,7 @@ defmodule DSPex.Options do
         # Unknown names and those that are given twice are looked for where there are any: this is done
         # with every call.
         wrong ->
-          with :ok <- known(options, schema),
+          with :ok <- known(options, Keyword.keys(schema)),
                :ok <- distinct(options),
                do: wrong
       end
@@ -53,6 +53,15 @@ defmodule DSPex.Options do
         shown = inspect(key, limit: 5, printable_limit: 60)
         {:halt, {:error, unknown(shown, key, names)}}
     end)
+  end
+
+  @doc "Whether all names of a keyword list are among these."
+  @spec known(keyword(), [atom()]) :: :ok | {:error, String.t()}
+  def known(options, names) do
+    case Enum.find(Keyword.keys(options), &(&1 not in names)) do
+      nil -> :ok
+      unknown -> {:error, unknown(inspect(unknown), unknown, names)}
+    end
   end
 
   @doc "A Markdown list of the options of a schema."
@@ -83,18 +92,6 @@ defmodule DSPex.Options do
     if Keyword.keyword?(options),
       do: :ok,
       else: {:error, "options are a keyword list"}
-  end
-
-  defp known(options, schema) do
-    valid = Keyword.keys(schema)
-
-    case Enum.find(Keyword.keys(options), &(&1 not in valid)) do
-      nil ->
-        :ok
-
-      unknown ->
-        {:error, unknown(inspect(unknown), unknown, valid)}
-    end
   end
 
   defp unknown(shown, key, valid) do
@@ -180,12 +177,15 @@ defmodule DSPex.Options do
 
   defp expected(what, value), do: {:error, "expected #{what}, got #{shown(value)}"}
 
-  # What is in a list or a map is not shown: an LM with its key is one, and easily put in the wrong
-  # place.
-  defp shown(value) when is_atom(value) or is_number(value) or is_binary(value),
+  @doc """
+  A value for a message. What is in a list or a map is not shown: an LM with its key is one, and easily
+  put in the wrong place.
+  """
+  @spec shown(term()) :: String.t()
+  def shown(value) when is_atom(value) or is_number(value) or is_binary(value),
     do: inspect(value, printable_limit: 60)
 
-  defp shown(value) when is_list(value), do: "a list"
-  defp shown(value) when is_map(value), do: "a map"
-  defp shown(_value), do: "something else"
+  def shown(value) when is_list(value), do: "a list"
+  def shown(value) when is_map(value), do: "a map"
+  def shown(_value), do: "something else"
 end

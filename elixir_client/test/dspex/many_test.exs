@@ -347,6 +347,15 @@ defmodule DSPex.ManyTest do
       end
     end
 
+    test "whose Python is killed says how it would go on where it was", context do
+      task = async(fn -> optimize(context, []) end)
+      {_id, _params, peer} = context.peer |> described() |> Peer.request("optimize")
+      Peer.kill(peer)
+      assert {:error, %Error{code: :connection_lost, retryable: false} = error} = await(task)
+      assert Exception.message(error) =~ "Give `DSPex.optimize/4` a `checkpoint:`"
+      refute Exception.message(error) =~ "retry:"
+    end
+
     test "that fails is in no journal", context do
       task = async(fn -> optimize(context, save_as: "worse") end)
       {id, _params, peer} = context.peer |> described() |> Peer.request("optimize")

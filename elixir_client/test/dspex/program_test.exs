@@ -173,7 +173,7 @@ defmodule DSPex.ProgramTest do
              DSPex.execute(Shouting, %{question: "?"}, timeout: 50)
 
     assert {:error, %Error{code: :invalid_params} = error} = DSPex.execute(String, %{})
-    assert error.message =~ "a module that uses DSPex.Program"
+    assert error.message =~ "a module that uses DSPex.Program, not String"
     assert Program.definition(String) == nil
   end
 
@@ -196,6 +196,9 @@ defmodule DSPex.ProgramTest do
            "wrong.ex:3: a program has an InputSchema and an OutputSchema, no Inputs"},
           {"", "defschema InputSchema do\nfield :q, :strng\nend",
            "wrong.ex:4: input :q: unknown type :strng (did you mean :string?)"},
+          {"", "defschema InputSchema do\nfield :q, :string, requird: true\nend",
+           "wrong.ex:4: input :q: unknown option :requird (did you mean :required?); " <>
+             "the options are :required, :description, :default, :min, :max,"},
           {"", "defschema InputSchema do\nfield :q, :string, required: 1\nend",
            "wrong.ex:4: input :q: option :required: expected true or false"},
           {"", "defschema InputSchema do\nfield :q, :string, required: true, default: \"\"\nend",

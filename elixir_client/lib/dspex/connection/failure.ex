@@ -17,7 +17,8 @@ defmodule DSPex.Connection.Failure do
     else
       Error.new(
         :connection_lost,
-        "#{why}; #{method} may have been done in part, and paid for, so it is not made again by itself"
+        "#{why}; #{method} may have been done in part, and paid for, so it is not made again by itself",
+        data: %{"method" => method}
       )
     end
   end

@@ -3,7 +3,7 @@ defmodule DSPex.Program.Compiler do
   # What the macros of `DSPex.Program` expand to, and call while a module compiles.
 
   alias DSPex.Options
-  alias DSPex.Signature.{Compiler, TypeCheck, Types}
+  alias DSPex.Signature.{Compiler, Field, TypeCheck, Types}
 
   @own [:server, :program]
   @sides %{InputSchema: :input, OutputSchema: :output}
@@ -14,10 +14,8 @@ defmodule DSPex.Program.Compiler do
     known = @own ++ (DSPex.create_options() -- [:program, :replace, :timeout])
 
     with true <- Keyword.keyword?(options),
-         unknown when unknown != nil <- Enum.find(Keyword.keys(options), &(&1 not in known)) do
-      hint = Options.did_you_mean(unknown, known)
-      names = Enum.map_join(known, ", ", &inspect/1)
-      error!(env, "unknown option #{inspect(unknown)}#{hint}; the options are #{names}")
+         {:error, message} <- Options.known(options, known) do
+      error!(env, message)
     else
       _known_or_no_literal -> :ok
     end
@@ -60,6 +58,11 @@ defmodule DSPex.Program.Compiler do
 
   @doc false
   def field!(module, side, name, type, options, env) do
+    with true <- Keyword.keyword?(options),
+         {:error, message} <- Options.known(options, [:required | Field.options()]) do
+      error!(env, "#{side} #{inspect(name)}: #{message}")
+    end
+
     {required, options} =
       if Keyword.keyword?(options), do: Keyword.pop(options, :required), else: {nil, options}
 

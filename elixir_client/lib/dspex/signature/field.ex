@@ -51,6 +51,10 @@ defmodule DSPex.Signature.Field do
 
   @max_name_length 128
 
+  @doc "The names of the options of a field."
+  @spec options() :: [atom(), ...]
+  def options, do: Keyword.keys(@schema)
+
   @doc "The options of a field, as a Markdown list."
   @spec docs() :: String.t()
   def docs, do: Options.docs(@schema)

@@ -150,10 +150,16 @@ defmodule DSPex.Protocol.MessageTest do
           {:not_found, %{"kind" => "lm", "name" => "openai/gpt-5"},
            ~s(`lm: [model: "openai/gpt-5"]`)},
           {:not_found, %{"kind" => "lm", "name" => "fast"}, "in its `lms:`"},
-          {:connection_lost, %{}, "`retry: 1`"}
+          {:connection_lost, %{}, "`retry: 1`"},
+          {:connection_lost, %{"method" => "execute"}, "`retry: 1`"},
+          {:connection_lost, %{"method" => "optimize"}, "`checkpoint:`"}
         ] do
       assert Exception.message(Error.new(code, "m", data: data)) =~ advice
     end
+
+    # There is no such option of `DSPex.optimize/4`.
+    lost = Error.new(:connection_lost, "m", data: %{"method" => "optimize"})
+    refute Exception.message(lost) =~ "retry:"
 
     # It may simply be made again.
     again = Error.new(:connection_lost, "m", retryable: true)
