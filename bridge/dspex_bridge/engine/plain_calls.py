@@ -1,8 +1,10 @@
-"""The plain call of an engine of the bridge's: one answer, neither cached nor streamed.
+"""The plain call of an engine of the bridge's: one answer, not cached, whole or as it comes.
 
-Around an engine's answer DSPy has its cache, candidates, streams, retries, prices and history, and
-looks for each of them with every call, which is a fifth of the processor time of an execute. What a
-request and an answer mean is DSPy's own.
+Around an engine's answer DSPy has its cache, candidates, retries, prices and history, and looks for
+each of them with every call, which is a fifth of the processor time of an execute. The text of each
+event of a stream it puts into an object in the form of another library, out of which the bridge
+would take it again: half of what a chunk costs. What a request, an event and an answer mean is
+DSPy's own.
 """
 
 from __future__ import annotations
@@ -11,15 +13,27 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import dspy
+from dspy._vendor.lm15.result import StreamAccumulator  # nothing re-exports it
 from dspy.clients import execution
+from dspy.clients.call_context import stream_emitted
 from dspy.clients.call_result import usage_dict
+from dspy.clients.engines.lifecycle import aclosing_stream
+from dspy.clients.engines.stream_guard import achecked_stream
 from dspy.clients.errors import error_boundary
-from dspy.lm15 import Config, Message, Request, TextPart
+from dspy.lm15 import (
+    Config,
+    Message,
+    Request,
+    Response,
+    StreamAssemblyError,
+    TextPart,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .metering import CallRecord
+    from .streaming import FieldStream
 
 __all__ = ["answer", "is_plain", "request_of"]
 
@@ -33,31 +47,75 @@ _KEPT, _MAX_KEPT_CHARS = 256, 8192
 
 def is_plain(lm: dspy.LM, call: Any) -> bool:
     """Whether a call that DSPy has prepared is one."""
-    return not (
-        isinstance(lm.engine, str)
-        or call.request is not None
-        or call.cache
-        or call.n > 1
-        or dspy.settings.send_stream is not None
-    )
+    return not (isinstance(lm.engine, str) or call.request is not None or call.cache or call.n > 1)
 
 
 async def answer(lm: dspy.LM, call: Any, record: CallRecord) -> Any:
     """DSPy's answer to a plain call, and its errors."""
+
+    def accept(response: Response) -> tuple[Response, Any]:
+        # Before anything else is done with it: it was billed.
+        record.add_usage(lm.model, usage_dict(response))
+        return response, execution._result(lm, response, call, None, estimate=False)
+
     try:
         with error_boundary(lm.model):
             request = request_of(call)
         with error_boundary(lm.model, unexpected=True):
-            response = await lm._async_engine_spec.complete(request)
-            # Before anything else is done with it: it was billed.
-            record.add_usage(lm.model, usage_dict(response))
-            result = execution._result(lm, response, call, None, estimate=False)
+            stream: FieldStream | None = dspy.settings.send_stream
+            if stream is None:
+                response, result = accept(await lm._async_engine_spec.complete(request))
+            else:
+                response, result = await _streamed(lm, request, stream, record, accept)
     except Exception as error:
         execution._hint_responses_api(lm, error)
         raise
     told = {"prompt": call.prompt, "messages": call.messages, "kwargs": call.kwargs}
     lm.update_history({**told, "response": response, "outputs": result.outputs, "model": lm.model})
     return result.outputs
+
+
+async def _streamed(
+    lm: dspy.LM,
+    request: Request,
+    stream: FieldStream,
+    record: CallRecord,
+    accept: Callable[[Response], tuple[Response, Any]],
+) -> tuple[Response, Any]:
+    """What `accept` makes of the whole answer, whose text goes into `stream` as it comes."""
+    accumulator, is_emitted, accepted = StreamAccumulator(request), False, None
+    events = achecked_stream(lm._async_engine_spec.stream(request))
+    try:
+        async with aclosing_stream(events):
+            async for event in events:
+                accumulator.push(event)
+                if event.type == "end":
+                    accepted = accept(_whole(lm, accumulator, record))
+                    stream_emitted()
+                elif event.type == "delta":
+                    delta = event.delta
+                    if not is_emitted and delta.type != "continuation":
+                        # From here on no other adapter is asked in this one's place.
+                        is_emitted = True
+                        stream_emitted()
+                    if delta.type == "text":
+                        stream.put_text(delta.text)
+                    elif delta.type == "thinking":
+                        stream.put_thought(delta.text)
+    except StreamAssemblyError as error:
+        if error.partial is None:
+            error.partial = execution._partial(accumulator)
+        raise
+    assert accepted is not None  # noqa: S101 - a stream without an end raises
+    return accepted
+
+
+def _whole(lm: dspy.LM, accumulator: StreamAccumulator, record: CallRecord) -> Response:
+    try:
+        return accumulator.response()
+    except StreamAssemblyError as error:
+        record.add_usage(lm.model, usage_dict(error.partial))  # it was billed, too
+        raise
 
 
 def request_of(call: Any) -> Request:

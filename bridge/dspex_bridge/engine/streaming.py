@@ -26,7 +26,7 @@ NATIVE_SETTING = "dspex_native_field"
 
 
 class FieldStream:
-    """What DSPy sends the LM's raw text to, as `send_stream`; puts its fields into `chunks`.
+    """What the LM's raw text goes into, DSPy's `send_stream`; puts its fields into `chunks`.
 
     `fields` names those that are wanted, each with the names under which its chunks go.
     """
@@ -45,13 +45,20 @@ class FieldStream:
         self._begin_attempt()
 
     async def send(self, chunk: Any) -> None:
+        """What DSPy itself streams into."""
         delta = chunk.choices[0].delta
-        thought = getattr(delta, "reasoning_content", None)
-        if thought and self._native_field is not None:
-            self._put([Piece(self._native_field, thought, False)])
-        text = delta.content
+        self.put_thought(getattr(delta, "reasoning_content", None))
+        self.put_text(delta.content)
+
+    def put_text(self, text: str | None) -> None:
+        """The next piece of the answer."""
         if text and self._parser is not None:
             self._put(self._parser.feed(text))
+
+    def put_thought(self, text: str | None) -> None:
+        """The next piece of the model's own reasoning."""
+        if text and self._native_field is not None:
+            self._put([Piece(self._native_field, text, False)])
 
     def part(self, fields: Mapping[str, Collection[str]]) -> FieldStream:
         """The stream of a step, whose LM calls may go beside those of others. `fields` says under
