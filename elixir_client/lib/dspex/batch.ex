@@ -56,7 +56,7 @@ defmodule DSPex.Batch do
   def run(server, program, inputs, options) do
     with {:ok, options} <- check(options, @schema),
          {own, options} = Keyword.split(options, [:timeout, :on_item, :on_progress]),
-         {:ok, id, signature} <- Execution.program(server, program),
+         {:ok, id, signature, timeout} <- Execution.program(server, program, own[:timeout]),
          {:ok, checked} <- inputs(inputs, signature) do
       ready = for {{:ok, inputs}, _at} <- checked, do: inputs
       # By their places among those that are sent.
@@ -65,6 +65,7 @@ defmodule DSPex.Batch do
 
       # Results come as they are done, each in a frame of its own: together they might be too large.
       params = Map.merge(Map.new(options), %{program: id, inputs: ready, results: false})
+      own = Keyword.put(own, :timeout, timeout)
       collect(server, DSPex.Config.reveal(params), own, places, refused, signature)
     end
   end

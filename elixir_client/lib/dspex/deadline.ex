@@ -3,6 +3,8 @@ defmodule DSPex.Deadline do
   # The moment by which something is to be done, so that one timeout holds for all the steps of it:
   # each takes what is `left/1`. Milliseconds, `:infinity` where there is no such moment.
 
+  alias DSPex.Error
+
   @opaque t :: integer() | :infinity
 
   @doc "The moment that is so far away; `grace_ms` is for who else keeps the timeout and says so."
@@ -23,6 +25,23 @@ defmodule DSPex.Deadline do
 
   @spec passed?(t()) :: boolean()
   def passed?(deadline), do: left(deadline) == 0
+
+  @doc """
+  Does what a call needs first, and gives with its result what is left for the rest of the call. Where
+  nothing is, the call is late.
+  """
+  @spec step(timeout(), (timeout() -> {:ok, result} | {:error, Error.t()})) ::
+          {:ok, result, timeout()} | {:error, Error.t()}
+        when result: term()
+  def step(timeout, step) do
+    ends = from_now(timeout)
+
+    with {:ok, result} <- step.(timeout) do
+      if passed?(ends),
+        do: {:error, Error.new(:timeout, "no answer within #{timeout} ms")},
+        else: {:ok, result, left(ends)}
+    end
+  end
 
   @doc "Waits before something is tried again, and no longer than until the deadline."
   @spec pause(t(), non_neg_integer()) :: :ok

@@ -54,13 +54,13 @@ defmodule DSPex.Evaluation do
   def run(server, program, devset, options) do
     with {:ok, options} <- check(options, @schema),
          {own, options} = Keyword.split(options, [:timeout, :on_progress, :metric]),
-         {:ok, id, signature} <- Execution.program(server, program),
+         {:ok, id, signature, timeout} <- Execution.program(server, program, own[:timeout]),
          {:ok, metric} <- metric(own[:metric], signature),
          {:ok, devset} <- examples(devset, signature, "devset"),
          {:ok, metric, functions} <- Metric.to_wire(metric, signature),
          params = Map.merge(Map.new(options), %{program: id, devset: devset, metric: metric}),
          {:ok, answer} <-
-           Adapter.request(server, "evaluate", DSPex.Config.reveal(params), own[:timeout],
+           Adapter.request(server, "evaluate", DSPex.Config.reveal(params), timeout,
              metrics: functions,
              listener: Progress.listener(own[:on_progress])
            ),

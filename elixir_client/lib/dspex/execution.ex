@@ -77,7 +77,7 @@ defmodule DSPex.Execution do
     with {:ok, options} <- check(options, @execute_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
          {retry, options} = Keyword.split(options, [:retry]),
-         {:ok, params, signature} <- params(server, program, inputs, options),
+         {:ok, params, signature, timeout} <- params(server, program, inputs, options, timeout),
          {:ok, result} <- Adapter.request(server, "execute", params, timeout, retry),
          do: prediction(result, signature)
   end
@@ -86,7 +86,7 @@ defmodule DSPex.Execution do
   def async(server, program, inputs, options) do
     with {:ok, options} <- check(options, @async_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
-         {:ok, params, signature} <- params(server, program, inputs, options),
+         {:ok, params, signature, timeout} <- params(server, program, inputs, options, timeout),
          {:ok, exchange} <- Adapter.open(server, "execute", params, timeout, false) do
       {:ok, %Async{exchange: exchange, load: &prediction(&1, signature), owner: self()}}
     end
@@ -103,7 +103,7 @@ defmodule DSPex.Execution do
              fields: fields,
              window: window
            }),
-         {:ok, params, signature} <- params(server, program, inputs, options) do
+         {:ok, params, signature, timeout} <- params(server, program, inputs, options, timeout) do
       # In a function nothing shows it: an LM's key may be in it.
       open = fn -> Adapter.open(server, "execute", params, timeout, true) end
       DSPex.Stream.new(open, window, &prediction(&1, signature), signature)
@@ -137,21 +137,24 @@ defmodule DSPex.Execution do
          do: prediction(result, signature)
   end
 
-  defp params(server, program, inputs, options) do
-    with {:ok, id, signature} <- program(server, program),
+  defp params(server, program, inputs, options, timeout) do
+    with {:ok, id, signature, timeout} <- program(server, program, timeout),
          {:ok, inputs} <- map(inputs, "inputs"),
          {:ok, inputs, options} <- dump_inputs(signature, inputs, Map.new(options)) do
-      {:ok, Config.reveal(Map.merge(options, %{program: id, inputs: inputs})), signature}
+      {:ok, Config.reveal(Map.merge(options, %{program: id, inputs: inputs})), signature, timeout}
     end
   end
 
-  @doc "A program that is there, made where it is a module: its id and its signature."
-  @spec program(atom(), term()) ::
-          {:ok, String.t(), Signature.t() | nil} | {:error, Error.t()}
-  def program(server, program) do
-    with {:ok, program} <- Programs.made(server, program),
+  @doc """
+  A program that is there, made where it is a module: its id and its signature, and what is left of
+  the call's timeout.
+  """
+  @spec program(atom(), term(), timeout()) ::
+          {:ok, String.t(), Signature.t() | nil, timeout()} | {:error, Error.t()}
+  def program(server, program, timeout) do
+    with {:ok, program, timeout} <- Programs.made(server, program, timeout),
          {:ok, id} <- id(program),
-         do: {:ok, id, Programs.signature(server, program, id)}
+         do: {:ok, id, Programs.signature(server, program, id), timeout}
   end
 
   # What the bridge would refuse is refused here, by the same rules and without a round trip.

@@ -20,7 +20,7 @@ defmodule DSPex.Optimization do
 
   import DSPex.Arguments
 
-  alias DSPex.{Adapter, Arguments, Error, Execution, Metric, Options, Program, Programs}
+  alias DSPex.{Adapter, Arguments, Deadline, Error, Execution, Metric, Options, Program, Programs}
   alias DSPex.{Progress, Signature, Usage}
 
   @type t :: %__MODULE__{
@@ -125,8 +125,8 @@ defmodule DSPex.Optimization do
     with {:ok, options} <- check(options, @schema),
          {own, options} =
            Keyword.split(options, [:timeout, :on_progress, :metric, :optimizer, :valset]),
-         {:ok, id, signature} <- Execution.program(server, program),
-         {:ok, base} <- base(server, id, signature),
+         {:ok, id, signature, timeout} <- Execution.program(server, program, own[:timeout]),
+         {:ok, base, timeout} <- Deadline.step(timeout, &base(server, id, signature, &1)),
          {:ok, trainset} <- examples(trainset, base.signature, "trainset"),
          {:ok, valset} <- examples(own[:valset] || [], base.signature, "valset"),
          metric = own[:metric] || Metric.default(base.signature),
@@ -149,7 +149,7 @@ defmodule DSPex.Optimization do
       entry = fn _body -> {:derived, params.save_as, base.signature, tools} end
 
       with {:ok, answer} <-
-             Adapter.request(server, "optimize", params, own[:timeout],
+             Adapter.request(server, "optimize", params, timeout,
                metrics: functions,
                listener: Progress.listener(own[:on_progress]),
                entry: entry
@@ -159,8 +159,8 @@ defmodule DSPex.Optimization do
   end
 
   # Asked for before the work, so that nothing can go wrong after it.
-  defp base(server, id, signature) do
-    with {:ok, about} <- Programs.describe(server, id),
+  defp base(server, id, signature, timeout) do
+    with {:ok, about} <- Programs.describe(server, id, timeout),
          {:ok, signature} <- if(signature, do: {:ok, signature}, else: about_signature(about)) do
       optimizer =
         if about["variables"] in [nil, %{}], do: @search_demonstrations, else: @search_variables

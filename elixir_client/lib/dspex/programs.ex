@@ -4,7 +4,7 @@ defmodule DSPex.Programs do
 
   import DSPex.Arguments
 
-  alias DSPex.{Adapter, Error, Journal, Limits, Options, Program, Signature, Tool}
+  alias DSPex.{Adapter, Deadline, Error, Journal, Limits, Options, Program, Signature, Tool}
 
   # A first call waits for Python and DSPy to start.
   @default_timeout 60_000
@@ -142,22 +142,28 @@ defmodule DSPex.Programs do
   defp put_some(params, _name, []), do: params
   defp put_some(params, name, values), do: Map.put(params, name, values)
 
-  @doc "A program that is a module is made when it is first needed."
-  @spec made(atom(), term()) :: {:ok, term()} | {:error, Error.t()}
-  def made(server, program) do
+  @doc """
+  A program that is a module is made when it is first needed, within the timeout of the call that
+  needs it. Gives what is left of that.
+  """
+  @spec made(atom(), term(), timeout()) :: {:ok, term(), timeout()} | {:error, Error.t()}
+  def made(server, program, timeout) do
     case Program.definition(program) do
       nil ->
-        {:ok, program}
+        {:ok, program, timeout}
 
       %{program: id, signature: signature} ->
         if Adapter.signature(server, id) == signature,
-          do: {:ok, id},
-          else: create(server, program, replace: true)
+          do: {:ok, id, timeout},
+          else: Deadline.step(timeout, &create(server, program, replace: true, timeout: &1))
     end
   end
 
-  defp made_id(server, program) do
-    with {:ok, program} <- made(server, program), do: id(program)
+  # About a program that is there, made where it is a module.
+  defp ask(server, method, program, params, timeout) do
+    with {:ok, program, timeout} <- made(server, program, timeout),
+         {:ok, id} <- id(program),
+         do: Adapter.request(server, method, Map.put(params, :program, id), timeout)
   end
 
   @doc "The signature of a program. The journal knows best: it may have been replaced."
@@ -194,16 +200,13 @@ defmodule DSPex.Programs do
     end
   end
 
-  @spec describe(atom(), term()) :: {:ok, map()} | {:error, Error.t()}
-  def describe(server, program) do
-    with {:ok, id} <- made_id(server, program),
-         do: Adapter.request(server, "describe", %{program: id}, @default_timeout)
-  end
+  @spec describe(atom(), term(), timeout()) :: {:ok, map()} | {:error, Error.t()}
+  def describe(server, program, timeout \\ @default_timeout),
+    do: ask(server, "describe", program, %{}, timeout)
 
-  @spec dump(atom(), term()) :: {:ok, map()} | {:error, Error.t()}
-  def dump(server, program) do
-    with {:ok, id} <- made_id(server, program),
-         {:ok, result} <- Adapter.request(server, "dump", %{program: id}, @default_timeout) do
+  @spec dump(atom(), term(), timeout()) :: {:ok, map()} | {:error, Error.t()}
+  def dump(server, program, timeout \\ @default_timeout) do
+    with {:ok, result} <- ask(server, "dump", program, %{}, timeout) do
       case result do
         %{"state" => state} when is_map(state) and not is_struct(state) -> {:ok, state}
         other -> unexpected("dump", other)
@@ -212,11 +215,8 @@ defmodule DSPex.Programs do
   end
 
   @spec save(atom(), term(), String.t()) :: {:ok, map()} | {:error, Error.t()}
-  def save(server, program, path) when is_binary(path) and path != "" do
-    with {:ok, id} <- made_id(server, program) do
-      Adapter.request(server, "save", %{program: id, path: path}, @default_timeout)
-    end
-  end
+  def save(server, program, path) when is_binary(path) and path != "",
+    do: ask(server, "save", program, %{path: path}, @default_timeout)
 
   def save(_server, _program, _path), do: invalid("a path is a string")
 
@@ -245,8 +245,10 @@ defmodule DSPex.Programs do
 
   # The file may be another one tomorrow: the journal has what was in it, and not its path.
   defp load_path(server, params, timeout, signature, tools) do
-    with {:ok, program} <- make(server, "load", params, timeout, nil, tools),
-         {:ok, state} <- dump(server, program.id),
+    make = &make(server, "load", params, &1, nil, tools)
+
+    with {:ok, program, timeout} <- Deadline.step(timeout, make),
+         {:ok, state} <- dump(server, program.id, timeout),
          {:ok, signature} <- or_not_at_all(server, program, state_signature(state, signature)),
          :ok <- or_not_at_all(server, program, state_tools(state, tools)),
          derived = {:derived, program.id, signature, tools},

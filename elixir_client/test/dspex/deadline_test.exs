@@ -27,6 +27,21 @@ defmodule DSPex.DeadlineTest do
     refute Deadline.passed?(Deadline.from_now(:infinity))
   end
 
+  test "a step before others gives what is left for them, and is late where nothing is" do
+    assert {:ok, :made, left} =
+             Deadline.step(@hour, fn @hour ->
+               Deadline.pause(20)
+               {:ok, :made}
+             end)
+
+    assert left in (@hour - 60_000)..(@hour - 20)
+    assert Deadline.step(:infinity, fn :infinity -> {:ok, :made} end) == {:ok, :made, :infinity}
+    assert Deadline.step(@hour, fn _all -> {:error, :no} end) == {:error, :no}
+
+    assert {:error, %DSPex.Error{code: :timeout, message: "no answer within 5 ms"}} =
+             Deadline.step(5, fn _all -> {:ok, Deadline.pause(5)} end)
+  end
+
   test "a pause ends with the deadline, and takes nothing out of the mailbox" do
     send(self(), :news)
     # Were it an hour, the test would not end.

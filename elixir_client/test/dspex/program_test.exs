@@ -219,4 +219,104 @@ defmodule DSPex.ProgramTest do
                {body, message}
     end
   end
+
+  describe "with a timeout" do
+    @timeout 5_000
+
+    # What a call asks of the bridge, made for the first time with a program that is a module.
+    @calls %{
+      "execute" => &__MODULE__.execute/1,
+      "execute of a stream" => &__MODULE__.stream/1,
+      "execute of a task" => &__MODULE__.async_execute/1,
+      "batch" => &__MODULE__.batch/1,
+      "evaluate" => &__MODULE__.evaluate/1,
+      "optimize" => &__MODULE__.optimize/1
+    }
+
+    for {what, call} <- @calls do
+      test "the first #{what} of a module has one for all that it asks of the bridge" do
+        {name, peer, _listener} = ready()
+        call = unquote(Macro.escape(call))
+        task = async(fn -> call.({name, @timeout}) end)
+        {id, params, peer} = Peer.request(peer, "create")
+        assert params["timeout_ms"] == @timeout
+        took = 20
+        # So long it takes to be made.
+        assert Peer.silent?(peer, took)
+        peer = Peer.respond(peer, id, created(params))
+        at_most = @timeout - took
+
+        {at_most, peer} =
+          if unquote(what) == "optimize",
+            do: described(peer, at_most, took),
+            else: {at_most, peer}
+
+        {{:request, id, _method, params}, peer} = Peer.next(peer)
+        assert params["timeout_ms"] in 1..at_most
+        Peer.fail(peer, id, "lm_error")
+        assert {:error, %Error{code: :lm_error}} = await(task)
+      end
+
+      test "the first #{what} of a module is late where that is not made in time" do
+        {name, peer, _listener} = ready()
+        call = unquote(Macro.escape(call))
+        began = System.monotonic_time(:millisecond)
+        task = async(fn -> call.({name, 100}) end)
+        {id, _params, peer} = Peer.request(peer, "create")
+        assert {:error, %Error{code: :timeout} = error} = await(task)
+        assert error.message == "no answer within 100 ms"
+        # Not the minute that making one by itself has.
+        assert System.monotonic_time(:millisecond) - began < 30_000
+        assert {{:notification, "cancel", %{"id" => ^id}}, _peer} = Peer.next(peer)
+      end
+    end
+
+    defp described(peer, at_most, took) do
+      {id, params, peer} = Peer.request(peer, "describe")
+      assert params["timeout_ms"] in 1..at_most
+      assert Peer.silent?(peer, took)
+      {params["timeout_ms"] - took, Peer.respond(peer, id, %{variables: %{}})}
+    end
+
+    test "a file is loaded, and asked what was in it, within one" do
+      {name, peer, _listener} = ready()
+      task = async(fn -> DSPex.load(name, "a.json", timeout: @timeout) end)
+      {id, params, peer} = Peer.request(peer, "load")
+      assert params["timeout_ms"] == @timeout
+      assert Peer.silent?(peer, 20)
+      peer = Peer.respond(peer, id, created(params))
+      {id, params, peer} = Peer.request(peer, "dump")
+      assert params["timeout_ms"] in 1..(@timeout - 20)
+      Peer.fail(peer, id, "timeout")
+      assert {:error, %Error{code: :timeout}} = await(task)
+    end
+  end
+
+  @doc false
+  def execute({name, timeout}), do: DSPex.execute(name, QABot, inputs(), timeout: timeout)
+
+  @doc false
+  def stream({name, timeout}) do
+    [answer] = name |> DSPex.stream(QABot, inputs(), timeout: timeout) |> Enum.to_list()
+    answer
+  end
+
+  @doc false
+  def async_execute({name, timeout}) do
+    with {:ok, task} <- DSPex.async(name, QABot, inputs(), timeout: timeout),
+         do: DSPex.await(task)
+  end
+
+  @doc false
+  def batch({name, timeout}), do: DSPex.batch(name, QABot, [inputs()], timeout: timeout)
+
+  @doc false
+  def evaluate({name, timeout}), do: DSPex.evaluate(name, QABot, examples(), rated(timeout))
+
+  @doc false
+  def optimize({name, timeout}), do: DSPex.optimize(name, QABot, examples(), rated(timeout))
+
+  defp rated(timeout), do: [metric: {:exact_match, :answer}, timeout: timeout]
+  defp inputs, do: %{question: "?"}
+  defp examples, do: [%{inputs: inputs(), outputs: %{answer: "!"}}]
 end
