@@ -37,6 +37,8 @@ def _one_at_a_time(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contest
     beam = _beam(workshop, stack, cpu=workshop.cpu, servers=workshop.cpu)
     number = workshop.count(3000)
     return {
+        "floor": timed(beam, "raw_one", "floor", number),
+        "bridge": timed(beam, "raw_one", "bridge", number),
         "client": timed(beam, "client_one", "bridge", number),
         "erlport": timed(beam, "erlport_one", "erlport", number),
     }
@@ -111,8 +113,14 @@ ERLPORT = Measurement(
     "a call from Elixir, one at a time, by the public client and by erlport, on one processor",
     "µs a call (median of a round)",
     _one_at_a_time,
-    (_faster(2.0),),
-    _WHAT,
+    (
+        _faster(2.0),
+        Comparison("a bare port to the bridge: times", "bridge", "erlport", is_rate=True),
+        Comparison("a bare port to the floor: times", "floor", "erlport", is_rate=True),
+    ),
+    f"{_WHAT} Beside both are a bridge and floor.c on a bare port, whose process sends a frame"
+    " that was encoded before and does not decode the answer: no client can be faster than on the"
+    " floor.",
 )
 ERLPORT_CALLS = Measurement(
     "erlport-calls",
