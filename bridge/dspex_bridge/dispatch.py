@@ -162,17 +162,20 @@ class Dispatcher:
     def answer_at_once(self, request: Request) -> bool:
         """Answers a ping as any client sends it, which takes no more than this; False for all other
         requests, and for one that is refused: those go the long way."""
-        if request.method != PING.name or not request.params.keys() <= _AT_ONCE_PARAMS:
+        own = request.params
+        if request.method != PING.name or not _AT_ONCE_PARAMS.issuperset(own):
             return False
-        # A deadline is met, and has to be one all the same.
-        timeout_ms = request.params.get("timeout_ms", 1)
-        if type(timeout_ms) is not int or not 1 <= timeout_ms <= _PLAIN_TIMEOUT_MS:
-            return False
+        if "timeout_ms" in own:
+            # It is met, and has to be one all the same.
+            timeout_ms = own["timeout_ms"]
+            if type(timeout_ms) is not int or not 1 <= timeout_ms <= _PLAIN_TIMEOUT_MS:
+                return False
         if self._draining is not None:
             return False
         started = time.monotonic()
+        result = pong(own)
         try:
-            self._host.connection.send_at_once(request, pong(request.params))
+            self._host.connection.send_at_once(request, result, result["payload"])
         except (EncodeError, FrameTooLargeError):
             return False
         self._host.stats.record(PING.name, (time.monotonic() - started) * 1000, is_error=False)

@@ -94,7 +94,8 @@ def serve(host: Host, read_fd: int, ready: dict[str, Any] | None = None) -> NoRe
 def serve_once(host: Host, fd: int) -> bool:
     """Handles what one read brings; False at the end of the stream."""
     data = read(fd)
-    with host.batch:
+    host.batch.acquire()  # `with` takes twice as long, and this is done for each ping
+    try:
         for event in host.connection.events(data, host.dispatcher.answer_at_once):
             if isinstance(event, Request):
                 host.dispatcher.request(event)
@@ -102,6 +103,8 @@ def serve_once(host: Host, fd: int) -> bool:
                 _handle(host, event)
         host.send_log_events()
         host.writer.flush()
+    finally:
+        host.batch.release()
     if host.is_leaving:
         host.leave()
     if host.writer.backlog > BACKLOG_HIGH:

@@ -52,8 +52,9 @@ class Writer:
 
     def flush(self) -> None:
         # After each release somebody may have queued and found the writer taken: look again.
-        while self._connection.queued_bytes and self._writing.acquire(False):
-            self._rest = self._connection.data_to_send(_AT_ONCE)
+        connection = self._connection
+        while connection.queued_bytes and self._writing.acquire(False):
+            self._rest = connection.data_to_send(_AT_ONCE)
             if not self._write():
                 self._hand_over()
                 return
@@ -77,19 +78,17 @@ class Writer:
 
     def _write(self) -> bool:
         """Writes as much as the pipe takes; whether that was everything."""
-        while self._rest:
+        rest = self._rest
+        while rest:
             try:
-                written = os.write(self._fd, self._rest)
+                written = os.write(self._fd, rest)
             except BlockingIOError:
                 return False
             except OSError as error:
                 self._on_broken(error)
-                self._rest = b""
-                return True
-            if written == len(self._rest):
-                self._rest = b""
-            else:
-                self._rest = memoryview(self._rest)[written:]
+                written = len(rest)
+            rest = b"" if written == len(rest) else memoryview(rest)[written:]
+            self._rest = rest
         return True
 
     def _hand_over(self) -> None:

@@ -66,6 +66,9 @@ _SHORT_TEXTS = [bytes([0xA0 | size]) for size in range(1 << 5)]
 _NOT_FINITE = ("Infinity", "NaN", "sNaN")
 _MAX_REASON_CHARS = 200
 
+# What most messages fit in, and for others it grows: msgpack's 256 KiB take longer to be had.
+_BUFFER_BYTES = 4096
+
 
 class EncodeError(ValueError):
     """A value that has no form on the wire."""
@@ -83,7 +86,7 @@ def encode_around(value: Any, content: Any, depth: int) -> bytes:
         if isinstance(content, _CONTAINERS):
             _check_container(content, depth)
         # Not `packb`, which takes twice as long for a small value: it hands its options on.
-        packed: bytes = msgpack.Packer(default=_extended).pack(value)
+        packed: bytes = msgpack.Packer(default=_extended, buf_size=_BUFFER_BYTES).pack(value)
     except EncodeError:
         raise
     except UnicodeEncodeError as error:

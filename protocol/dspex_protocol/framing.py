@@ -5,6 +5,10 @@ from __future__ import annotations
 from io import BytesIO
 from struct import Struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = [
     "DEFAULT_MAX_FRAME_BYTES",
     "HEAD_BYTES",
@@ -53,9 +57,8 @@ class Oversized:
         return f"Oversized(size={self.size}, head={self.head!r})"
 
 
-def prefix(size: int) -> bytes:
-    """What stands in front of a payload of so many bytes."""
-    return _LENGTH.pack(size)
+#: What stands in front of a payload of so many bytes.
+prefix: Callable[[int], bytes] = _LENGTH.pack
 
 
 def frame(payload: bytes) -> bytes:
@@ -95,6 +98,8 @@ class FrameReader:
                 frames.append(Oversized(size, data[start : min(stop, start + HEAD_BYTES)]))
             elif stop <= end:
                 frames.append(data[start:stop])
+                position = stop
+                continue
             else:
                 # It grows as its bytes come, whatever its length promises.
                 self._body = BytesIO()

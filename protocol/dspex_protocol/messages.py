@@ -25,6 +25,8 @@ MAX_ID = 2**63 - 1
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 
+_REQUEST_TYPES = [int, int, str, dict]
+
 
 class Request:
     """`[0, id, method, params]`: asks for exactly one response with the same id."""
@@ -96,9 +98,14 @@ def parse_message(value: Any) -> Message:
         raise InvalidRequestError(
             f"a message is an array [0, id, method, params], got {_kind(value)}"
         )
+    # What nearly all of them are, seen by one comparison; what is wrong with others is looked for.
+    if [*map(type, value[:5])] == _REQUEST_TYPES and value[0] == REQUEST:
+        _, request_id, method, params = value
+        if 0 <= request_id <= MAX_ID:
+            return Request(request_id, method, params)
     kind = value[0]
     if type(kind) is int and kind == REQUEST:
-        return _request(value)
+        raise _bad_request(value)
     if type(kind) is int and kind == RESPONSE:
         return _response(value)
     if type(kind) is int and kind == NOTIFICATION:
@@ -110,17 +117,15 @@ def parse_message(value: Any) -> Message:
     )
 
 
-def _request(value: list[Any]) -> Request:
+def _bad_request(value: list[Any]) -> InvalidRequestError:
     if len(value) != 4:
-        raise InvalidRequestError(f"a request has 4 elements, got {len(value)}")
+        return InvalidRequestError(f"a request has 4 elements, got {len(value)}")
     _, request_id, method, params = value
     if not _is_id(request_id):
-        raise InvalidRequestError(f"the id of a request is an integer from 0 to {MAX_ID}")
+        return InvalidRequestError(f"the id of a request is an integer from 0 to {MAX_ID}")
     if type(method) is not str:
-        raise InvalidRequestError(f"the method of a request is a string, got {_kind(method)}")
-    if type(params) is not dict:
-        raise InvalidRequestError(f"the params of a request are a map, got {_kind(params)}")
-    return Request(request_id, method, params)
+        return InvalidRequestError(f"the method of a request is a string, got {_kind(method)}")
+    return InvalidRequestError(f"the params of a request are a map, got {_kind(params)}")
 
 
 def _response(value: list[Any]) -> Response:

@@ -10,7 +10,7 @@ import pytest
 from dspex_bridge.dispatch import Dispatcher
 from dspex_bridge.host import Host, Options
 from dspex_bridge.loop import serve_once
-from dspex_protocol.codec import decode, encode
+from dspex_protocol.codec import MAX_DEPTH_WRITTEN, decode, encode
 from dspex_protocol.framing import SMALLEST_MAX_FRAME_BYTES, FrameReader, frame
 
 
@@ -115,14 +115,16 @@ def test_a_ping_behind_an_initialize_keeps_to_the_limit_that_was_told(bridge: Br
 
 
 def test_a_payload_that_is_read_and_cannot_be_sent_is_an_error(bridge: Bridge) -> None:
+    # The message and its parameters are the first two levels.
+    most = MAX_DEPTH_WRITTEN - 2
     deep: Any = None
-    for _ in range(505):
+    for _ in range(most):
         deep = [deep]
     ((_, _, error, result),) = bridge.asked((1, "ping", {"payload": deep}))
     assert error is None
     assert result == {"payload": deep}
     # One that was written by hand: `encode` writes none this deep.
-    wire = b"\x94\0\2\xa4ping\x81\xa7payload" + b"\x91" * 600 + b"\xc0"
+    wire = b"\x94\0\2\xa4ping\x81\xa7payload" + b"\x91" * (most + 1) + b"\xc0"
     os.write(bridge._client_writes, frame(wire))
     assert serve_once(bridge.host, bridge._bridge_reads)
     (answer,) = FrameReader().feed(os.read(bridge._client_reads, 65536))

@@ -166,14 +166,20 @@ class OvertakenLock:
         self._overtake: Callable[[], object] | None = overtake
         connection._lock = self  # type: ignore[assignment]
 
-    def __enter__(self) -> None:
+    def acquire(self) -> None:
         overtake, self._overtake = self._overtake, None
         if overtake is not None:
             run_at_once([overtake])
         self._lock.acquire()
 
-    def __exit__(self, *_error: object) -> None:
+    def release(self) -> None:
         self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
 
 
 @pytest.mark.parametrize("other", ANSWERS.values(), ids=ANSWERS.keys())
@@ -422,14 +428,20 @@ class ImpatientLock:
         self._turn: Callable[[], object] | None = turn
         connection._lock = self  # type: ignore[assignment]
 
-    def __enter__(self) -> None:
+    def acquire(self) -> None:
         self._lock.acquire()
 
-    def __exit__(self, *_error: object) -> None:
+    def release(self) -> None:
         self._lock.release()
         if self._connection.queued_bytes and self._turn is not None:
             turn, self._turn = self._turn, None
             run_at_once([turn])
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
 
 
 def test_an_answer_that_another_thread_receives_at_once_finds_its_waiter() -> None:

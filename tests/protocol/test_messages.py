@@ -20,6 +20,8 @@ from dspex_protocol.messages import (
     UnanswerableError,
     parse_message,
 )
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "protocol" / "vectors" / "messages.json").read_text()
@@ -142,6 +144,7 @@ def test_the_names_of_the_vectors_are_distinct() -> None:
             "a message begins with 0 (request), 1 (response) or 2 (notification), got a string",
         ),
         ([0, 1, "ping"], "a request has 4 elements, got 3"),
+        ([0, 1, "ping", {}, None], "a request has 4 elements, got 5"),
         ([0, -1, "ping", {}], "the id of a request is an integer from 0 to 9223372036854775807"),
         ([0, 1, b"ping", {}], "the method of a request is a string, got bytes"),
         ([0, 1, "ping", []], "the params of a request are a map, got an array"),
@@ -214,3 +217,25 @@ def test_the_text_of_a_message_for_logs_does_not_quote_what_it_carries() -> None
         "Notification('log', {message})",
         "Answered(1, None, dict)",
     ]
+
+
+ITEMS = st.sampled_from([0, 1, 2, 3, MAX_ID, MAX_ID + 1, -1, False, True, 0.0, None, "m", b"m"])
+
+
+@settings(derandomize=True, deadline=None, print_blob=True, max_examples=500)
+@given(st.lists(ITEMS | st.builds(dict) | st.builds(list), max_size=6))
+@example([0, MAX_ID, "m", {}])
+@example([0, 1, "m", {}, 0])
+@example([False, 1, "m", {}])
+def test_what_is_a_request_is_one_whatever_else_may_come(value: list[Any]) -> None:
+    is_request = (
+        list(map(type, value)) == [int, int, str, dict]
+        and value[0] == 0
+        and 0 <= value[1] <= MAX_ID
+    )
+    try:
+        message: Message | None = parse_message(value)
+    except (InvalidRequestError, UnanswerableError):
+        message = None
+    assert isinstance(message, Request) == is_request
+    assert message is None or message.to_wire() == value
