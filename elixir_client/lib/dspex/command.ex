@@ -1,10 +1,12 @@
 defmodule DSPex.Command do
   @moduledoc false
-  # Where the bridge is: an option, else an environment variable, else the search path.
+  # Where the bridge is: an option, else an environment variable, else the environment that
+  # `mix dspex.install` made here, else the search path.
 
   alias DSPex.Error
 
   @variable "DSPEX_BRIDGE"
+  @installed ".venv/bin/dspex"
 
   @doc "The executable's full path and its arguments."
   @spec find([String.t()] | nil) :: {:ok, {String.t(), [String.t()]}} | {:error, Error.t()}
@@ -13,7 +15,7 @@ defmodule DSPex.Command do
   def find(nil) do
     case System.get_env(@variable, "") |> OptionParser.split() do
       [executable | args] -> locate(executable, args, "the environment variable #{@variable}")
-      [] -> locate("dspex", ["bridge"], nil)
+      [] -> locate(if(File.regular?(@installed), do: @installed, else: "dspex"), ["bridge"], nil)
     end
   end
 
@@ -31,9 +33,10 @@ defmodule DSPex.Command do
   end
 
   defp message(executable, nil) do
-    "there is no #{inspect(executable)} on PATH. `mix dspex.install` makes a virtual environment " <>
-      "with it, .venv; then say where it is: " <>
-      "command: [\".venv/bin/dspex\", \"bridge\"], or #{@variable}=\".venv/bin/dspex bridge\""
+    "there is no #{inspect(executable)} on PATH, nor #{Path.expand(@installed)}, which " <>
+      "`mix dspex.install` makes. Where it is elsewhere, say so: " <>
+      "command: [\"/opt/my_app/bin/dspex\", \"bridge\"], or " <>
+      "#{@variable}=\"/opt/my_app/bin/dspex bridge\""
   end
 
   defp message(executable, source) do

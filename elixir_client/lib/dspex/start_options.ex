@@ -26,7 +26,8 @@ defmodule DSPex.StartOptions do
                 {:command,
                  "how the bridge is started: a list of the executable and its arguments. " <>
                    "Without it the environment variable `DSPEX_BRIDGE` says so (a command " <>
-                   "line), and without that it is `dspex bridge`, looked up in `PATH`."},
+                   "line), without that it is `.venv/bin/dspex bridge` where that is " <>
+                   "(`mix dspex.install` makes it), else `dspex bridge`, looked up in `PATH`."},
               max_frame_bytes:
                 {{:integer, @min_max_frame_bytes, :infinity},
                  "the longest answer that is accepted, in bytes, from " <>

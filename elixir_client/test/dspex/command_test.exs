@@ -36,6 +36,21 @@ defmodule DSPex.CommandTest do
     assert Command.find(nil) == {:ok, {executable, ["bridge"]}}
   end
 
+  test "the environment that was made here comes before the path" do
+    System.delete_env("DSPEX_BRIDGE")
+    here = DSPex.Test.Folder.make()
+    executable = Path.join(here, ".venv/bin/dspex")
+    File.mkdir_p!(Path.dirname(executable))
+    File.write!(executable, "")
+    File.chmod!(executable, 0o755)
+
+    File.cd!(here, fn ->
+      assert {:ok, {found, ["bridge"]}} = Command.find(nil)
+      assert File.stat!(found).inode == File.stat!(executable).inode
+      assert Path.type(found) == :absolute
+    end)
+  end
+
   test "what is nowhere is an error that says what to install or set" do
     System.delete_env("DSPEX_BRIDGE")
     System.put_env("PATH", "/nowhere")

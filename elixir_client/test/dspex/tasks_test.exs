@@ -102,6 +102,28 @@ defmodule DSPex.TasksTest do
       assert_received {:run, "python", ["-m", "pip", "install", "--upgrade", "dspex"]}
     end
 
+    test "installs of a checkout the versions that it was tried with", %{folder: folder} do
+      checkout = Path.join(folder, "checkout")
+      File.mkdir_p!(checkout)
+
+      File.write!(Path.join(checkout, "requirements.lock"), """
+      anyio==4.9.0 \\
+          --hash=sha256:0123
+          # via dspy
+      numpy==2.4.6 ; python_full_version < '3.12' \\
+          --hash=sha256:4567
+      """)
+
+      environment = Path.join(folder, "environment")
+      options = [source: checkout, uv: false, python: script(folder, "python3", "3 11")]
+      assert Environment.install(environment, options, recorded(0)) == :ok
+
+      assert_received {:run, "python",
+                       ["-m", "pip", "install", "--upgrade", "--constraint", file, ^checkout]}
+
+      assert File.read!(file) == "anyio==4.9.0\nnumpy==2.4.6 ; python_full_version < '3.12'\n"
+    end
+
     test "installs the extras that are asked for, of whatever the source is", %{folder: folder} do
       python = script(folder, "python3", "3 11")
       wheel = script(folder, "dspex-0.1.0-py3-none-any.whl", "")

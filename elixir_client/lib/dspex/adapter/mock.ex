@@ -49,7 +49,7 @@ defmodule DSPex.Adapter.Mock do
 
   @behaviour DSPex.Adapter
 
-  alias DSPex.Adapter.Mock.{Exchange, Server, Store}
+  alias DSPex.Adapter.Mock.{Answer, Exchange, Server, Store}
   alias DSPex.{Arguments, Error}
 
   @type answer ::
@@ -73,13 +73,17 @@ defmodule DSPex.Adapter.Mock do
 
   @doc "Adds answers for the next executions of a program, one each; of any program with `:any`."
   @spec script(DSPex.Adapter.instance(), DSPex.program() | :any, [answer()]) :: :ok
-  def script(instance, program, answers) when is_list(answers),
-    do: Server.call(instance, {:script, Store.owner(instance), id!(program), answers})
+  def script(instance, program, answers) when is_list(answers) do
+    Enum.each(answers, &answer!/1)
+    Server.call(instance, {:script, Store.owner(instance), id!(program), answers})
+  end
 
   @doc "Sets the answer to every execution of a program that no script is left for."
   @spec stub(DSPex.Adapter.instance(), DSPex.program() | :any, answer()) :: :ok
-  def stub(instance, program, answer),
-    do: Server.call(instance, {:stub, Store.owner(instance), id!(program), answer})
+  def stub(instance, program, answer) do
+    answer!(answer)
+    Server.call(instance, {:stub, Store.owner(instance), id!(program), answer})
+  end
 
   @doc "The requests so far, or those of one method, in their order: params as the wire has them."
   @spec calls(DSPex.Adapter.instance(), String.t() | nil) :: [call()]
@@ -87,6 +91,11 @@ defmodule DSPex.Adapter.Mock do
     for call <- Server.call(instance, {:calls, Store.owner(instance)}),
         method == nil or call.method == method,
         do: call
+  end
+
+  # A test says at its own line what is wrong with it.
+  defp answer!(answer) do
+    with {:error, message} <- Answer.check(answer), do: raise(ArgumentError, message)
   end
 
   defp id!(:any), do: :any

@@ -19,10 +19,14 @@ defmodule DSPex.Python.Environment do
   def install(path, options, run) do
     uv = if Keyword.get(options, :uv, true), do: System.find_executable("uv")
 
-    requirement = requirement(Keyword.fetch!(options, :source), Keyword.get(options, :extras, []))
+    source = Keyword.fetch!(options, :source)
+    requirement = requirement(source, Keyword.get(options, :extras, []))
 
     with {:ok, python} <- python(options[:python] || "python3"),
-         do: install(uv, path, python, requirement, run)
+         :ok <- make(uv, path, python, run) do
+      what = ["install", "--upgrade"] ++ constraints(source, path) ++ [requirement]
+      step(run, installer(uv, path), installing(uv, path, what))
+    end
   end
 
   defp requirement(source, []), do: source
@@ -40,22 +44,37 @@ defmodule DSPex.Python.Environment do
     end
   end
 
-  defp install(nil, path, python, requirement, run) do
-    with :ok <- step(run, python, ["-m", "venv", path], @venv_hint),
-         do: step(run, in_it(path, "python"), ["-m", "pip", "install", "--upgrade", requirement])
-  end
+  defp make(nil, path, python, run), do: step(run, python, ["-m", "venv", path], @venv_hint)
 
-  defp install(uv, path, python, requirement, run) do
-    with :ok <- step(run, uv, ["venv", "--allow-existing", "--python", python, path]),
-         do:
-           step(run, uv, [
-             "pip",
-             "install",
-             "--python",
-             in_it(path, "python"),
-             "--upgrade",
-             requirement
-           ])
+  defp make(uv, path, python, run),
+    do: step(run, uv, ["venv", "--allow-existing", "--python", python, path])
+
+  defp installer(nil, path), do: in_it(path, "python")
+  defp installer(uv, _path), do: uv
+
+  defp installing(nil, _path, what), do: ["-m", "pip" | what]
+
+  defp installing(_uv, path, [install | what]),
+    do: ["pip", install, "--python", in_it(path, "python") | what]
+
+  # A checkout has the versions that it was tried with. They are taken without their hashes, which
+  # pip would then want of the checkout, too.
+  defp constraints(source, path) do
+    lock = Path.join(source, "requirements.lock")
+
+    if File.regular?(lock) do
+      versions =
+        for line <- File.stream!(lock),
+            line =~ ~r/^[\w.-]+==/,
+            do: String.trim_trailing(line, "\\\n")
+
+      file = Path.join(path, "constraints.txt")
+      File.mkdir_p!(path)
+      File.write!(file, Enum.map(versions, &[String.trim(&1), "\n"]))
+      ["--constraint", file]
+    else
+      []
+    end
   end
 
   defp python(name) do

@@ -8,15 +8,16 @@ defmodule Mix.Tasks.Dspex.Doctor do
       mix dspex.doctor
       mix dspex.doctor -- /opt/my_app/python/bin/dspex bridge    # another command
 
-  Without a command it is the one of `DSPEX_BRIDGE`, else the environment that `mix dspex.install` makes
-  here, `.venv`, and where there is none `dspex bridge` in `PATH`.
+  Without a command it looks where an instance looks that has none: the one of `DSPEX_BRIDGE`, else the
+  environment that `mix dspex.install` makes here, `.venv`, and where there is none `dspex bridge` in
+  `PATH`.
 
   The exit status is 1 where something is missing; each line then says what to do.
   """
 
   use Mix.Task
 
-  alias DSPex.Python.{Doctor, Environment}
+  alias DSPex.Python.Doctor
 
   @impl true
   def run(arguments) do
@@ -28,7 +29,7 @@ defmodule Mix.Tasks.Dspex.Doctor do
           command
 
         [] ->
-          installed()
+          nil
 
         _other ->
           Mix.raise("mix dspex.doctor takes a command after --; see mix help dspex.doctor")
@@ -40,13 +41,5 @@ defmodule Mix.Tasks.Dspex.Doctor do
         do: Mix.shell().info("#{if result == :ok, do: "ok     ", else: "WRONG  "}#{text}")
 
     if Enum.any?(findings, &match?({:wrong, _text}, &1)), do: exit({:shutdown, 1})
-  end
-
-  # What an instance has to be given as `command:`.
-  defp installed do
-    executable = Environment.executable(".venv")
-
-    if System.get_env("DSPEX_BRIDGE", "") == "" and File.exists?(executable),
-      do: [executable, "bridge"]
   end
 end

@@ -10,7 +10,8 @@ defmodule Mix.Tasks.Dspex.Install do
       mix dspex.install --extras optimize,otel
       mix dspex.install --path /opt/my_app/python --python python3.12
 
-  An environment that is there already is brought up to date. It holds its own path, so it is made where
+  Of a checkout it takes the versions that this was tested with (its `requirements.lock`). An environment
+  that is there already is brought up to date. It holds its own path, so it is made where
   it is used: not in `priv`, which a release would copy. Options:
 
     * `--path` - where it is made; `.venv` unless you say otherwise.

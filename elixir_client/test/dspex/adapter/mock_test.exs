@@ -79,7 +79,8 @@ defmodule DSPex.Adapter.MockTest do
       {:error, :budget_exceeded},
       {:error, error},
       %{kind: :neither},
-      :nonsense
+      fn _inputs -> :nonsense end,
+      fn _inputs -> {:error, :budget_exceded} end
     ])
 
     assert {:error, %Error{code: :budget_exceeded}} = Sort.predict(%{word: "a"})
@@ -88,6 +89,21 @@ defmodule DSPex.Adapter.MockTest do
     assert Exception.message(misfit) =~ "kind"
     assert {:error, %Error{code: :invalid_params, message: message}} = Sort.predict(%{word: "a"})
     assert message =~ "a scripted answer is outputs"
+    assert {:error, %Error{code: :invalid_params, message: message}} = Sort.predict(%{word: "a"})
+    assert message =~ "which is no code (did you mean :budget_exceeded?)"
+  end
+
+  test "what is no answer is told where it is scripted", %{name: name} do
+    for {answer, why} <- [
+          {{:error, :lm_eror}, "{:error, :lm_eror}, which is no code (did you mean :lm_error?)"},
+          {:nonsense, "not :nonsense"},
+          {["a list"], ~s(not ["a list"])}
+        ] do
+      error = assert_raise ArgumentError, fn -> Mock.script(name, Sort, [answer]) end
+      assert error.message =~ why
+      error = assert_raise ArgumentError, fn -> Mock.stub(name, Sort, answer) end
+      assert error.message =~ why
+    end
   end
 
   test "a function answers by the inputs, and one that raises is an error with its message", %{

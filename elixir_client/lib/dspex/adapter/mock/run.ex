@@ -2,7 +2,7 @@ defmodule DSPex.Adapter.Mock.Run do
   @moduledoc false
   # Executions of a mock: one, many, and scored ones.
 
-  alias DSPex.Adapter.Mock.{Exchange, MadeUp, Score, Server, Store}
+  alias DSPex.Adapter.Mock.{Answer, Exchange, MadeUp, Score, Server, Store}
   alias DSPex.{Error, ModuleOutputs, Signature, Telemetry, Tool}
 
   @doc "One execution: what `execute` answers."
@@ -29,34 +29,35 @@ defmodule DSPex.Adapter.Mock.Run do
   defp scripted({:ok, answer}, inputs, program, request),
     do: resolve(answer, inputs, program, request)
 
-  defp resolve({:error, %Error{} = error}, _inputs, _program, _request), do: {:error, error}
+  # What a function gives is known only now.
+  defp resolve(answer, inputs, program, request) do
+    case Answer.check(answer) do
+      :ok -> given(answer, inputs, program, request)
+      {:error, message} -> {:error, Error.new(:invalid_params, message)}
+    end
+  end
 
-  defp resolve({:error, code}, _inputs, _program, _request),
+  defp given({:error, %Error{} = error}, _inputs, _program, _request), do: {:error, error}
+
+  defp given({:error, code}, _inputs, _program, _request),
     do: {:error, Error.new(code, "the answer was scripted to be this error")}
 
-  defp resolve(:hang, _inputs, _program, _request) do
+  defp given(:hang, _inputs, _program, _request) do
     receive do
       :never -> :never
     end
   end
 
-  defp resolve(answer, inputs, program, request) when is_function(answer, 1),
+  defp given(answer, inputs, program, request) when is_function(answer, 1),
     do: resolve(answer.(inputs), inputs, program, request)
 
-  defp resolve(answer, inputs, program, request) when is_function(answer, 2) do
+  defp given(answer, inputs, program, request) when is_function(answer, 2) do
     call = fn name, args -> call_tool(to_string(name), args, program, request) end
     resolve(answer.(inputs, call), inputs, program, request)
   end
 
-  defp resolve(answer, _inputs, _program, _request) when is_map(answer) or is_list(answer),
-    do: {:ok, Map.new(answer, fn {name, value} -> {to_string(name), value} end)}
-
-  defp resolve(other, _inputs, _program, _request) do
-    text =
-      "a scripted answer is outputs, {:error, code}, :hang or a function, not #{inspect(other)}"
-
-    {:error, Error.new(:invalid_params, text)}
-  end
+  defp given(outputs, _inputs, _program, _request),
+    do: {:ok, Map.new(outputs, fn {name, value} -> {to_string(name), value} end)}
 
   defp call_tool(name, args, program, request) do
     about = %{server: request.instance, kind: :tool, name: name, program: program.id, request: 0}
