@@ -19,11 +19,19 @@ from integration.bench.lines import WrongAnswerError
 from integration.bench.measurement import Comparison, Contestant, Measurement
 from integration.bench.server import BRIDGE, Bridge, requests
 from integration.bench.workshop import Workshop
-from integration.pipe import Forked, Pipe
+from integration.pipe import Connected, Forked, Pipe
 
 __all__ = ["FURTHER", "MEMORY", "START"]
 
 _CALLS = 20
+
+# What is asked of a fork server at once; all but the first find nothing that was forked ahead.
+_AT_ONCE = 8
+
+# Between what a fork server was asked for before and what is measured: by then the bridge that it
+# forks ahead is there.
+_REST_S = 0.1
+
 _READ = 65536
 
 
@@ -89,14 +97,39 @@ def _further(_workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     server = _fork_server(stack)
 
     def forked() -> float:
+        time.sleep(_REST_S)
         began = time.perf_counter()
         with Forked(server) as bridge:
             bridge.ask("list")
             took = time.perf_counter() - began
-        _wait_for_its_end(server)
+        _wait_for_ends(server, 1)
         return took * 1000
 
-    return {"started": lambda: _answered([no_op]), "forked": forked}
+    def several() -> float:
+        time.sleep(_REST_S)
+        began = time.perf_counter()
+        with ExitStack() as connections:
+            asked = [server.request("fork") for _ in range(_AT_ONCE)]
+            lists = []
+            for number in asked:
+                _, _, error, answer = server.response(number)
+                if error is not None:
+                    raise WrongAnswerError(repr(error))
+                bridge = connections.enter_context(Connected(answer))
+                lists.append((bridge, bridge.request("list")))
+            for bridge, number in lists:
+                _, _, error, _ = bridge.response(number)
+                if error is not None:
+                    raise WrongAnswerError(repr(error))
+            took = time.perf_counter() - began
+        _wait_for_ends(server, _AT_ONCE)
+        return took * 1000 / _AT_ONCE
+
+    return {
+        "started": lambda: _answered([no_op]),
+        "forked": forked,
+        f"{_AT_ONCE} at once": several,
+    }
 
 
 def _memory(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
@@ -117,7 +150,7 @@ def _memory(workshop: Workshop, stack: ExitStack) -> Mapping[str, Contestant]:
     def forked() -> float:
         with Forked(server) as further:
             own = own_mb(further.ask, further.pid)
-        _wait_for_its_end(server)
+        _wait_for_ends(server, 1)
         return own
 
     return {"started": started, "forked": forked}
@@ -129,9 +162,9 @@ def _fork_server(stack: ExitStack) -> Pipe:
     return server
 
 
-def _wait_for_its_end(server: Pipe) -> None:
-    """Until the bridge whose connection was closed has ended: it is not to cost the next one."""
-    while not server.notifications:
+def _wait_for_ends(server: Pipe, count: int) -> None:
+    """Until the bridges whose connections were closed have ended: they are not to cost the next."""
+    while len(server.notifications) < count:
         server.notifications.append(server.receive())
     server.notifications.clear()
 
@@ -164,9 +197,13 @@ FURTHER = Measurement(
     _further,
     (
         Comparison("ready", "forked", bound=5.0, unit="ms"),
+        Comparison(f"each of {_AT_ONCE} at once", f"{_AT_ONCE} at once", unit="ms"),
         Comparison("started by its command", "started", unit="ms"),
     ),
-    "Forked by a fork server, from the request for it; or started by its command.",
+    f"Forked by a fork server, from the request for it, {_REST_S * 1000:g} ms after it had another:"
+    f" the one that it keeps forked ahead is there. Of {_AT_ONCE} that are asked for at once it is"
+    " only the first; each one's share of the time until all have answered. Or started by its"
+    " command.",
     rounds_share=0.34,
 )
 MEMORY = Measurement(
@@ -178,6 +215,7 @@ MEMORY = Measurement(
         Comparison("its own", "forked", bound=12.0, unit="MB"),
         Comparison("started by its command", "started", unit="MB"),
     ),
-    "Private pages of /proc/PID/smaps_rollup.",
+    "Private pages of /proc/PID/smaps_rollup, of the process of the bridge alone: not of its guard,"
+    " nor of the one more bridge that a fork server keeps forked ahead.",
     rounds_share=0.2,
 )
