@@ -175,8 +175,8 @@ STREAM = Measurement(
         Comparison("chunk / frame of the floor", "chunk", "floor"),
     ),
     "`DSPex.stream!/4` with credit for all chunks, so that each word is one. The LM"
-    " (constant_lm.py) has each word ready at once; DSPy hands it on, and the bridge cuts the field"
-    " out of the answer. The floor gives a frame back for each that is sent to it, 256 at once, by"
-    " a bare port.",
+    " (constant_lm.py) has each word ready at once, DSPy checks it, and the bridge cuts the field"
+    " out of the answer, and sends it while more comes. The floor gives a frame back for each that"
+    " is sent to it, 256 at once, by a bare port.",
     rounds_share=0.67,
 )
