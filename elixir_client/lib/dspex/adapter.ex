@@ -49,6 +49,8 @@ defmodule DSPex.Adapter do
       error is `retryable`. Without it what may have been done is not done again.
     * `:listener` - for `c:request/5`: called in the calling process with method and params of each
       notification about the request. `:stop` has it cancelled.
+    * `:grace` - milliseconds after its timeout that an answer to that may take, where it takes more
+      than a moment: that of an optimization with the best so far. `nil` where it does not.
     * `:logger` - the caller's metadata for `Logger`, which logs about the request are to have, too.
   """
   @type option ::
@@ -57,6 +59,7 @@ defmodule DSPex.Adapter do
           | {:tools, [Tool.t()]}
           | {:retry, non_neg_integer()}
           | {:listener, nil | (String.t(), map() -> :stop | any())}
+          | {:grace, nil | pos_integer()}
           | {:logger, keyword()}
 
   @typedoc """

@@ -68,6 +68,10 @@ defmodule DSPex.Optimization do
   @search_variables {:variables, %{strategy: "random"}}
   @search_demonstrations {:bootstrap_few_shot_random_search, %{}}
 
+  # What the bridge may take, after a deadline, to gather the best program so far, and a moment for that
+  # to come: an answer that nobody waits for any more is a program lost.
+  @gathering_ms 2_050
+
   @schema [
             metric:
               {{:is, &Metric.option/1},
@@ -89,7 +93,7 @@ defmodule DSPex.Optimization do
             on_stop:
               {:name,
                "`:discard`, or `:best`: one that is cancelled, late or out of budget gives the best " <>
-                 "program so far."},
+                 "program so far. A late one gives it within 2 seconds of its `timeout:`."},
             include: {:list, "`[:candidates]`: they come with the progress."},
             on_progress:
               {{:is, &Arguments.listener/1},
@@ -151,12 +155,17 @@ defmodule DSPex.Optimization do
       with {:ok, answer} <-
              Adapter.request(server, "optimize", params, timeout,
                metrics: functions,
+               grace: grace(params),
                listener: Progress.listener(own[:on_progress]),
                entry: entry
              ),
            do: optimization(answer, base)
     end
   end
+
+  defp grace(%{on_stop: :best}), do: @gathering_ms
+  defp grace(%{on_stop: "best"}), do: @gathering_ms
+  defp grace(_ends_at_once), do: nil
 
   # Asked for before the work, so that nothing can go wrong after it.
   defp base(server, id, signature, timeout) do

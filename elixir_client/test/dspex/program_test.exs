@@ -278,6 +278,40 @@ defmodule DSPex.ProgramTest do
       {params["timeout_ms"] - took, Peer.respond(peer, id, %{variables: %{}})}
     end
 
+    for {on_stop, is_awaited?} <- [{:best, true}, {"best", true}, {:discard, false}] do
+      test "the best so far is awaited after it, on_stop: #{inspect(on_stop)}: #{is_awaited?}" do
+        {name, peer, _listener} = ready()
+        {program, _params, peer} = create(name, peer, QABot, [])
+        options = [on_stop: unquote(on_stop)] ++ rated(200)
+        task = async(fn -> DSPex.optimize(name, program, examples(), options) end)
+        {id, _params, peer} = Peer.request(peer, "describe")
+        peer = Peer.respond(peer, id, %{variables: %{}})
+        {id, params, peer} = Peer.request(peer, "optimize")
+        # The deadline is not the bridge's to shorten.
+        assert params["timeout_ms"] in 1..200
+
+        if unquote(is_awaited?) do
+          # Behind the deadline by more than a moment.
+          assert Peer.silent?(peer, 600)
+          Peer.respond(peer, id, optimized(params))
+          assert {:ok, %{stopped: "timeout"}} = await(task)
+        else
+          assert {:error, %Error{code: :timeout}} = await(task)
+          assert {{:notification, "cancel", %{"id" => ^id}}, _peer} = Peer.next(peer)
+        end
+      end
+    end
+
+    defp optimized(params) do
+      %{
+        program: params["save_as"],
+        base_program: params["program"],
+        state: %{module: "chain_of_thought"},
+        score: 0.5,
+        stopped: "timeout"
+      }
+    end
+
     test "a file is loaded, and asked what was in it, within one" do
       {name, peer, _listener} = ready()
       task = async(fn -> DSPex.load(name, "a.json", timeout: @timeout) end)

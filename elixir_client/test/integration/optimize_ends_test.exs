@@ -139,6 +139,25 @@ defmodule DSPex.Integration.OptimizeEndsTest do
     assert_best_so_far(context, optimization, "cancelled")
   end
 
+  # Long enough for the run to have begun, also on a machine that is busy.
+  @late_ms 10_000
+
+  # What the protocol gives the bridge to gather it, a moment, and what a busy machine may take.
+  @gathered_ms 2_000 + 50 + 500
+
+  test "one that is late gives the best so far to who wants it, about when it has to", context do
+    # So that what is measured is not the start of Python.
+    assert {:ok, _prediction} = Desk.predict(%{message: "Charged twice!"})
+    began = System.monotonic_time(:millisecond)
+
+    assert {:ok, %Optimization{} = optimization} =
+             optimize(context, optimizer: @long, on_stop: :best, timeout: @late_ms)
+
+    took = System.monotonic_time(:millisecond) - began
+    assert took <= @late_ms + @gathered_ms
+    assert_best_so_far(context, optimization, "timeout")
+  end
+
   test "one that is cancelled is an error to who does not, and leaves no program", context do
     %{name: name} = context
     # There before, whichever test is the first.

@@ -41,6 +41,7 @@ defmodule DSPex.Connection.Caller do
       alone.
     * `:metrics` - functions by name that `call_metric` finds while the request is in flight.
     * `:tools` - those of a program that is sent along, and so is in no journal.
+    * `:grace` - how much longer than its deadline the bridge may take, where that is not a moment.
     * `:logger` - the caller's metadata for `Logger`.
     * `:listener` - called in this process with each notification about the request; for `request/5`.
   """
@@ -48,6 +49,7 @@ defmodule DSPex.Connection.Caller do
           {:entry, nil | (Journal.body() -> Journal.entry())}
           | {:metrics, %{optional(String.t()) => (map(), map(), [map()] | nil -> term())}}
           | {:tools, [DSPex.Tool.t()]}
+          | {:grace, nil | pos_integer()}
           | {:logger, keyword()}
           | {:listener, listener() | nil}
 
@@ -105,7 +107,7 @@ defmodule DSPex.Connection.Caller do
          ref: ref,
          method: method,
          timeout: timeout,
-         give_up_at: Deadline.from_now(timeout, @grace_ms),
+         give_up_at: Deadline.from_now(timeout, options[:grace] || @grace_ms),
          listens?: listens?
        }}
     end

@@ -31,7 +31,8 @@ defmodule DSPex.Adapter.Server.Exchange do
          {:ok, json} <- Values.to_json(with_deadline(params, timeout)),
          # The key of each value in the body is a parameter's name, and none of the user's own.
          path = "/v1/calls/" <> URI.encode_www_form(method),
-         {:ok, http} <- HTTP.post(about.address, path, JSON.encode(json), timeout, @grace_ms) do
+         grace_ms = options[:grace] || @grace_ms,
+         {:ok, http} <- HTTP.post(about.address, path, JSON.encode(json), timeout, grace_ms) do
       # What of the answer has been read is kept here: `next/1` has no state to give back.
       key = {__MODULE__, make_ref()}
       Process.put(key, {http, ""})
