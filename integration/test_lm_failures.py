@@ -78,6 +78,8 @@ def test_a_failure_has_its_kind_and_the_next_call_works(
         assert (error["data"]["kind"], error["retryable"]) == (kind, retryable), error
         assert error["data"].get("status") == status
         assert server.api_key not in str(error)
+        assert "To fix" not in error["message"], "DSPy's advice, for who calls DSPy"
+        assert ("api_key_env in configure" in error["message"]) == (kind == "auth")
         assert pipe.ask("execute", INPUTS)["outputs"] == {"answer": "Paris"}
 
 
@@ -197,6 +199,17 @@ def test_a_key_that_is_missing_is_an_auth_error_that_says_so(extra: Any) -> None
         error = keyless.refusal("execute", params)
     assert (error["code"], error["data"]["kind"]) == ("lm_error", "auth")
     assert "OPENAI_API_KEY" in error["message"]
+    assert error["message"].count("in configure") == 1
+
+
+def test_a_model_of_no_provider_is_told_with_how_models_are_named(pipe: Pipe) -> None:
+    pipe.ask("configure", {"lms": {"main": {"model": "opnai/gpt-5", "num_retries": 0}}})
+    params = {"program": {"signature": "question -> answer"}, "inputs": {"question": "?"}}
+    error = pipe.refusal("execute", params)
+    assert error["data"]["kind"] == "bad_request"
+    assert "no provider is known for the model 'opnai/gpt-5'" in error["message"]
+    assert "PROVIDER/MODEL" in error["message"]
+    assert "Did you mean 'openai'?" in error["message"]
 
 
 def test_an_answer_in_no_readable_form_is_output_validation_with_what_it_cost(pipe: Pipe) -> None:

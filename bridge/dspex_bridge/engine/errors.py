@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dspex_protocol.errors import LMError, OutputValidationError, UnavailableError
+from dspex_protocol.spelling import suggestion
 from dspy.clients._http import retry_after_seconds
 from dspy.utils import exceptions as dspy_errors
 
@@ -36,11 +37,17 @@ _KINDS: tuple[tuple[type[Exception], str, bool], ...] = (
 # What installs a package, where its own name does not say it: LiteLLM imports mcp for tools.
 _PACKAGES = {"mcp": "'litellm[mcp]'"}
 
+# Where DSPy lists what its own users can do. What clients of a bridge can do is said after it.
+_ADVICE = "\n\n  To fix:"
+_WHAT_TO_DO = {
+    "auth": "Check the LM's api_key or api_key_env in configure, or its environment",
+    "context_window": "Give shorter inputs or fewer demonstrations, or a model that reads more",
+}
+
 # DSPy's advice, and what it comes to here.
 _REMEDIES = (
     ('pass api_key="..." to dspy.LM(...)', "give the LM an api_key or api_key_env in configure"),
-    ("(api_key= on dspy.LM)", "(api_key or api_key_env in configure)"),
-    ("(api_key, or RouterConfig api_keys)", "(api_key or api_key_env in configure)"),
+    ("\n\n  credential came from: ", " The key came from "),
     (
         "require passing temperature=1.0 or None and max_tokens >= 16000 or None to "
         "`dspy.LM(...)`, e.g., dspy.LM('openai/gpt-5', temperature=1.0, max_tokens=16000)",
@@ -111,15 +118,31 @@ def _lm_error(error: Any) -> LMError:
         data["retry_after_ms"] = round(wait_s * 1000)
     if getattr(error, "tried", None):
         data["tried"] = error.tried
-    return LMError(f"the LM failed ({kind}): {for_clients(error)}", data=data, retryable=retryable)
+    told = _unknown_provider(error) or for_clients(error)
+    if kind in _WHAT_TO_DO and "in configure" not in told:
+        told = f"{told.removesuffix('.')}. {_WHAT_TO_DO[kind]}"
+    return LMError(f"the LM failed ({kind}): {told}", data=data, retryable=retryable)
 
 
 def for_clients(error: Any) -> str:
     """What DSPy says, with the remedy that a client of the bridge has."""
-    text = str(error)
+    text = str(error).partition(_ADVICE)[0].rstrip()
     for theirs, ours in _REMEDIES:
         text = text.replace(theirs, ours)
     return text
+
+
+def _unknown_provider(error: Any) -> str | None:
+    """LiteLLM's words for it have an example of another kind of call."""
+    if error.model is None or "LLM Provider NOT provided" not in str(error):
+        return None
+    provider = str(error.model).partition("/")[0]
+    litellm: Any = sys.modules.get("litellm")
+    known = [str(getattr(one, "value", one)) for one in getattr(litellm, "provider_list", ())]
+    return (
+        f"no provider is known for the model {error.model!r}. A model is named PROVIDER/MODEL, as "
+        f"LiteLLM names it: openai/gpt-5-mini.{suggestion(provider, known)}"
+    )
 
 
 def _is_content_filter(error: Any) -> bool:
