@@ -107,6 +107,26 @@ def test_a_program_that_cannot_be_is_an_answer_and_no_failure(
     assert expected.items() <= problem.items()
 
 
+def test_a_program_of_an_lm_that_is_not_configured_is_not_made(server: ServerProcess) -> None:
+    query = CREATE.replace(
+        "... on InvalidInput", "... on NotFound { kind missing: name } ... on InvalidInput"
+    )
+    given = {"name": "misspelt", "signature": "question -> answer", "lm": "mian"}
+    problem = server.graphql(query, input=given)["createProgram"]
+    assert problem["__typename"] == "NotFound"
+    assert (problem["kind"], problem["missing"]) == ("lm", "mian")
+    assert problem["message"].startswith("createProgram: there is no LM 'mian'; configured: main")
+    refused = server.http.post("/v1/programs", json=given)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
+    assert refused.json()["error"]["data"] == {"kind": "lm", "name": "mian", "param": "lm"}
+    called = server.http.post(
+        "/v1/calls/create", json={**given, "name": None, "program": "misspelt"}
+    )
+    assert "there is no LM 'mian'" in called.text
+    assert server.http.get("/v1/programs/misspelt").status_code == 404
+    assert create(server, name="named", lm="main")["state"] == "READY"
+
+
 def test_what_is_not_there_and_what_is_not_allowed_are_answers(server: ServerProcess) -> None:
     missing = execute(server, "nobody", {})
     assert (missing["__typename"], missing["kind"]) == ("NotFound", "program")
@@ -264,12 +284,112 @@ def test_what_fails_inside_is_told_without_its_inside(server: ServerProcess) -> 
 def test_the_servers_own_address_names_what_is_there(server: ServerProcess) -> None:
     told = server.http.get("/")
     assert (told.status_code, told.json()["name"]) == (200, "dspex")
-    for path in told.json()["places"]:
-        assert server.http.get(path, headers=BROWSER).status_code == 200, path
+    places = told.json()["places"]
+    documented = server.http.get("/v1/openapi.json").json()["paths"]
+    assert places.keys() == {"/graphql", "/healthz", "/v1/openapi.json", *documented}
+    for path in ("/v1/calls/{method}", "/v1/datasets/{dataset}", "/v1/executions/{execution}"):
+        assert path in places
     page = server.http.get("/", headers=BROWSER)
     assert page.headers["content-type"].startswith("text/html")
-    assert all(f'href="{path}"' in page.text for path in told.json()["places"])
-    assert server.http.post("/").status_code == 405
+    for path in places:
+        assert path in page.text
+        # Where something has to be filled in there is nothing to be clicked on.
+        assert (f'href="{path}"' in page.text) is ("{" not in path)
+        if "{" not in path:
+            assert server.http.get(path, headers=BROWSER).status_code == 200, path
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "told"),
+    [
+        ("GET", "/v1/executions", 404, "there is nothing at '/v1/executions': GET / names what"),
+        ("POST", "/v1/executions", 404, "there is nothing at '/v1/executions'"),
+        ("PUT", "/v1/programs", 405, "'/v1/programs' takes no PUT, but GET, HEAD, POST"),
+        ("GET", "/v1/calls/execute", 405, "'/v1/calls/execute' takes no GET, but POST"),
+        ("POST", "/", 405, "'/' takes no POST, but GET, HEAD"),
+        ("DELETE", "/graphql", 405, "'/graphql' takes no DELETE, but GET, HEAD, POST"),
+    ],
+)
+def test_a_path_or_a_method_that_is_not_there_is_answered_as_other_errors_are(
+    server: ServerProcess, method: str, path: str, status: int, told: str
+) -> None:
+    answer = server.http.request(method, path)
+    error = answer.json()["error"]
+    assert (answer.status_code, error.keys()) == (status, {"code", "message", "retryable", "data"})
+    assert error["code"] == {404: "not_found", 405: "method_not_allowed"}[status]
+    assert error["message"].startswith(told)
+    if status == 405:
+        assert answer.headers["allow"] == ", ".join(error["data"]["allowed"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("programs", "", "the body is empty: a map is expected, as JSON"),
+        ("programs", "name=x", "the body is no JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("programs", "[]", "the body must be a map, got a list"),
+        (
+            "programs",
+            '{"name": "\\ud800"}',
+            r"the body has a text with half a surrogate pair (\ud800)",
+        ),
+        ("programs", '{"name": 5}', "createProgram: name must be a string, got an integer (5)"),
+        ("programs", '{"draft": 5}', "createProgram: draft must be true or false, got an integer"),
+        ("programs", '{"program": "x"}', "createProgram: unknown parameter 'program'. Valid: name"),
+        ("programs", '{"name": "x"}', "createProgram: the parameter 'signature' is missing"),
+        ("programs/any/execute", "{}", "executeProgram: the parameter 'inputs' is missing"),
+        ("programs/any/execute", '{"inputs": 5}', "executeProgram: inputs must be a map, got an"),
+        (
+            "programs/any/execute",
+            '{"inputs": {}, "config": 5}',
+            "executeProgram: config must be a map, got an integer",
+        ),
+        (
+            "programs/any/execute",
+            '{"inputs": {}, "timeout_ms": 0}',
+            "executeProgram: timeout_ms must be an integer of at least 1, got an integer (0)",
+        ),
+        (
+            "calls/execute",
+            '{"inputs": "\\uDFFF"}',
+            "the body has a text with half a surrogate pair",
+        ),
+    ],
+)
+def test_a_body_that_cannot_be_is_told_with_what_is_wrong_in_it(
+    server: ServerProcess, path: str, body: str, told: str
+) -> None:
+    answer = server.http.post(f"/v1/{path}", content=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "invalid_params")
+    assert error["message"].startswith(told)
+
+
+def test_what_graphql_cannot_read_is_answered_as_an_error_of_graphqls(
+    server: ServerProcess,
+) -> None:
+    for content, told in (
+        (b"{", "the body is no JSON"),
+        (b'{"query": "{ x }", "variables": {"a": "\\ud800"}}', "the body has a text with half a"),
+        (b"[" * 100_000, "a value is nested too deep"),
+        (b"{}", "No GraphQL query found in the request"),
+    ):
+        headers = {"content-type": "application/json"}
+        answer = server.http.post("/graphql", content=content, headers=headers)
+        (error,) = answer.json()["errors"]
+        assert answer.status_code == 400
+        assert error["message"].startswith(told)
+        assert "POST /graphql takes a map of query" in error["message"]
+    assert "content-type: application/json" in server.http.post("/graphql", content=b"{}").text
+
+
+def test_a_program_is_replaced_over_json(server: ServerProcess) -> None:
+    given = {"name": "replaced", "signature": "question -> answer"}
+    assert server.http.post("/v1/programs", json=given).json()["revision"] == 1
+    known = server.http.post("/v1/programs", json=given)
+    assert (known.status_code, known.json()["error"]["code"]) == (409, "already_exists")
+    again = {**given, "signature": "question -> answer: int", "replace": True}
+    assert server.http.post("/v1/programs", json=again).json()["revision"] == 2
 
 
 def test_a_browser_has_graphiql_whose_scripts_are_those_that_they_were(
@@ -293,6 +413,7 @@ def test_a_server_says_where_its_database_lies(server: ServerProcess) -> None:
 def test_a_page_of_another_site_is_not_let_in(server: ServerProcess) -> None:
     response = server.http.get("/healthz", headers={"host": "evil.example"})
     assert response.status_code == 400
+    assert "ask 127.0.0.1 or localhost" in response.json()["error"]["message"]
     assert server.http.get("/healthz").json() == {"status": "ok"}
     form = server.http.post("/graphql", data={"query": "{ __typename }"})
     assert form.status_code == 400

@@ -254,6 +254,16 @@ async def test_a_bridge_that_cannot_be_started_is_told(tmp_path: Path, lm: Scrip
 
 
 @on_a_loop
+async def test_a_bridge_that_is_killed_at_the_servers_start_is_no_end_of_it(
+    tmp_path: Path, lm: ScriptedLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, lm, command=("sh", "-c", "kill -9 $$")) as here:
+        await here.bridges.start()
+        assert here.bridges.pids == []
+    assert "no bridge can be started" in caplog.text
+
+
+@on_a_loop
 async def test_a_bridge_that_is_killed_while_it_starts_is_replaced(
     tmp_path: Path, lm: ScriptedLM
 ) -> None:

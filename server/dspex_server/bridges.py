@@ -1,4 +1,6 @@
-"""A pool of bridges: started when needed, replaced when they end, given each program once.
+"""A pool of bridges, each replaced when it ends, and given each program once.
+
+One is started with the server, to say whether it takes the LMs; the others when they are needed.
 
 What a bridge holds is a copy: revisions come from the database, and a bridge that was killed is
 made again from there. A run that was under way in it is run again elsewhere, a few times at most
@@ -16,14 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dspex_protocol.client import Client
 from dspex_protocol.errors import (
     ConnectionLostError,
+    InvalidParamsError,
+    NotFoundError,
     ShuttingDownError,
 )
 
-from .errors import BridgeUnavailableError
+from .errors import BridgeUnavailableError, RefusedLMsError
 from .loaded import LoadedPrograms
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from dspex_protocol.messages import Notification
 
@@ -81,6 +85,21 @@ class Bridges:
     def pids(self) -> list[int]:
         """Of the bridges that run."""
         return [worker.client.process.pid for worker in self._workers if worker.client.process]
+
+    @property
+    def lms(self) -> Collection[str]:
+        """The names of the LMs that each of them is given."""
+        return self._options.lms.keys()
+
+    async def start(self) -> None:
+        """Returns when the first one is configured, or cannot be started: then it is when it is
+        needed. Raises RefusedLMsError, and what else `configure` raises."""
+        try:
+            await self._spawn()
+        except BridgeUnavailableError as error:
+            _log.error("%s", error)
+        except (InvalidParamsError, NotFoundError) as error:
+            raise RefusedLMsError(error.message, data=error.data) from error
 
     async def run(
         self,

@@ -2,6 +2,7 @@
 
 DSPexError
 ├── BridgeUnavailableError    unavailable            retryable: no bridge can be started
+├── RefusedLMsError           invalid_params         the LMs that the server was started with
 ├── WrongStateError           wrong_state            data: resource, id, state, wanted, allowed
 ├── ExecutionInterruptedError interrupted            retryable: its server ended while it ran
 └── DatabaseUnavailableError  database_unavailable   retryable: a write may be there
@@ -9,12 +10,13 @@ DSPexError
 
 from __future__ import annotations
 
-from dspex_protocol.errors import DSPexError, UnavailableError
+from dspex_protocol.errors import DSPexError, InvalidParamsError, UnavailableError
 
 __all__ = [
     "BridgeUnavailableError",
     "DatabaseUnavailableError",
     "ExecutionInterruptedError",
+    "RefusedLMsError",
     "WrongStateError",
 ]
 
@@ -23,6 +25,10 @@ class BridgeUnavailableError(UnavailableError):
     """The command of the bridge cannot be started, or ends at once."""
 
     retryable = True
+
+
+class RefusedLMsError(InvalidParamsError):
+    """A bridge does not take the LMs of the server's settings; no other one would."""
 
 
 class WrongStateError(DSPexError):

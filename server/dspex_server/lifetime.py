@@ -41,7 +41,8 @@ class InUseError(RuntimeError):
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[App]:
-    """Raises InUseError, DatabaseUnavailableError, and RuntimeError for a newer database."""
+    """Raises InUseError, RefusedLMsError, DatabaseUnavailableError, and RuntimeError for a newer
+    database."""
     state_dir = settings.data_dir / "state"
     state_dir.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
     url = parse_url(settings.database_url)
@@ -54,10 +55,6 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             file = Path(url.database or "")
             stack.enter_context(_alone(file))
             jobs_url = f"sqlite:///{file.with_suffix('.jobs.sqlite')}"
-        await asyncio.to_thread(migrate, url)
-        database = Database(settings.database_url)
-        stack.push_async_callback(database.close)
-        events = Events()
         bridges = Bridges(
             BridgeOptions(
                 size=settings.bridges,
@@ -67,6 +64,11 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 env=bridge_environment(),
             )
         )
+        # Before a job is begun: with LMs that no bridge takes each of them would fail.
+        await asyncio.gather(bridges.start(), asyncio.to_thread(migrate, url))
+        database = Database(settings.database_url)
+        stack.push_async_callback(database.close)
+        events = Events()
         executor = Executor(database, bridges, events, server_id)
         workflows = Workflows(
             jobs_url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -18,6 +19,7 @@ from dspex_protocol.errors import DSPexError
 
 from .api.web import web
 from .db.database import parse_url, place
+from .errors import RefusedLMsError
 from .lifetime import InUseError, running
 from .settings import read_settings
 
@@ -46,6 +48,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
     )
     try:
         asyncio.run(_serve(settings) if settings.serves else _work(settings))
+    except RefusedLMsError as error:
+        # Settings are wrong: as where `read_settings` finds it.
+        sys.stderr.write(f"dspex {command}: error: {error}\n")
+        return _left(2)
     except (InUseError, DSPexError, RuntimeError, OSError) as error:
         sys.stderr.write(f"dspex {command}: {error}\n")
         return _left(1)
@@ -64,8 +70,7 @@ def _left(status: int) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.create_server((settings.host, settings.port), family=family) as listener:
+    with _listener(settings) as listener:
         # Connections inherit it. Without it an answer in two parts waits 40 ms for the client's
         # acknowledgement of the first.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -77,10 +82,25 @@ async def _serve(settings: Settings) -> None:
                 timeout_graceful_shutdown=_GRACE_S,
                 server_header=False,
             )
-            port: int = listener.getsockname()[1]
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            _say(settings, f"GraphQL at http://{host}:{port}/graphql, JSON at /v1/openapi.json")
+            place = _place(settings.host, listener.getsockname()[1])
+            _say(settings, f"GraphQL at http://{place}/graphql, JSON at /v1/openapi.json")
             await _Server(config, app).serve(sockets=[listener])
+
+
+def _listener(settings: Settings) -> socket.socket:
+    """Raises OSError, which says what cannot be listened at and which setting is another place."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        reason = str(error.strerror).partition(" (")[0]  # Python repeats the place
+        text = f"cannot listen at {_place(settings.host, settings.port)}: {reason}. "
+        raise OSError(f"{text}Take another {option}") from error
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Server(uvicorn.Server):

@@ -154,7 +154,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
         type=_integer(1, 256),
         default=min(os.cpu_count() or 1, _MAX_DEFAULT_BRIDGES),
         metavar="N",
-        help="processes that run programs, each started when needed (default: %(default)s)",
+        help="processes that run programs, all but the first started when needed (default: "
+        "%(default)s)",
     )
     for name, default in (("optimizations", 2), ("batches", 4)):
         parser.add_argument(

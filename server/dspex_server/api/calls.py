@@ -22,6 +22,7 @@ from dspex_server.resources import program_creation, programs
 
 from .call_runs import COMMON, Caller, batch, evaluate, execute, in_a_bridge, optimize, stored
 from .event_stream import EventStream
+from .lm_names import require_lm
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -81,6 +82,7 @@ async def _ping(_app: App, params: dict[str, Any], _caller: Caller) -> dict[str,
 
 async def _create(app: App, params: dict[str, Any], _caller: Caller) -> dict[str, Any]:
     asked = {key: value for key, value in params.items() if key not in COMMON}
+    require_lm(app, asked.get("lm"))
     spec = program_creation.spec_of(asked)
     return await _register(app, spec, params.get("program"), replace=params.get("replace", False))
 

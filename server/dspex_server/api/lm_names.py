@@ -1,13 +1,16 @@
-"""The LM of a call is one of the server's own, by its name."""
+"""The LM of a call, and of a program, is one of the server's own, by its name."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dspex_bridge.params import name
-from dspex_protocol.errors import InvalidParamsError
+from dspex_bridge.params import name, quoted
+from dspex_protocol.errors import InvalidParamsError, NotFoundError
 
-__all__ = ["lm_name"]
+if TYPE_CHECKING:
+    from dspex_server.app import App
+
+__all__ = ["lm_name", "require_lm"]
 
 
 def lm_name(value: Any, where: str) -> None:
@@ -23,3 +26,15 @@ def lm_name(value: Any, where: str) -> None:
             data={"param": "lm"},
         )
     name(value, where)
+
+
+def require_lm(app: App, lm: Any) -> None:
+    """Raises NotFoundError for the name of an LM that this server has not; what is no name is
+    refused by whoever takes it. Otherwise a program with it would be made, and never run."""
+    if isinstance(lm, str) and lm not in app.bridges.lms:
+        raise NotFoundError(
+            f"createProgram: there is no LM {quoted(lm)}; configured: "
+            f"{', '.join(sorted(app.bridges.lms))}. LMs are given to a server at its start, by "
+            "--lm or --lms",
+            data={"kind": "lm", "name": lm, "param": "lm"},
+        )

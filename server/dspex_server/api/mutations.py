@@ -24,6 +24,7 @@ from .errors import (
     telling,
 )
 from .job_types import Batch, Dataset, OptimizationJob
+from .lm_names import require_lm
 from .types import Execution, Info, Program, Signature, app_of
 
 __all__ = ["ExecuteInput", "Mutation"]
@@ -191,6 +192,7 @@ class Mutation:
     @telling
     async def create_program(self, info: Info, input: ProgramInput) -> ProgramResult:
         params = input.params()
+        require_lm(app_of(info), params.get("lm"))
         async with app_of(info).database.write() as session:
             signature = None
             if input.signature_id is not None:

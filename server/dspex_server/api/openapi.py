@@ -8,7 +8,7 @@ from dspex_bridge.catalog import VERSION
 
 from .calls import METHODS
 
-__all__ = ["document"]
+__all__ = ["CREATE", "document"]
 
 _NULLABLE_TEXT = {"type": ["string", "null"]}
 _NULLABLE_NUMBER = {"type": ["number", "null"]}
@@ -59,9 +59,12 @@ _ERROR = {
     "retryable": {"type": "boolean"},
     "data": _MAP,
 }
-_CREATE = {
+#: The parameters of a new program.
+CREATE = {
     "name": {"type": "string"},
     "draft": {"type": "boolean"},
+    # Whether a program of that name gets another revision.
+    "replace": {"type": "boolean"},
     "signature": {"type": ["string", "object"]},
     "module": {"type": "string"},
     "options": _MAP,
@@ -164,7 +167,7 @@ def document() -> dict[str, Any]:
                 "Dataset": _object(_DATASET),
                 "ErrorBody": _object(_ERROR),
                 "Error": _object({"error": {"$ref": "#/components/schemas/ErrorBody"}}),
-                "Create": {"type": "object", "properties": _CREATE, "additionalProperties": False},
+                "Create": {"type": "object", "properties": CREATE, "additionalProperties": False},
                 "Execute": {
                     "type": "object",
                     "properties": _EXECUTE,

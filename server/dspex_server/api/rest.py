@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from dspex_bridge.params import anything, boolean, integer, mapping, record, text
 from dspex_bridge.programs.json_forms import from_json
+from dspex_bridge.shapes import ADAPTER, CONFIG, LIMITS
 from dspex_protocol.errors import DSPexError, InvalidParamsError, NotFoundError, ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -19,12 +20,14 @@ from dspex_server.executing import Call
 from dspex_server.importing import read_rows
 from dspex_server.resources.datasets import create_dataset
 from dspex_server.resources.executions import find_execution
-from dspex_server.resources.program_creation import create_program
+from dspex_server.resources.program_creation import create_program, no_tools
 from dspex_server.resources.programs import delete_program, find_program
 
 from .calls import call
-from .lm_names import lm_name
-from .openapi import document
+from .json_body import parsed
+from .lm_names import lm_name, require_lm
+from .openapi import CREATE, document
+from .refusals import refusal
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -45,7 +48,23 @@ _STATUS = {
     "method_not_found": 404,
 }
 _MAX_LIST = 500
-_EXECUTE = ("inputs", "lm", "adapter", "config", "limits", "timeout_ms")
+_EXECUTE = record(
+    {"inputs": mapping},
+    {
+        "lm": lm_name,
+        "adapter": ADAPTER,
+        "config": CONFIG,
+        "limits": LIMITS,
+        "timeout_ms": integer(1),
+    },
+)
+# What else a program is made of is looked at where it is made.
+_CREATE = record(
+    optional={
+        **dict.fromkeys(CREATE, anything),
+        **{"name": text, "draft": boolean, "replace": boolean},
+    }
+)
 
 Handler = Callable[["Request"], Awaitable[Response]]
 
@@ -93,33 +112,14 @@ def _error(error: DSPexError, status: int | None = None) -> JSONResponse:
     if status is None:
         default = 422 if isinstance(error, ValidationError) else 400
         status = _STATUS.get(error.code, 404 if isinstance(error, NotFoundError) else default)
-    body = {
-        "code": error.code,
-        "message": error.message,
-        "retryable": error.retryable,
-        "data": error.data,
-    }
-    return JSONResponse({"error": body}, status)
+    return refusal(status, error.code, error.message, retryable=error.retryable, data=error.data)
 
 
-async def _body(request: Request, allowed: tuple[str, ...] | None = None) -> dict[str, Any]:
-    try:
-        value = json.loads(await request.body(), parse_constant=_no_constant)
-    except ValueError as error:
-        raise InvalidParamsError(f"the body is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidParamsError("the body must be a map")
-    unknown = [] if allowed is None else [key for key in value if key not in allowed]
-    if unknown:
-        raise InvalidParamsError(
-            f"unknown parameter {unknown[0]!r}. Valid: {', '.join(allowed or ())}",
-            data={"param": unknown[0]},
-        )
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+async def _body(request: Request) -> dict[str, Any]:
+    value = parsed(await request.body())
+    mapping(value, "the body")
+    body: dict[str, Any] = value
+    return body
 
 
 def _app(request: Request) -> App:
@@ -139,13 +139,16 @@ async def _list_programs(request: Request) -> Response:
 
 async def _create(request: Request) -> Response:
     params = await _body(request)
-    name, draft = params.pop("name", None), params.pop("draft", False)
-    if not (name is None or isinstance(name, str)) or not isinstance(draft, bool):
-        raise InvalidParamsError("name must be a text and draft a boolean", data={"param": "name"})
+    if "tools" in params:
+        raise no_tools()
+    _CREATE(params, "createProgram")
+    name = params.pop("name", None)
+    draft, replace = (bool(params.pop(key, False)) for key in ("draft", "replace"))
     if "demos" in params:
         params["demos"] = from_json(params["demos"], "demos")
+    require_lm(_app(request), params.get("lm"))
     async with _app(request).database.write() as session:
-        row = await create_program(session, params, name=name, draft=draft)
+        row = await create_program(session, params, name=name, draft=draft, replace=replace)
     return JSONResponse(_program(row), 201)
 
 
@@ -161,21 +164,13 @@ async def _delete(request: Request) -> Response:
 
 
 async def _execute(request: Request) -> Response:
-    body = await _body(request, _EXECUTE)
-    inputs, timeout_ms = body.get("inputs"), body.get("timeout_ms")
-    if not isinstance(inputs, dict):
-        raise InvalidParamsError("inputs must be a map", data={"param": "inputs"})
-    if timeout_ms is not None and (type(timeout_ms) is not int or timeout_ms <= 0):
-        raise InvalidParamsError(
-            "timeout_ms must be an integer over 0", data={"param": "timeout_ms"}
-        )
-    if body.get("lm") is not None:
-        lm_name(body["lm"], "lm")
-    named = {key: body.get(key) for key in ("lm", "adapter", "config", "limits")}
+    body = await _body(request)
+    _EXECUTE(body, "executeProgram")
+    named = {key: value for key, value in body.items() if key != "inputs"}
     row = await _app(request).executor.execute(
         request.path_params["program"],
-        inputs,
-        Call(**named, timeout_ms=timeout_ms, trace_id=trace_of(request)),
+        body["inputs"],
+        Call(**named, trace_id=trace_of(request)),
     )
     is_invalid = row.error is not None and row.error["code"] == "input_validation"
     return JSONResponse(_execution(row), 422 if is_invalid else 200)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from cross_web import HTTPException
+from dspex_protocol.errors import DSPexError, InvalidParamsError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from strawberry.asgi import GraphQL
@@ -18,13 +20,14 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
 )
 
 from .access import Access, is_token
+from .json_body import parsed
 from .loaders import Loaders
+from .refusals import HANDLERS, refusal
 from .rest import routes, trace_of
 from .schema import SCHEMA
 from .welcome import NOT_FRAMED, asks_for_a_page, welcome
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from dspex_server.app import App
@@ -34,9 +37,13 @@ __all__ = ["MAX_BODY_BYTES", "web"]
 # A frame to the bridge holds no more.
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
-# A page of the web that resolves its own name to this machine is not let in.
-_LOCAL = {"127.0.0.1": ["127.0.0.1", "localhost"], "::1": ["[::1]", "localhost"]}
+_LOCAL = {"127.0.0.1": ("127.0.0.1", "localhost"), "::1": ("::1", "localhost")}
 _LOCAL["localhost"] = _LOCAL["127.0.0.1"]
+
+_EXPECTED = (
+    "POST /graphql takes a map of query, and maybe variables and operationName, as JSON with the "
+    "header 'content-type: application/json'"
+)
 
 _log = logging.getLogger("dspex.server")
 
@@ -54,10 +61,10 @@ def web(app: App, host: str, token: str | None) -> Starlette:
             *routes(),
         ],
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=_LOCAL.get(host, ["*"])),
-            Middleware(Access, token=token),
+            Middleware(Access, token=token, hosts=_LOCAL.get(host)),
             Middleware(_BodyLimit),
         ],
+        exception_handlers=HANDLERS,
     )
     served.state.app = app
     return served
@@ -65,7 +72,6 @@ def web(app: App, host: str, token: str | None) -> Starlette:
 
 async def _healthz(request: Request) -> JSONResponse:
     """200 while the database can be read; DSPexError is the boundary's to tell."""
-    from dspex_protocol.errors import DSPexError
     from sqlalchemy import text
 
     try:
@@ -99,6 +105,26 @@ class _GraphQL(GraphQL[Any, None]):
         )
         self._app = app
         self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            response = await self.run(Request(scope, receive))
+        except HTTPException as error:
+            # Strawberry would say so as plain text.
+            message = f"{error.reason.rstrip('.')}. {_EXPECTED}"
+            response = JSONResponse({"errors": [{"message": message}]}, error.status_code)
+        await response(scope, receive, send)
+
+    def parse_json(self, data: str | bytes) -> Any:
+        try:
+            return parsed(data)
+        except InvalidParamsError as error:
+            raise HTTPException(400, error.message) from error
+        except RecursionError as error:
+            raise HTTPException(400, "a value is nested too deep") from error
 
     def should_render_graphql_ide(self, request: Any) -> bool:
         # Strawberry would give the page to clients that take anything, too.
@@ -137,17 +163,8 @@ class _BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         read = 0
-        too_long = JSONResponse(
-            {
-                "error": {
-                    "code": "frame_too_large",
-                    "message": f"the body has more than {MAX_BODY_BYTES} bytes",
-                    "retryable": False,
-                    "data": {"limit": MAX_BODY_BYTES},
-                }
-            },
-            413,
-        )
+        text = f"the body has more than {MAX_BODY_BYTES} bytes: send it in several requests"
+        too_long = refusal(413, "frame_too_large", text, data={"limit": MAX_BODY_BYTES})
         if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
             await too_long(scope, receive, send)
             return
