@@ -11,7 +11,7 @@ _M_MMAP_THRESHOLD = -3
 # The largest that glibc takes. A frame of 16 MiB is written into a buffer that grows to twice that.
 _MMAP_BYTES = 32 * 1024 * 1024
 
-# A large frame is in memory some four times while it is decoded, and while its answer is encoded.
+# A large frame is in memory some four times while its answer is encoded.
 _KEPT_BYTES = 64 * 1024 * 1024
 
 

@@ -19,6 +19,7 @@ import sys
 import msgpack
 
 from .errors import ParseError
+from .long_arrays import has_no_long_array
 from .tensor import DTYPES, Tensor
 
 __all__ = [
@@ -68,6 +69,9 @@ _MAX_REASON_CHARS = 200
 
 # What most messages fit in, and for others it grows: msgpack's 256 KiB take longer to be had.
 _BUFFER_BYTES = 4096
+
+# Where a copy costs more than to look at some of the values one by one.
+_LARGE_BYTES = 64 * 1024
 
 
 class EncodeError(ValueError):
@@ -179,9 +183,11 @@ def _check_claims(data: bytes) -> None:
 
     msgpack reserves an array's slots before it has seen an item: a thousand such heads inside one
     another are 5 kB on the wire and 80 MB in memory (gigabytes before msgpack 1.2.4). Stepping over
-    a value costs a quarter of making it at most, and only what may have a long array (a byte of its
-    head is there) needs to be.
+    a value costs a quarter of making it at most, and a copy of it; only what may have a long array
+    (a byte of its head is there) needs to be.
     """
+    if len(data) > _LARGE_BYTES and has_no_long_array(data):
+        return
     unpacker = msgpack.Unpacker(max_buffer_size=len(data))
     unpacker.feed(data)
     unpacker.skip()

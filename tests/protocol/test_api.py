@@ -92,7 +92,12 @@ PROTOCOL_LAYERS: list[tuple[str, ...]] = [
     ("dspex_protocol.constraints", "dspex_protocol.grammar"),
     ("dspex_protocol.codec", "dspex_protocol.messages", "dspex_protocol.types"),
     ("dspex_protocol.refusals", "dspex_protocol.spelling", "dspex_protocol.json_values"),
-    ("dspex_protocol.errors", "dspex_protocol.framing", "dspex_protocol.tensor"),
+    (
+        "dspex_protocol.errors",
+        "dspex_protocol.framing",
+        "dspex_protocol.long_arrays",
+        "dspex_protocol.tensor",
+    ),
     ("dspex_protocol",),
 ]
 # Above the bridge, whose specs and converters it uses; the bridge itself is another process.
