@@ -37,7 +37,7 @@ defmodule DSPex do
       prediction["answer"]
 
   The name of the instance always comes first. Every function answers `{:ok, result}` or
-  `{:error, %DSPex.Error{}}` (`delete/2` a bare `:ok`), exactly once, within its `:timeout` and a
+  `{:error, %DSPex.Error{}}` (`delete/2`, `put_tools/3` and `restart/2` a bare `:ok`), exactly once, within its `:timeout` and a
   moment: 60 seconds where none is given or the function takes none, but for `batch/4`, `evaluate/4`
   and `optimize/4`, which take the time they need. The forms with `!` raise the error.
 
@@ -62,8 +62,10 @@ defmodule DSPex do
 
   With `journal: {:file, path}` programs, optimized ones included, and configurations that were made
   are in a file, and there after a restart of the node. No key is in it: an LM or embedder that was
-  configured with a key, an address or `extra:` has to be given again, and so have tools, which are
-  functions. An LM whose fallbacks are not there is restored without them, with a warning. What the
+  configured with a key, an address or `extra:` has to be given again. So have tools, which are functions:
+  a program that is a module has those that it declares, any other is run once `put_tools/3` has given
+  them. A module whose signature, or whose tools' names, are others than before is made anew, with a
+  warning where an optimized state of it is no longer used. An LM whose fallbacks are not there is restored without them, with a warning. What the
   application gives at the start goes before what the file has. A file that is damaged is an error at
   the start, which says where; it is left as it is. So is one that another instance has, in this node
   or in another process of the machine.
@@ -391,6 +393,19 @@ defmodule DSPex do
 
   defp inputs?(%Program{}), do: false
   defp inputs?(term), do: is_map(term) or is_list(term)
+
+  @doc """
+  Gives a program functions for its tools, by their names: one that has come back from the file of a
+  journal without them, which is not run before. All else of it stays as it is: its state, if it was
+  optimized, and what the LM is told of each tool. It answers a bare `:ok`.
+
+      DSPex.put_tools(MyApp.DSPex, "desk", [DSPex.Tool.new(:hour, "What time it is.", [], &MyApp.hour/1)])
+
+  A program that is a module and declares its tools has them again by itself. A tool that the program
+  has already is replaced; one that it does not know is an error.
+  """
+  @spec put_tools(server(), program(), [DSPex.Tool.t() | map()]) :: :ok | {:error, Error.t()}
+  def put_tools(server, program, tools), do: Programs.put_tools(server, program, tools)
 
   @doc "Deletes a program. Work in flight on it finishes, without its tools."
   @spec delete(server(), program()) :: :ok | {:error, Error.t()}

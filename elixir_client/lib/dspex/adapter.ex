@@ -64,11 +64,13 @@ defmodule DSPex.Adapter do
 
   @typedoc """
   What is known of programs and the configuration: a program with the body of the request that made it,
-  one that is told by the `"state"` in the answer, one that is gone, changes of the configuration.
+  one that is told by the `"state"` in the answer, functions for the tools of one that is there, one
+  that is gone, changes of the configuration.
   """
   @type entry ::
           {:put, program :: String.t(), (... -> binary()), Signature.t() | nil, [Tool.t()]}
           | {:derived, program :: String.t(), Signature.t() | nil, [Tool.t()]}
+          | {:tools, program :: String.t(), [Tool.t()]}
           | {:delete, program :: String.t()}
           | {:configure, map()}
 
@@ -109,6 +111,16 @@ defmodule DSPex.Adapter do
   @doc "The tools of a program."
   @callback tools(instance(), program :: String.t()) :: [Tool.t()]
 
+  @doc """
+  The tools of a program that came back from where functions cannot be kept, until they are there again:
+  by name, with the name of the `DSPex.Program` that declares it, or `nil`.
+  """
+  @callback lost_tools(instance(), program :: String.t()) ::
+              %{optional(String.t()) => module_name :: String.t() | nil}
+
+  @doc "The revision of a program that was made of a state, as an optimized one is; `nil` for others."
+  @callback state_revision(instance(), program :: String.t()) :: pos_integer() | nil
+
   @doc "Writes down what no answer confirms by itself."
   @callback record(instance(), entry()) :: :ok | {:error, Error.t()}
 
@@ -121,7 +133,7 @@ defmodule DSPex.Adapter do
   @doc "Checks its own options, those of `{adapter, options}`; what is secret in them is hidden here."
   @callback options(keyword()) :: {:ok, keyword()} | {:error, String.t()}
 
-  @optional_callbacks workers: 1, restart: 2, options: 1
+  @optional_callbacks workers: 1, restart: 2, options: 1, lost_tools: 2, state_revision: 2
 
   @doc false
   # Which adapter an instance has is asked with every call, and changes with a restart at most.
@@ -207,6 +219,10 @@ defmodule DSPex.Adapter do
   def signature(instance, program), do: of(instance).signature(instance, program)
   @doc false
   def tools(instance, program), do: of(instance).tools(instance, program)
+  @doc false
+  def lost_tools(instance, program), do: optional(instance, :lost_tools, [program], %{})
+  @doc false
+  def state_revision(instance, program), do: optional(instance, :state_revision, [program], nil)
   @doc false
   def record(instance, entry), do: of(instance).record(instance, entry)
 

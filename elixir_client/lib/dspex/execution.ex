@@ -6,6 +6,7 @@ defmodule DSPex.Execution do
 
   alias DSPex.{Adapter, Async, Chunk, Config, Error, Limits, Options, Prediction, Program}
   alias DSPex.{Programs, Signature}
+  alias DSPex.Program.LostTools
 
   # An LM may think for long.
   @default_timeout 60_000
@@ -154,6 +155,7 @@ defmodule DSPex.Execution do
   def program(server, program, timeout) do
     with {:ok, program, timeout} <- Programs.made(server, program, timeout),
          {:ok, id} <- id(program),
+         :ok <- LostTools.restore(server, id),
          do: {:ok, id, Programs.signature(server, program, id), timeout}
   end
 

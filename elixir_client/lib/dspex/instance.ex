@@ -154,11 +154,19 @@ defmodule DSPex.Instance do
     with :ok <- Connection.replace(pid, drain_timeout), do: replace(others, drain_timeout)
   end
 
-  @doc "Writes down what no answer of the bridge confirms by itself: another way to make what is there."
+  @doc """
+  Writes down what no answer of the bridge confirms by itself: another way to make what is there, or
+  functions for its tools.
+  """
   @spec record(atom(), DSPex.Adapter.entry()) :: :ok | {:error, Error.t()}
-  def record(server, {:put, id, body, signature, tools}) do
-    entry = {:same, id, body, signature, tools}
+  def record(server, {:put, id, body, signature, tools}),
+    do: write(server, {:same, id, body, signature, tools})
 
+  def record(server, {:tools, _id, _tools} = entry) do
+    with {:ok, _pool} <- pool_of(server), do: write(server, entry)
+  end
+
+  defp write(server, entry) do
     with {:ok, _before, _version} <- Journal.record(names(server).journal, entry) do
       if pool = Pool.fetch(names(server).pool), do: Pool.tell(pool, :journal_changed)
       :ok
@@ -167,18 +175,20 @@ defmodule DSPex.Instance do
 
   @doc "A program as the instance's journal knows it, `nil` where it does not."
   @spec program(term(), String.t()) :: Journal.Program.t() | nil
-  def program(server, id) do
-    if is_atom(server), do: program(server, id, Deadline.from_now(@journal_restart_ms))
+  def program(server, id), do: in_journal(server, &Journal.program(&1, id))
+
+  defp in_journal(server, read) do
+    if is_atom(server), do: in_journal(server, read, Deadline.from_now(@journal_restart_ms))
   end
 
-  defp program(server, id, deadline) do
-    Journal.program(names(server).journal, id)
+  defp in_journal(server, read, deadline) do
+    read.(names(server).journal)
   rescue
     # There is no table: no instance, or one whose journal is just being started again.
     ArgumentError ->
       if Process.whereis(server) != nil and not Deadline.passed?(deadline) do
         Deadline.pause(deadline, @look_again_ms)
-        program(server, id, deadline)
+        in_journal(server, read, deadline)
       end
   end
 
@@ -189,6 +199,17 @@ defmodule DSPex.Instance do
       nil -> []
       program -> Map.values(program.tools)
     end
+  end
+
+  @doc "The tools of a program that a restart has left without their functions; see `DSPex.Adapter`."
+  @spec lost_tools(term(), String.t()) :: Journal.Program.lost_tools()
+  def lost_tools(server, id), do: in_journal(server, &Journal.lost_tools(&1, id)) || %{}
+
+  @doc "The revision of a program that is made of a state, `nil` of one that is not."
+  @spec state_revision(term(), String.t()) :: pos_integer() | nil
+  def state_revision(server, id) do
+    with %Journal.Program{} = program <- program(server, id),
+         do: if(Journal.Program.of_state?(program), do: program.revision)
   end
 
   @doc "The signature of a program as the instance's journal knows it, `nil` where it does not."

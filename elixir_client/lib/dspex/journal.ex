@@ -25,6 +25,7 @@ defmodule DSPex.Journal do
           | {:put, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
           | {:add | :same, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
           | {:derived, program :: String.t(), Signature.t() | nil, [Tool.t()]}
+          | {:tools, program :: String.t(), [Tool.t()]}
           | {:delete, program :: String.t()}
 
   @spec start_link(keyword()) :: GenServer.on_start()
@@ -42,8 +43,8 @@ defmodule DSPex.Journal do
   @doc """
   Writes down what the bridge has confirmed. `{:add, ...}` is refused where another worker has made a
   program of that id meanwhile, and a configuration where fallbacks would lead back by what another has
-  taken meanwhile; `{:same, ...}` is another way to make the program there is. Gives the version that it
-  replaced, and its own.
+  taken meanwhile; `{:same, ...}` is another way to make the program there is, and `{:tools, ...}` gives
+  it functions for its tools. Gives the version that it replaced, and its own.
   """
   @spec record(atom(), entry()) ::
           {:ok, before :: version() | nil, version()} | {:error, Error.t()}
@@ -86,7 +87,8 @@ defmodule DSPex.Journal do
 
   @doc "The ids of all programs."
   @spec programs(atom()) :: [String.t()]
-  def programs(journal), do: :ets.select(journal, [{{{:program, :"$1"}, :_, :_}, [], [:"$1"]}])
+  def programs(journal),
+    do: :ets.select(journal, [{{{:program, :"$1"}, :_, :_, :_}, [], [:"$1"]}])
 
   @doc "The version of a program, `nil` where there is none."
   @spec version(atom(), String.t()) :: version() | nil
@@ -101,9 +103,18 @@ defmodule DSPex.Journal do
   @spec program(atom(), term()) :: Program.t() | nil
   def program(journal, program) do
     case :ets.lookup(journal, {:program, program}) do
-      [{_key, _version, program}] -> program
+      [{_key, _version, program, _lost_tools}] -> program
       [] -> nil
     end
+  end
+
+  @doc "The tools of a program that it has no functions for."
+  @spec lost_tools(atom(), String.t()) :: Program.lost_tools()
+  def lost_tools(journal, program) do
+    # Asked with every call: without copying the program itself.
+    if :ets.member(journal, {:program, program}),
+      do: :ets.lookup_element(journal, {:program, program}, 4),
+      else: %{}
   end
 
   defp pid(journal), do: :ets.lookup_element(journal, :owner, 2)
@@ -143,6 +154,12 @@ defmodule DSPex.Journal do
     case change(table, entry) do
       {:error, error} ->
         {:reply, {:error, error}, {table, file}}
+
+      # No change that a file, Python or another node has to know of.
+      {:restored, id, program} ->
+        version = version(table, id)
+        put(table, id, version, program)
+        {:reply, {:ok, version, version, nil}, {table, file}}
 
       change ->
         case keep(file, change) do
@@ -224,6 +241,16 @@ defmodule DSPex.Journal do
 
   defp change(_table, {:delete, program}), do: {:delete, program}
 
+  defp change(table, {:tools, id, tools}) do
+    program = program(table, id)
+
+    with :ok <- Tool.check_known(tools, id, program && Map.keys(Program.tools_of(program))) do
+      if Program.restored_by?(program, tools),
+        do: {:restored, id, Program.with_tools(program, tools)},
+        else: {:program, id, Program.with_tools(program, tools)}
+    end
+  end
+
   defp change(table, {kind, id, body, signature, tools}) when kind in [:put, :add, :same] do
     case {kind, program(table, id)} do
       {:add, %Program{}} ->
@@ -257,7 +284,7 @@ defmodule DSPex.Journal do
 
   defp write(table, {:program, id, program}, version) do
     before = version(table, id)
-    :ets.insert(table, {{:program, id}, version, program})
+    put(table, id, version, program)
     before
   end
 
@@ -266,4 +293,7 @@ defmodule DSPex.Journal do
     :ets.delete(table, {:program, id})
     before
   end
+
+  defp put(table, id, version, program),
+    do: :ets.insert(table, {{:program, id}, version, program, program.lost_tools})
 end

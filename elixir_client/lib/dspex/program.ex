@@ -44,6 +44,9 @@ defmodule DSPex.Program do
       {:ok, optimization} = DSPex.optimize(QABot, trainset)
       {:ok, _} = DSPex.load(MyApp.DSPex, optimization.state, program: QABot, replace: true)
 
+  It is of this definition: where the signature is another later, be it by a word of the `@moduledoc`, the
+  program is made anew of that, and a warning says that the state is no longer used.
+
   ## Options
 
     * `:server` - the name of the instance that runs it. Default: `DSPex`.
@@ -63,7 +66,7 @@ defmodule DSPex.Program do
   """
 
   alias DSPex.Program.Compiler
-  alias DSPex.Signature
+  alias DSPex.{Signature, Tool}
 
   @type t :: %__MODULE__{
           id: String.t(),
@@ -167,6 +170,15 @@ defmodule DSPex.Program do
   def definition(module) do
     if is_atom(module) and Signature.Struct.exports?(module, :__program__),
       do: module.__program__()
+  end
+
+  @doc false
+  # The tools that a module declares. They know whose they are: what is restored of a journal takes
+  # them from there.
+  @spec tools(definition()) :: {:ok, [Tool.t()]} | {:error, String.t()}
+  def tools(definition) do
+    with {:ok, tools} <- Tool.list(Keyword.get(definition.options, :tools, [])),
+         do: {:ok, Enum.map(tools, &%{&1 | module: definition.signature.name})}
   end
 
   defimpl Inspect do

@@ -4,7 +4,10 @@ defmodule DSPex.Programs do
 
   import DSPex.Arguments
 
+  require Logger
+
   alias DSPex.{Adapter, Deadline, Error, Journal, Limits, Options, Program, Signature, Tool}
+  alias DSPex.Program.LostTools
 
   # A first call waits for Python and DSPy to start.
   @default_timeout 60_000
@@ -49,7 +52,8 @@ defmodule DSPex.Programs do
          "`DSPex.Program`, which it then stands in for: with `replace: true`, if that has run."},
     tools:
       {{:is, &Tool.list/1},
-       "the functions of the state's tools, which it has by name alone: a list of `DSPex.Tool`s."},
+       "the functions of the state's tools, which it has by name alone: a list of `DSPex.Tool`s. " <>
+         "Those of the module where `program:` is one that declares tools."},
     replace: {:boolean, "whether a program of that id is replaced."},
     timeout: @timeout
   ]
@@ -69,13 +73,13 @@ defmodule DSPex.Programs do
   def list_schema, do: @list_schema
 
   @doc false
-  # A check of `DSPex.Options`: the id, and the signature where that is known.
+  # A check of `DSPex.Options`: the id, and the definition where it is a module's.
   def load_as(name) when is_binary(name) and name != "", do: {:ok, {name, nil}}
 
   def load_as(name) when is_atom(name) and name not in [nil, true, false] do
     case Program.definition(name) do
       nil -> {:ok, {Atom.to_string(name), nil}}
-      definition -> {:ok, {definition.program, definition.signature}}
+      definition -> {:ok, {definition.program, definition}}
     end
   end
 
@@ -98,7 +102,7 @@ defmodule DSPex.Programs do
 
   defp with_definition(definition, options) do
     if Keyword.keyword?(options) do
-      own = [program: definition.program] ++ definition.options
+      own = [program: definition.program] ++ own_tools(definition)
 
       Keyword.merge(own, options, fn
         :config, config, over -> Program.merge_config(config, over)
@@ -106,6 +110,14 @@ defmodule DSPex.Programs do
       end)
     else
       options
+    end
+  end
+
+  defp own_tools(%{options: options} = definition) do
+    case Program.tools(definition) do
+      {:ok, tools} -> Keyword.put(options, :tools, tools)
+      # The check of all options says so.
+      {:error, _message} -> options
     end
   end
 
@@ -143,8 +155,8 @@ defmodule DSPex.Programs do
   defp put_some(params, name, values), do: Map.put(params, name, values)
 
   @doc """
-  A program that is a module is made when it is first needed, within the timeout of the call that
-  needs it. Gives what is left of that.
+  A program that is a module is made when it is first needed, and anew where the module says something
+  else than before, within the timeout of the call that needs it. Gives what is left of that.
   """
   @spec made(atom(), term(), timeout()) :: {:ok, term(), timeout()} | {:error, Error.t()}
   def made(server, program, timeout) do
@@ -152,10 +164,41 @@ defmodule DSPex.Programs do
       nil ->
         {:ok, program, timeout}
 
-      %{program: id, signature: signature} ->
-        if Adapter.signature(server, id) == signature,
-          do: {:ok, id, timeout},
-          else: Deadline.step(timeout, &create(server, program, replace: true, timeout: &1))
+      definition ->
+        if current?(server, definition),
+          do: {:ok, definition.program, timeout},
+          else: Deadline.step(timeout, &made_anew(server, program, definition.program, &1))
+    end
+  end
+
+  defp current?(server, %{program: id} = definition) do
+    Adapter.signature(server, id) == definition.signature and
+      LostTools.as_declared?(server, definition)
+  end
+
+  defp made_anew(server, module, id, timeout) do
+    revision = Adapter.state_revision(server, id)
+
+    with {:ok, program} <- create(server, module, replace: true, timeout: timeout) do
+      if revision do
+        Logger.warning(
+          "DSPex: the definition of #{inspect(module)} has changed: its optimized state of revision " <>
+            "#{revision} is no longer used. Optimize it again, or load a state of the new definition " <>
+            "with DSPex.load/3"
+        )
+      end
+
+      {:ok, program}
+    end
+  end
+
+  @spec put_tools(atom(), term(), term()) :: :ok | {:error, Error.t()}
+  def put_tools(server, program, tools) do
+    with {:ok, id} <- id(program) do
+      case Tool.list(tools) do
+        {:ok, tools} -> Adapter.record(server, {:tools, id, tools})
+        {:error, message} -> invalid("tools: #{message}")
+      end
     end
   end
 
@@ -226,15 +269,26 @@ defmodule DSPex.Programs do
   def load(server, source, options) do
     with {:ok, options} <- check(options, @load_schema) do
       {timeout, options} = Keyword.pop!(options, :timeout)
-      {tools, options} = Keyword.pop(options, :tools, [])
-      {{id, signature}, options} = Keyword.pop_lazy(options, :program, fn -> {make_id(), nil} end)
+      {tools, options} = Keyword.pop(options, :tools)
+      {{id, of}, options} = Keyword.pop_lazy(options, :program, fn -> {make_id(), nil} end)
       params = options |> Map.new() |> Map.put(:program, id)
+      signature = of && of.signature
 
-      if is_binary(source),
-        do: load_path(server, Map.put(params, :path, source), timeout, signature, tools),
-        else: load_state(server, params, source, timeout, signature, tools)
+      with {:ok, tools} <- tools_or_own(tools, of) do
+        if is_binary(source),
+          do: load_path(server, Map.put(params, :path, source), timeout, signature, tools),
+          else: load_state(server, params, source, timeout, signature, tools)
+      end
     end
   end
+
+  defp tools_or_own(nil, nil), do: {:ok, []}
+
+  defp tools_or_own(nil, definition) do
+    with {:error, message} <- Program.tools(definition), do: invalid("option :tools: #{message}")
+  end
+
+  defp tools_or_own(tools, _definition), do: {:ok, tools}
 
   defp load_state(server, params, state, timeout, signature, tools) do
     with {:ok, state} <- map(state, "the state"),

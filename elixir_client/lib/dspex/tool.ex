@@ -12,7 +12,8 @@ defmodule DSPex.Tool do
 
       DSPex.create(MyApp.DSPex, "question -> answer", module: :react, tools: [search])
 
-  There a map with the keys `:name`, `:description`, `:parameters` and `:run` will do as well.
+  After a restart with a journal in a file, `DSPex.put_tools/3` gives it again, but for a program that is a
+  module and declares its tools. In all of these a map with the keys `:name`, `:description`, `:parameters` and `:run` will do as well.
 
   ## The function
 
@@ -58,13 +59,15 @@ defmodule DSPex.Tool do
           name: String.t(),
           description: String.t(),
           parameters: [Field.t()] | map(),
-          run: run()
+          run: run(),
+          module: String.t() | nil
         }
 
-  @enforce_keys [:name, :description, :parameters, :run]
-  defstruct @enforce_keys
-
   @keys [:name, :description, :parameters, :run]
+
+  @enforce_keys @keys
+  # The program that is a module and declares it, which has it again after a restart.
+  defstruct @keys ++ [:module]
 
   # Types that have types in them: what follows is no list of options.
   @composite [:tuple, :union, :one_of]
@@ -110,6 +113,26 @@ defmodule DSPex.Tool do
   end
 
   def list(_other), do: {:error, "expected a list of tools"}
+
+  @doc false
+  # Whether a program that has tools of these names, `nil` where there is no such program, may be given
+  # these.
+  @spec check_known([t()], program :: String.t(), [String.t()] | nil) :: :ok | {:error, Error.t()}
+  def check_known(_tools, program, nil) do
+    data = %{"kind" => "program", "name" => program}
+    {:error, Error.new(:not_found, "there is no program #{program}", data: data)}
+  end
+
+  def check_known(tools, program, known) do
+    case Enum.map(tools, & &1.name) -- known do
+      [] ->
+        :ok
+
+      [name | _] ->
+        own = if known == [], do: "it has none", else: "its tools are #{Enum.join(known, ", ")}"
+        {:error, Error.new(:invalid_params, "the program #{program} has no tool #{name}: #{own}")}
+    end
+  end
 
   defp build(name, description, parameters, run) do
     with {:ok, name} <- check_name(name),

@@ -3,7 +3,7 @@ defmodule DSPex.Integration.ToolsTest do
   use ExUnit.Case, async: true
 
   alias DSPex.{Chunk, Error, Prediction, Tool}
-  alias DSPex.Test.{Bridge, LM}
+  alias DSPex.Test.{Bridge, Folder, LM}
 
   @moduletag :integration
   @moduletag :capture_log
@@ -87,6 +87,66 @@ defmodule DSPex.Integration.ToolsTest do
     # The first call may find that Python gone, which is an answer too.
     assert {:ok, _programs} = eventually_listed(name)
     assert observed.() == "from within"
+  end
+
+  defmodule Clock do
+    use DSPex.Program,
+      module: :react,
+      options: [max_iters: 1],
+      server: DSPex.Integration.ToolsTest.Journal,
+      tools: [Tool.new(:hour, "The hour.", [], fn _args -> "noon" end)]
+
+    defschema InputSchema do
+      field(:question, :string, required: true)
+    end
+
+    defschema OutputSchema do
+      field(:answer, :string)
+    end
+  end
+
+  test "after a restart from the file tools are called, or said to be missing" do
+    lm =
+      LM.start(
+        next_thought: "use it",
+        next_tool_name: "hour",
+        next_tool_args: "{}",
+        reasoning: "it was used",
+        answer: "done"
+      )
+
+    path = Path.join(Folder.make(), "journal")
+    options = [name: __MODULE__.Journal, lms: [main: lm], journal: {:file, path}]
+    name = Bridge.start(options)
+
+    observed = fn program ->
+      with {:ok, prediction} <- ask(name, program), do: prediction["trajectory"]["observation_0"]
+    end
+
+    assert observed.(Clock) == "noon"
+    # What an optimizer gives is such a state, with demonstrations.
+    {:ok, state} = DSPex.dump(name, Clock)
+    {name_of_step, step} = Enum.find(state["predictors"], fn {name, _step} -> name =~ "react" end)
+    inputs = %{"question" => "?", "trajectory" => ""}
+    outputs = %{"next_thought" => "use it", "next_tool_name" => "hour", "next_tool_args" => %{}}
+    demos = [%{"inputs" => inputs, "outputs" => outputs}]
+    state = put_in(state, ["predictors", name_of_step], Map.put(step, "demos", demos))
+    {:ok, _program} = DSPex.load(name, state, program: Clock, replace: true)
+    midnight = Tool.new(:hour, "The hour.", [], fn _args -> "midnight" end)
+    {:ok, _program} = DSPex.load(name, state, program: "made", tools: [midnight])
+    {:ok, before} = DSPex.dump(name, "made")
+
+    :ok = ExUnit.Callbacks.stop_supervised(name)
+    Bridge.start(options)
+    assert observed.(Clock) == "noon"
+    {:ok, restored} = DSPex.dump(name, Clock)
+    assert restored["predictors"] == before["predictors"]
+
+    assert {:error, %Error{code: :not_found, message: message}} = observed.("made")
+    assert message =~ "give them with DSPex.put_tools/3"
+    :ok = DSPex.put_tools(name, "made", [midnight])
+    assert observed.("made") == "midnight"
+    assert {:ok, ^before} = DSPex.dump(name, "made")
   end
 
   defp eventually_listed(name) do

@@ -145,5 +145,8 @@ defmodule DSPex.Adapter.Mock do
   end
 
   @impl true
-  def record(instance, entry), do: Store.record(instance, Store.owner(instance), entry)
+  def record(instance, entry) do
+    with {:ok, _pid} <- Server.whereis(instance),
+         do: Store.record(instance, Store.owner(instance), entry)
+  end
 end

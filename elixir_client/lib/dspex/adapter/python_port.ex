@@ -39,6 +39,12 @@ defmodule DSPex.Adapter.PythonPort do
   defdelegate tools(instance, program), to: Instance
 
   @impl true
+  defdelegate lost_tools(instance, program), to: Instance
+
+  @impl true
+  defdelegate state_revision(instance, program), to: Instance
+
+  @impl true
   defdelegate record(instance, entry), to: Instance
 
   @impl true

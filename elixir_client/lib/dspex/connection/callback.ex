@@ -9,6 +9,7 @@ defmodule DSPex.Connection.Callback do
   require Logger
 
   alias DSPex.{Error, Journal, Telemetry, Tool}
+  alias DSPex.Program.LostTools
   alias DSPex.Protocol.Message
 
   @type context :: %{server: atom(), journal: atom(), functions: :ets.table()}
@@ -112,14 +113,18 @@ defmodule DSPex.Connection.Callback do
         [] -> nil
       end
 
-    case own || journal_tool(context.journal, program, name) do
+    case own || journal_tool(context, program, name) do
       nil -> not_found("tool", name, "the program has no tool #{shown(name)} here")
       tool -> {:ok, tool}
     end
   end
 
-  defp journal_tool(journal, program, name) do
-    with %Journal.Program{tools: tools} <- Journal.program(journal, program), do: tools[name]
+  defp journal_tool(context, program, name) do
+    # What was called on another node is perhaps needed for the first time on this one.
+    _what_stays_lost_is_not_found = LostTools.restore(context.server, program)
+
+    with %Journal.Program{tools: tools} <- Journal.program(context.journal, program),
+         do: tools[name]
   end
 
   defp metric(functions, request, name) do

@@ -17,6 +17,7 @@ defmodule DSPex.Journal.File do
   alias DSPex.{Config, Error, Signature}
   alias DSPex.Journal.{Configuration, Lock, Program}
   alias DSPex.Protocol.Codec
+  alias DSPex.Signature.Struct
 
   @heading "DSPex journal 1\n"
 
@@ -246,12 +247,15 @@ defmodule DSPex.Journal.File do
   defp to_record({:delete, id}), do: %{"delete" => id}
 
   defp to_record({:program, id, program}) do
+    tools = Program.tools_of(program)
+
     %{
       "program" => id,
       "body" => %DSPex.Binary{data: program.body.()},
       "signature" => program.signature && Signature.to_wire(program.signature),
       "module" => program.signature && program.signature.name,
-      "tools" => Map.keys(program.tools),
+      "tools" => Map.keys(tools),
+      "tools_of" => tools,
       "revision" => program.revision
     }
   end
@@ -268,16 +272,38 @@ defmodule DSPex.Journal.File do
   defp program(id, record) do
     signature = signature(record)
 
-    if record["tools"] != [] do
-      Logger.warning(
-        "DSPex: the program #{id} of the journal has the tools #{Enum.join(record["tools"], ", ")}, " <>
-          "which no file holds: create it again with replace: true"
-      )
+    body = record["body"].data
+    lost = lost_tools(id, record)
+
+    case for {name, module} <- lost, not declared?(module), do: name do
+      [] ->
+        :ok
+
+      names ->
+        Logger.warning(
+          "DSPex: the program #{id} of the journal has the tools #{Enum.join(names, ", ")}, which no " <>
+            "file holds: give them with DSPex.put_tools/3; until then it is not run"
+        )
     end
 
-    body = record["body"].data
-    %Program{body: fn -> body end, signature: signature, tools: %{}, revision: record["revision"]}
+    %Program{
+      body: fn -> body end,
+      signature: signature,
+      tools: %{},
+      revision: record["revision"],
+      lost_tools: lost
+    }
   end
+
+  defp lost_tools(_id, %{"tools_of" => tools}), do: tools
+
+  # Of an earlier version of DSPex, which wrote down their names alone.
+  defp lost_tools(id, %{"tools" => names, "module" => module}),
+    do: Map.new(names, &{&1, if(module == id, do: module)})
+
+  defp declared?(nil), do: false
+  # Asked for its tools when they are needed: at this moment the application is still starting.
+  defp declared?(module), do: Struct.find(module, :__program__) != nil
 
   # With the names that Elixir has for the fields, where the module is still there and the same.
   defp signature(%{"signature" => nil}), do: nil
@@ -299,13 +325,8 @@ defmodule DSPex.Journal.File do
   defp of_module(nil), do: nil
 
   defp of_module(name) do
-    # Only a module that the application has, and that says that it is a signature.
-    module = String.to_existing_atom("Elixir." <> name)
-
-    if Code.ensure_loaded?(module) and function_exported?(module, :__signature__, 0),
-      do: module.__signature__()
-  rescue
-    ArgumentError -> nil
+    with module when module != nil <- Struct.find(name, :__signature__),
+         do: module.__signature__()
   end
 
   # --- writing ---

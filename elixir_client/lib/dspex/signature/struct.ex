@@ -22,6 +22,18 @@ defmodule DSPex.Signature.Struct do
       function_exported?(module, function, 0)
   end
 
+  @doc """
+  The module of this name, where the application has one with this function of no parameters. The name
+  becomes no atom.
+  """
+  @spec find(String.t(), atom()) :: module() | nil
+  def find(name, function) do
+    module = String.to_existing_atom("Elixir." <> name)
+    if exports?(module, function), do: module
+  rescue
+    ArgumentError -> nil
+  end
+
   @doc "The fields of a struct's module."
   @spec fields(module()) :: [Field.t()]
   def fields(module), do: module.__fields__()

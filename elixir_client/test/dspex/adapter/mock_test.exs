@@ -144,6 +144,24 @@ defmodule DSPex.Adapter.MockTest do
     assert prediction["b"] == "less than nothing not_found"
   end
 
+  test "a program's tools are replaced by their names", %{name: name} do
+    tool = &Tool.new(:double, "Doubles.", [n: :integer], &1)
+    options = [program: "agent", module: :react, tools: [tool.(fn %{n: n} -> 2 * n end)]]
+    DSPex.create!(name, "q -> a", options)
+    :ok = DSPex.put_tools(name, "agent", [tool.(fn %{n: n} -> 3 * n end)])
+
+    Mock.stub(name, "agent", fn _inputs, call ->
+      {:ok, told} = call.(:double, %{n: 2})
+      %{a: "#{told}"}
+    end)
+
+    assert {:ok, %{outputs: %{"a" => "6"}}} = DSPex.execute(name, "agent", %{q: "?"})
+    other = Tool.new(:other, "", [], fn _args -> 1 end)
+    assert {:error, %Error{code: :invalid_params}} = DSPex.put_tools(name, "agent", [other])
+    assert {:error, %Error{code: :not_found}} = DSPex.put_tools(name, "gone", [other])
+    assert {:error, %Error{code: :not_started}} = DSPex.put_tools(Nowhere, "agent", [other])
+  end
+
   test "calls are told in their order, without what others did", %{name: name} do
     Sort.predict(%{word: "a", temperature: 1.5})
     DSPex.ping(name, payload: 1)

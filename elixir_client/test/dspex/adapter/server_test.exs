@@ -24,6 +24,15 @@ defmodule DSPex.Adapter.ServerTest do
     error
   end
 
+  test "a program has no tools of this application", %{name: name} do
+    tool = DSPex.Tool.new(:hour, "", [], fn _args -> "noon" end)
+
+    assert {:error, %Error{code: :invalid_params, message: message}} =
+             DSPex.put_tools(name, "qa", [tool])
+
+    assert message =~ "calls no functions of this application"
+  end
+
   test "a call is a POST of its parameters, and its answer the last event", context do
     task = ping(context.name, payload: %{bytes: Binary.new(<<255>>)}, timeout: 5_000)
     {socket, path, json} = Web.accept(context.listener)

@@ -8,7 +8,7 @@ defmodule DSPex.Adapter.Mock.Store do
   #     {{:known, owner, program}, {signature, tools}}
   #     {{:configuration, owner}, map}
 
-  alias DSPex.Signature
+  alias DSPex.{Signature, Tool}
 
   @shared :shared
 
@@ -126,7 +126,7 @@ defmodule DSPex.Adapter.Mock.Store do
   end
 
   @spec known(atom(), pid() | :shared, String.t()) ::
-          {Signature.t() | nil, [DSPex.Tool.t()]} | nil
+          {Signature.t() | nil, [Tool.t()]} | nil
   def known(instance, owner, program) do
     with true <- is_atom(instance) and :ets.whereis(table(instance)) != :undefined,
          {:ok, known} <- fetch(instance, :known, owner, program) do
@@ -137,12 +137,21 @@ defmodule DSPex.Adapter.Mock.Store do
   end
 
   @doc "What `DSPex.Adapter` calls an entry. The configuration is the bridge's affair here."
-  @spec record(atom(), pid() | :shared, DSPex.Adapter.entry()) :: :ok
+  @spec record(atom(), pid() | :shared, DSPex.Adapter.entry()) :: :ok | {:error, DSPex.Error.t()}
   def record(instance, owner, {:put, program, _body, signature, tools}),
     do: put_known(instance, owner, program, {signature, tools})
 
   def record(instance, owner, {:derived, program, signature, tools}),
     do: put_known(instance, owner, program, {signature, tools})
+
+  def record(instance, owner, {:tools, program, tools}) do
+    {signature, known} = known(instance, owner, program) || {nil, nil}
+
+    with :ok <- Tool.check_known(tools, program, known && Enum.map(known, & &1.name)) do
+      tools = Enum.uniq_by(tools ++ known, & &1.name)
+      put_known(instance, owner, program, {signature, tools})
+    end
+  end
 
   def record(instance, owner, {:delete, program}) do
     :ets.delete(table(instance), {:known, owner, program})

@@ -54,6 +54,11 @@ defmodule DSPex.Adapter.Server.Known do
   def record(instance, {:delete, program}),
     do: change(instance, &:ets.delete(&1, {:signature, program}))
 
+  def record(_instance, {:tools, _program, _tools}) do
+    text = "a server calls no functions of this application: a program there has no tools"
+    {:error, Error.new(:invalid_params, text)}
+  end
+
   # It is the server's, and no client of it changes it.
   def record(_instance, {:configure, _configuration}), do: :ok
 
