@@ -19,6 +19,9 @@ defmodule DSPex.Protocol.Codec.Decoder do
   # Up to this size the BEAM makes no sub-binary but copies by itself.
   @heap_binary 64
 
+  # Of seven bytes, those that ASCII does not use.
+  @high_bits 0x80_8080_8080_8080
+
   # Every binary is made of it, to share its keys.
   @empty %Binary{data: ""}
 
@@ -30,6 +33,8 @@ defmodule DSPex.Protocol.Codec.Decoder do
     {__MODULE__, :refused, left, message} ->
       {:error, Error.new(:parse_error, "byte #{byte_size(data) - left}: #{message}")}
   end
+
+  defp copy_below(data) when byte_size(data) <= @heap_binary, do: 0
 
   defp copy_below(data) do
     alive = :binary.referenced_byte_size(data)
@@ -70,7 +75,36 @@ defmodule DSPex.Protocol.Codec.Decoder do
   defp value(<<0xA0, rest::bits>>, acc, left, stack, depth, copy),
     do: next(rest, acc, left, stack, depth, copy, "")
 
+  # Short texts are mostly ASCII, and read as integers of up to 56 bits they say so: to ask that of a
+  # text that has been cut out costs as much as to cut it out.
+  ascii = fn size ->
+    parts =
+      for {bytes, at} <- Enum.with_index(List.duplicate(7, div(size, 7)) ++ [rem(size, 7)]),
+          bytes > 0,
+          do: {Macro.var(:"part#{at}", __MODULE__), 8 * bytes}
+
+    all =
+      parts
+      |> Enum.map(&elem(&1, 0))
+      |> Enum.reduce(&quote(do: Bitwise.bor(unquote(&1), unquote(&2))))
+
+    {for({part, bits} <- parts, do: quote(do: unquote(part) :: unquote(bits))), all}
+  end
+
   for size <- 1..31 do
+    {parts, all} = ascii.(size)
+
+    defp value(
+           <<unquote(0xA0 + size), unquote_splicing(parts), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         )
+         when Bitwise.band(unquote(all), @high_bits) == 0,
+         do: next(rest, acc, left, stack, depth, copy, <<unquote_splicing(parts)>>)
+
     defp value(
            <<unquote(0xA0 + size), text::binary-size(unquote(size)), rest::bits>>,
            acc,
@@ -229,6 +263,19 @@ defmodule DSPex.Protocol.Codec.Decoder do
     do: value(rest, ["" | acc], left, stack, depth, copy)
 
   for size <- 1..31 do
+    {parts, all} = ascii.(size)
+
+    defp key(
+           <<unquote(0xA0 + size), unquote_splicing(parts), rest::bits>>,
+           acc,
+           left,
+           stack,
+           depth,
+           copy
+         )
+         when Bitwise.band(unquote(all), @high_bits) == 0,
+         do: value(rest, [<<unquote_splicing(parts)>> | acc], left, stack, depth, copy)
+
     defp key(
            <<unquote(0xA0 + size), text::binary-size(unquote(size)), rest::bits>>,
            acc,
