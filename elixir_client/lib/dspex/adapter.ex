@@ -38,7 +38,7 @@ defmodule DSPex.Adapter do
   @type exchange :: term()
 
   @typedoc "A request that has been begun, with its adapter."
-  @opaque open :: {module(), exchange(), Call.t()}
+  @opaque open :: {module(), exchange(), Call.t() | nil}
 
   @typedoc """
     * `:entry` - a function of the body that makes the request again, which gives an entry as
@@ -156,21 +156,11 @@ defmodule DSPex.Adapter do
   @doc false
   @spec request(term(), String.t(), map(), timeout(), [option()]) :: result()
   def request(instance, method, params, timeout, options \\ []) do
-    call = Call.start(instance, method, params)
     options = [logger: Logger.metadata()] ++ options
 
-    try do
+    Call.run(instance, method, params, fn ->
       of(instance).request(instance, method, params, timeout, options)
-    catch
-      # A listener of the application's, which runs in this process.
-      kind, reason ->
-        Call.stop(call, :closed)
-        :erlang.raise(kind, reason, __STACKTRACE__)
-    else
-      result ->
-        Call.stop(call, result)
-        result
-    end
+    end)
   end
 
   @doc false

@@ -48,7 +48,14 @@ defmodule DSPex.Pool do
 
   @doc "The least loaded of the best workers, but for those in `except`; `nil` where there is none."
   @spec choose(t(), [pid()]) :: choice() | nil
-  def choose(pool, except \\ []) do
+  def choose(pool, except \\ [])
+
+  # Of one there is no choice.
+  def choose(%{size: 1, cluster?: false} = pool, []) do
+    with pid when is_pid(pid) <- pid(pool, 1), do: {pid, pool, 1}
+  end
+
+  def choose(pool, except) do
     excluded = if except == [], do: [], else: numbers(pool, except)
 
     with worker when is_integer(worker) <- best(pool, pool.size, excluded, nil, nil),

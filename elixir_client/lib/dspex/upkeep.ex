@@ -35,8 +35,8 @@ defmodule DSPex.Upkeep do
   @spec ping(DSPex.server(), keyword()) :: {:ok, term()} | {:error, Error.t()}
   def ping(server, options) do
     with {:ok, options} <- check(options, @ping_schema),
-         {timeout, params} = options |> Map.new() |> Map.pop!(:timeout),
-         {:ok, result} <- Adapter.request(server, "ping", params, timeout) do
+         {timeout, params} = Keyword.pop!(options, :timeout),
+         {:ok, result} <- Adapter.request(server, "ping", Map.new(params), timeout) do
       case result do
         %{"payload" => payload} -> {:ok, payload}
         other -> unexpected("ping", other)

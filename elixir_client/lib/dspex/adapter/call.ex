@@ -15,28 +15,48 @@ defmodule DSPex.Adapter.Call do
           began: integer()
         }
 
-  @spec start(term(), String.t(), map()) :: t()
+  @doc "A call from its start to its answer, which `request` waits for."
+  @spec run(term(), String.t(), map(), (() -> DSPex.Adapter.result())) :: DSPex.Adapter.result()
+  def run(server, method, params, request) do
+    case start(server, method, params) do
+      nil -> request.()
+      call -> told(call, request)
+    end
+  end
+
+  defp told(call, request) do
+    result = request.()
+    stop(call, result)
+    result
+  catch
+    # A listener of the application's, which runs in this process.
+    kind, reason ->
+      stop(call, :closed)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  @doc "It begins. Where nobody listens it is `nil`, and its end is not told either."
+  @spec start(term(), String.t(), map()) :: t() | nil
   def start(server, method, params) do
-    call = %__MODULE__{
-      server: server,
-      method: method,
-      program: if(is_binary(params[:program]), do: params[:program]),
-      number: System.unique_integer([:positive, :monotonic]),
-      began: Telemetry.now()
-    }
+    if Telemetry.on?() do
+      call = %__MODULE__{
+        server: server,
+        method: method,
+        program: if(is_binary(params[:program]), do: params[:program]),
+        number: System.unique_integer([:positive, :monotonic]),
+        began: Telemetry.now()
+      }
 
-    if Telemetry.on?(),
-      do:
-        Telemetry.emit(:call_start, %{system_time: System.system_time(:nanosecond)}, about(call))
-
-    call
+      Telemetry.emit(:call_start, %{system_time: System.system_time(:nanosecond)}, about(call))
+      call
+    end
   end
 
   @doc "It has been answered, or (`:closed`) nobody waits for that."
-  @spec stop(t(), DSPex.Adapter.result() | :closed) :: :ok
-  def stop(call, result), do: if(Telemetry.on?(), do: stopped(call, result), else: :ok)
+  @spec stop(t() | nil, DSPex.Adapter.result() | :closed) :: :ok
+  def stop(nil, _result), do: :ok
 
-  defp stopped(call, result) do
+  def stop(call, result) do
     about = about(call)
     with %{} = spent <- spent(result), do: tokens(spent, about)
 

@@ -58,19 +58,41 @@ defmodule DSPex.Connection.Caller do
   @doc "Sends a request and waits for its result."
   @spec request(Pool.choice(), String.t(), map(), timeout(), [option()]) :: result()
   def request(worker, method, params, timeout, options \\ []) do
-    {listener, options} = Keyword.pop(options, :listener)
+    case Keyword.pop(options, :listener) do
+      {nil, options} ->
+        call(worker, method, params, timeout, options)
 
-    with {:ok, exchange} <- open(worker, method, params, timeout, listener != nil, options) do
-      if listener,
-        do: Adapter.Exchange.await(__MODULE__, exchange, listener),
-        else: await(exchange)
+      {listener, options} ->
+        with {:ok, exchange} <- open(worker, method, params, timeout, true, options),
+             do: Adapter.Exchange.await(__MODULE__, exchange, listener)
     end
   end
 
-  defp await(exchange) do
-    {:answer, result} = next(exchange)
-    result
+  # By no exchange: the reference is made where it is waited for, and what was in the mailbox before is
+  # not looked through.
+  defp call({pid, _pool, _number} = worker, method, params, timeout, options) do
+    with {:ok, request} <- make(method, params, timeout, false, options) do
+      # Its one answer ends the alias and the monitor.
+      ref = :erlang.monitor(:process, pid, alias: :reply_demonitor)
+      hand_over(worker, request, ref)
+
+      receive do
+        {^ref, answer} -> read_answer(answer)
+        {:DOWN, ^ref, :process, _pid, reason} -> {:error, Failure.down(reason, method)}
+      after
+        patience(timeout, options) ->
+          case give_up(pid, ref) do
+            nil -> {:error, too_late(timeout)}
+            answer -> read_answer(answer)
+          end
+      end
+    end
   end
+
+  defp patience(:infinity, _options), do: :infinity
+  defp patience(timeout, options), do: timeout + grace(options)
+
+  defp grace(options), do: options[:grace] || @grace_ms
 
   @doc """
   Sends a request, whose answer and notifications, where it `listens?`, are for `next/1`. The process
@@ -79,27 +101,11 @@ defmodule DSPex.Connection.Caller do
   @spec open(Pool.choice(), String.t(), map(), timeout(), boolean(), [option()]) ::
           {:ok, t()} | {:error, Error.t()}
   def open({pid, _pool, _number} = worker, method, params, timeout, listens?, options \\ []) do
-    with {:ok, body} <- Message.body(method, with_deadline(params, timeout)),
-         {:ok, entry} <- make_entry(options[:entry], method, params) do
+    with {:ok, request} <- make(method, params, timeout, listens?, options) do
       # One answer ends the alias of a request that does not listen, the caller that of others.
       mode = if listens?, do: :demonitor, else: :reply_demonitor
       ref = :erlang.monitor(:process, pid, alias: mode)
-
-      request = %Request{
-        ref: ref,
-        caller: self(),
-        method: method,
-        # In a function nothing shows it.
-        body: fn -> body end,
-        size: byte_size(body) + @max_envelope_bytes,
-        entry: entry,
-        needs: Request.needs(method, params),
-        listens?: listens?,
-        functions: functions(options)
-      }
-
-      Pool.count(worker)
-      GenServer.cast(pid, {:request, request})
+      hand_over(worker, request, ref)
 
       {:ok,
        %__MODULE__{
@@ -107,10 +113,35 @@ defmodule DSPex.Connection.Caller do
          ref: ref,
          method: method,
          timeout: timeout,
-         give_up_at: Deadline.from_now(timeout, options[:grace] || @grace_ms),
+         give_up_at: Deadline.from_now(timeout, grace(options)),
          listens?: listens?
        }}
     end
+  end
+
+  # What is handed over, but for its `ref`.
+  defp make(method, params, timeout, listens?, options) do
+    with {:ok, body} <- Message.body(method, with_deadline(params, timeout)),
+         {:ok, entry} <- make_entry(options[:entry], method, params) do
+      {:ok,
+       %Request{
+         ref: nil,
+         caller: self(),
+         method: method,
+         # In a function nothing shows it.
+         body: fn -> body end,
+         size: byte_size(body) + @max_envelope_bytes,
+         entry: entry,
+         needs: Request.needs(method, params),
+         listens?: listens?,
+         functions: functions(options)
+       }}
+    end
+  end
+
+  defp hand_over({pid, _pool, _number} = worker, request, ref) do
+    Pool.count(worker)
+    GenServer.cast(pid, {:request, %{request | ref: ref}})
   end
 
   defp functions([]), do: @no_functions
@@ -163,7 +194,11 @@ defmodule DSPex.Connection.Caller do
       {:DOWN, ^ref, :process, _pid, reason} ->
         {:answer, {:error, Failure.down(reason, exchange.method)}}
     after
-      Deadline.left(exchange.give_up_at) -> give_up(exchange)
+      Deadline.left(exchange.give_up_at) ->
+        case give_up(exchange.connection, exchange.ref) do
+          nil -> {:answer, {:error, too_late(exchange.timeout)}}
+          answer -> answered(exchange, answer)
+        end
     end
   end
 
@@ -182,26 +217,24 @@ defmodule DSPex.Connection.Caller do
     # The one answer to a request that does not listen has ended its alias and its monitor.
     if exchange.listens?, do: forget(exchange)
 
-    case answer do
-      {:ok, frame} -> {:answer, read(frame)}
-      {:error, error} -> {:answer, {:error, error}}
-    end
+    {:answer, read_answer(answer)}
   end
 
-  defp give_up(exchange) do
+  defp read_answer({:ok, frame}), do: read(frame)
+  defp read_answer({:error, error}), do: {:error, error}
+
+  # `nil`, or the answer that has come in the last moment.
+  defp give_up(connection, ref) do
     # From here on an answer is dropped by the runtime; one that is in the mailbox still counts.
-    Process.demonitor(exchange.ref, [:flush])
+    Process.demonitor(ref, [:flush])
 
-    case last(exchange.ref) do
-      nil ->
-        GenServer.cast(exchange.connection, {:abandon, exchange.ref})
-        text = "no answer within #{exchange.timeout} ms"
-        {:answer, {:error, Error.new(:timeout, text)}}
-
-      answer ->
-        answered(exchange, answer)
+    with nil <- last(ref) do
+      GenServer.cast(connection, {:abandon, ref})
+      nil
     end
   end
+
+  defp too_late(timeout), do: Error.new(:timeout, "no answer within #{timeout} ms")
 
   # The answer that is in the mailbox, behind notifications that nobody waits for now.
   defp last(ref) do

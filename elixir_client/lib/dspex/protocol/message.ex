@@ -137,6 +137,12 @@ defmodule DSPex.Protocol.Message do
       :unknown
   """
   @spec peek(binary()) :: peeked()
+  # The usual answer, at one look.
+  for {byte, bits} <- [{0xCC, 8}, {0xCD, 16}, {0xCE, 32}] do
+    def peek(<<0x94, @response, unquote(byte), id::unquote(bits), 0xC0, _result::binary>>),
+      do: {:response, id, :ok}
+  end
+
   def peek(<<0x9::4, length::4, rest::binary>>), do: peek_kind(length, rest)
   def peek(<<0xDC, length::16, rest::binary>>), do: peek_kind(length, rest)
   def peek(<<0xDD, length::32, rest::binary>>), do: peek_kind(length, rest)

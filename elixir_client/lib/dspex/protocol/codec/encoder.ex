@@ -40,7 +40,7 @@ defmodule DSPex.Protocol.Codec.Encoder do
   defp write(:nan, _depth), do: <<0xCB, 0x7FF8_0000_0000_0000::64>>
   defp write(:infinity, _depth), do: <<0xCB, 0x7FF0_0000_0000_0000::64>>
   defp write(:neg_infinity, _depth), do: <<0xCB, 0xFFF0_0000_0000_0000::64>>
-  defp write(atom, _depth) when is_atom(atom), do: write_text(Atom.to_string(atom))
+  defp write(atom, _depth) when is_atom(atom), do: write_name(atom)
   defp write(number, _depth) when is_float(number), do: <<0xCB, number::float-64>>
 
   defp write(container, depth)
@@ -61,6 +61,13 @@ defmodule DSPex.Protocol.Codec.Encoder do
     if not Utf8.valid?(text),
       do: no_form("text that is not valid UTF-8; wrap bytes in DSPex.Binary.new/1")
 
+    write_valid(text)
+  end
+
+  # An atom's name is UTF-8 in any case.
+  defp write_name(atom), do: write_valid(Atom.to_string(atom))
+
+  defp write_valid(text) do
     case byte_size(text) do
       size when size < 0x20 -> [0xA0 + size | text]
       size when size < 0x100 -> [<<0xD9, size>> | text]
@@ -173,7 +180,7 @@ defmodule DSPex.Protocol.Codec.Encoder do
 
   defp write_mixed_pairs([], _map, _depth), do: []
 
-  defp write_key(key) when is_atom(key), do: write_text(Atom.to_string(key))
+  defp write_key(key) when is_atom(key), do: write_name(key)
   defp write_key(key) when is_binary(key), do: write_text(key)
   defp write_key(key), do: no_form("a map's key is a string or an atom, not #{kind(key)}")
 
