@@ -403,11 +403,14 @@ async def test_a_batch_outlasts_a_database_that_is_away_for_longer_than_a_result
         here.database.write_soon = away  # type: ignore[method-assign]
         batcher = Batcher(here.database, here.executor, here.events, "me")
         async with asyncio.timeout(WAIT_S):
-            await workflows.outlasting(lambda: batcher.run(batch.id))
+            attempt = workflows.Attempt()
+            await workflows.outlasting(lambda: batcher.run(batch.id, attempt))
         async with here.database.read() as session:
             found = await find_batch(session, batch.id)
         assert (found.state, found.completed, found.failed) == ("completed", 5, 0)
         assert asked > 9
+        # The database was away: that is no other attempt of the batch.
+        assert found.attempts == 1
 
 
 async def ask_for_optimization(here: House, **params: Any) -> str:
@@ -452,7 +455,7 @@ async def test_an_optimization_that_is_cancelled_elsewhere_asks_no_more(
         optimizer = optimizing.Optimizer(
             here.database, here.bridges, here.executor, here.events, tmp_path
         )
-        running = asyncio.create_task(optimizer.run(job_id, is_last=True))
+        running = asyncio.create_task(optimizer.run(job_id, workflows.Attempt(), is_last=True))
         assert await asyncio.to_thread(begun.wait, WAIT_S)
         # Where its server was not told, as the database of jobs was away.
         async with here.database.write() as session:
@@ -493,7 +496,7 @@ async def test_an_optimization_ends_however_often_its_bridge_is_killed_where_it_
         optimizer = optimizing.Optimizer(
             here.database, here.bridges, here.executor, here.events, tmp_path
         )
-        await optimizer.run(job_id, is_last=True)
+        await optimizer.run(job_id, workflows.Attempt(), is_last=True)
         async with here.database.read() as session:
             job = await find_optimization(session, job_id)
         assert (job.state, job.error, len(dead)) == ("completed", None, 2)
@@ -522,6 +525,8 @@ async def test_a_job_that_is_cancelled_while_it_begins_is_left_alone(
         optimizer = optimizing.Optimizer(
             here.database, here.bridges, here.executor, here.events, tmp_path
         )
-        await optimizer.run(job_id, is_last=False)
-        await Batcher(here.database, here.executor, here.events, "me").run(batch.id)
+        await optimizer.run(job_id, workflows.Attempt(), is_last=False)
+        await Batcher(here.database, here.executor, here.events, "me").run(
+            batch.id, workflows.Attempt()
+        )
         assert here.bridges.pids == []

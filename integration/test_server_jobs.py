@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,9 @@ def test_an_optimization_goes_on_from_its_checkpoint_after_a_kill(
     again = start()
     job = again.wait(JOB, "COMPLETED", id=job_id)
     assert (job["score"], job["baseScore"]) == (expected["score"], expected["baseScore"])
-    assert moves(job) == ["queued", "running", "completed"]
+    assert (moves(job), job["attempts"]) == (["queued", "running", "completed"], 2)
+    (told,) = [line for line in again.output if f"optimization job {job_id} had begun" in line]
+    assert "it goes on here from its checkpoint (attempt 2)" in told
     assert [item["jobId"] for item in revisions(again)] == [None, whole, job_id]
     # What was answered before the kill was not asked again.
     assert len(lm.prompts) - before <= asked - asked // 2 + 1
@@ -188,10 +191,9 @@ def test_a_batch_runs_every_input_and_counts_what_failed(
     batch = server.wait(BATCH, "COMPLETED", id=batch_id)
     assert (batch["total"], batch["completed"], batch["failed"]) == (20, 19, 1)
     items = server.graphql(ITEMS, id=batch_id)["executions"]["nodes"]
-    by_index = {item["batchIndex"]: item for item in items}
-    assert sorted(by_index) == list(range(20))
-    assert by_index[5]["state"] == "FAILED"
-    assert by_index[6]["outputs"] == {"answer": "12"}
+    assert [item["batchIndex"] for item in items] == list(range(20))
+    assert items[5]["state"] == "FAILED"
+    assert items[6]["outputs"] == {"answer": "12"}
 
 
 def test_a_batch_goes_on_after_a_kill_and_runs_nothing_twice_that_had_ended(
@@ -206,7 +208,10 @@ def test_a_batch_goes_on_after_a_kill_and_runs_nothing_twice_that_had_ended(
     gate.opened.set()
     again = start()
     batch = again.wait(BATCH, "COMPLETED", id=batch_id)
-    assert (batch["completed"], batch["failed"]) == (60, 0)
+    assert (batch["completed"], batch["failed"], batch["attempts"]) == (60, 0, 2)
+    (told,) = [line for line in again.output if f"batch {batch_id} had begun" in line]
+    assert "WARNING" in told
+    assert re.search(r"it goes on here \(attempt 2\), with \d+ of 60 done$", told)
     items = again.graphql(ITEMS, id=batch_id)["executions"]["nodes"]
     assert {item["state"] for item in items} == {"COMPLETED"}
     assert done <= 30

@@ -63,7 +63,8 @@ def test_a_batch_of_a_server_that_is_killed_is_ended_by_another(
     lm.always(solve)
     gate.opened.set()
     batch = second.wait(BATCH, "COMPLETED", TAKE_OVER_S, id=batch_id)
-    assert (batch["completed"], batch["failed"]) == (40, 0)
+    assert (batch["completed"], batch["failed"], batch["attempts"]) == (40, 0, 2)
+    assert any(f"batch {batch_id} had begun and not ended" in line for line in second.output)
     counted = second.graphql('{ program(id: "qa") { executions } }')["program"]
     assert counted == {"executions": 40}
 

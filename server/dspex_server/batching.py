@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from dspex_protocol.errors import NotFoundError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .db.models import Batch, Program
     from .events import Events
     from .executing import Executor
+    from .workflows import Attempt
 
 __all__ = ["Batcher"]
 
@@ -28,6 +30,8 @@ _CONCURRENCY = 16
 
 # Rows that are read at a time.
 _CHUNK = 256
+
+_log = logging.getLogger("dspex.server")
 
 
 class Batcher:
@@ -39,9 +43,9 @@ class Batcher:
         self._events = events
         self._server_id = server_id
 
-    async def run(self, batch_id: str) -> None:
+    async def run(self, batch_id: str, attempt: Attempt) -> None:
         """Returns when the batch has ended. It may be called again at any point."""
-        begun = await self._begin(batch_id)
+        begun = await self._begin(batch_id, attempt)
         if begun is None:
             return
         batch, program = begun
@@ -79,12 +83,13 @@ class Batcher:
             return  # it was cancelled, or deleted
         self._events.changed(batch_id, program.id)
 
-    async def _begin(self, batch_id: str) -> tuple[Batch, Program] | None:
+    async def _begin(self, batch_id: str, attempt: Attempt) -> tuple[Batch, Program] | None:
         """None where there is nothing to do: it has ended, also meanwhile, or was deleted."""
         try:
             async with self._database.write() as session:
                 batch = await find_batch(session, batch_id)
                 program = await find_program(session, batch.program_id)
+                goes_on = batch.state == "running" and not attempt.has_begun
                 if batch.state == "queued":
                     await BATCHES.move(
                         session,
@@ -102,8 +107,18 @@ class Batcher:
                     .where(Execution.batch_id == batch_id, Execution.state == "running")
                     .values(owner=self._server_id)
                 )
+                if goes_on:
+                    # Written last: whoever cancels it locks its executions first, too.
+                    batch.attempts += 1
         except (NotFoundError, WrongStateError):
             return None
+        if goes_on:
+            _log.warning(
+                "batch %s had begun and not ended: it goes on here (attempt %d), "
+                "with %d of %d done",
+                *(batch_id, batch.attempts, batch.completed + batch.failed, batch.total),
+            )
+        attempt.has_begun = True
         self._events.changed(batch_id, program.id)
         return batch, program
 

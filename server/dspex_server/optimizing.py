@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .events import Events
     from .executing import Executor
     from .loaded import Stored
+    from .workflows import Attempt
 
 __all__ = ["Optimizer", "is_retryable"]
 
@@ -65,10 +66,10 @@ class Optimizer:
         self._events = events
         self._state_dir = state_dir
 
-    async def run(self, job_id: str, *, is_last: bool) -> None:
+    async def run(self, job_id: str, attempt: Attempt, *, is_last: bool) -> None:
         """Returns when the job has ended. Raises what is worth another attempt, unless this is
         the last one."""
-        begun = await self._begin(job_id)
+        begun = await self._begin(job_id, attempt)
         if begun is None:
             return
         job, stored, asked = begun
@@ -109,13 +110,16 @@ class Optimizer:
             telling.cancel()
         await self._complete(job, result)
 
-    async def _begin(self, job_id: str) -> tuple[OptimizationJob, Stored, dict[str, Any]] | None:
+    async def _begin(
+        self, job_id: str, attempt: Attempt
+    ) -> tuple[OptimizationJob, Stored, dict[str, Any]] | None:
         """None where there is nothing to do: it has ended, also meanwhile, or was deleted with its
         program."""
         try:
             async with self._database.write() as session:
                 job = await find_optimization(session, job_id)
                 program = await find_program(session, job.program_id)
+                goes_on = job.state == "running" and not attempt.has_begun
                 if job.state == "queued":
                     await OPTIMIZATION_JOBS.move(
                         session,
@@ -127,6 +131,8 @@ class Optimizer:
                     )
                 elif job.state != "running":
                     return None
+                if goes_on:
+                    job.attempts += 1
                 stored = await self._executor.stored(session, program, job.revision)
                 asked: dict[str, Any] = {"metric": job.metric, **job.params}
                 for name, dataset in (("trainset", job.dataset_id), ("valset", job.valset_id)):
@@ -134,6 +140,13 @@ class Optimizer:
                         asked[name] = from_json(await examples_of(session, dataset), name)
         except (NotFoundError, WrongStateError):
             return None
+        if goes_on:
+            _log.warning(
+                "optimization job %s had begun and not ended: it goes on here from its checkpoint "
+                "(attempt %d)",
+                *(job_id, job.attempts),
+            )
+        attempt.has_begun = True
         self._events.changed(job_id, job.program_id)
         return job, stored, asked
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .batching import Batcher
     from .optimizing import Optimizer
 
-__all__ = ["BATCH_QUEUE", "OPTIMIZATION_QUEUE", "Workflows", "outlasting"]
+__all__ = ["BATCH_QUEUE", "OPTIMIZATION_QUEUE", "Attempt", "Workflows", "outlasting"]
 
 T = TypeVar("T")
 
@@ -59,6 +59,13 @@ _VERSION = "1"
 _PORTABLE = WorkflowSerializationFormat.PORTABLE
 
 _log = logging.getLogger("dspex.server")
+
+
+@dataclass
+class Attempt:
+    """One of a job's. Where the database is away it begins again and again, and is the same one."""
+
+    has_begun: bool = False
 
 
 @dataclass
@@ -149,13 +156,13 @@ _STEP: dict[str, Any] = {
 @DBOS.step(name="optimize", **_STEP)
 async def _optimize(job_id: str) -> None:
     host = _hosted()
-    await host.there(partial(host.optimizer.run, job_id, is_last=_is_last()))
+    await host.there(partial(host.optimizer.run, job_id, Attempt(), is_last=_is_last()))
 
 
 @DBOS.step(name="batch", **_STEP)
 async def _batch(batch_id: str) -> None:
     host = _hosted()
-    await host.there(partial(host.batcher.run, batch_id))
+    await host.there(partial(host.batcher.run, batch_id, Attempt()))
 
 
 # However often its servers are killed, a job goes on.

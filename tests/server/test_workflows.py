@@ -86,7 +86,7 @@ class _Batches:
     def __init__(self) -> None:
         self.begun = asyncio.Event()
 
-    async def run(self, batch_id: str) -> None:
+    async def run(self, batch_id: str, _attempt: workflows.Attempt) -> None:
         if batch_id == "failing":
             raise ZeroDivisionError
         self.begun.set()

@@ -23,6 +23,12 @@ from .types import (
 __all__ = ["Batch", "Dataset", "Example", "OptimizationJob"]
 
 
+_ATTEMPTS = (
+    "How often it was begun: once, again after an error that may pass, and by each server that "
+    "went on with it after its own had ended."
+)
+
+
 @strawberry.type(description="A search for a better revision of a program.")
 class OptimizationJob:
     id: strawberry.ID
@@ -38,7 +44,7 @@ class OptimizationJob:
     result_revision: int | None
     total_tokens: Long
     cost_usd: float | None
-    attempts: int
+    attempts: int = strawberry.field(description=_ATTEMPTS)
     error: ExecutionError | None
     created_at: datetime
     started_at: datetime | None
@@ -58,7 +64,10 @@ class OptimizationJob:
         return await transitions_of(info, "optimization job", self.id)
 
 
-@strawberry.type(description="Many inputs of one program; each is an execution.")
+@strawberry.type(
+    description="Many inputs of one program. Each is an execution, found by executions(filter: "
+    "{batchId}); its batchIndex is the place of its input, from 0."
+)
 class Batch:
     id: strawberry.ID
     program_id: strawberry.ID
@@ -67,7 +76,7 @@ class Batch:
     total: int
     completed: int
     failed: int
-    attempts: int
+    attempts: int = strawberry.field(description=_ATTEMPTS)
     error: ExecutionError | None
     created_at: datetime
     started_at: datetime | None

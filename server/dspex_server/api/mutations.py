@@ -12,6 +12,7 @@ from dspex_server.db import models
 from dspex_server.executing import Call
 from dspex_server.resources import programs, signatures
 from dspex_server.resources.datasets import create_dataset
+from dspex_server.resources.jobs import MAX_BATCH
 from dspex_server.resources.program_creation import create_program
 
 from .errors import (
@@ -115,9 +116,13 @@ class ExecuteInput:
 
 @strawberry.input
 class BatchInput:
-    program: strawberry.ID
-    inputs: list[JSON]
-    idempotency_key: str | None = None
+    program: strawberry.ID = strawberry.field(description="Its id or its name.")
+    inputs: list[JSON] = strawberry.field(
+        description=f"1 to {MAX_BATCH} maps. More belong in several batches."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=None, description="The same again is the same batch, and runs nothing."
+    )
 
 
 @strawberry.input(description="The parameters of `optimize` in the port protocol.")
@@ -219,7 +224,10 @@ class Mutation:
             return as_problem(row.error, row.id)  # type: ignore[return-value]
         return Execution.of(row)
 
-    @strawberry.mutation(description="Many inputs, as a job that outlives this server.")
+    @strawberry.mutation(
+        description="Many inputs, as a job that outlives this server. Answers when it is queued; "
+        "the results are executions(filter: {batchId})."
+    )
     @telling
     async def execute_batch(self, info: Info, input: BatchInput) -> BatchResult:
         app = app_of(info)

@@ -145,9 +145,11 @@ async def create_batch(
     await session.flush()
     await BATCHES.began(session, batch.id, "queued")
     at = now()
+    # Made at one time, they are listed by their ids: in the order of the inputs.
+    ids = sorted(new_id() for _ in inputs)
     rows: list[dict[str, Any]] = [
         {
-            "id": new_id(),
+            "id": ids[index],
             "created_at": at,
             "program_id": program.id,
             "revision": revision,
