@@ -16,8 +16,8 @@ defmodule DSPex.Journal.ToolsTest do
   defmodule Edited do
     use Agent
 
-    def start,
-      do: Agent.start_link(fn -> %{text: "Answer.", tools: [:hour]} end, name: __MODULE__)
+    def start_link(definition),
+      do: Agent.start_link(fn -> definition end, name: __MODULE__)
 
     def change(change), do: Agent.update(__MODULE__, &Map.merge(&1, change))
     def get(what), do: Agent.get(__MODULE__, &Map.fetch!(&1, what))
@@ -55,9 +55,9 @@ defmodule DSPex.Journal.ToolsTest do
   @clock inspect(Clock)
   @desk inspect(Desk)
 
-  # No two tests have the same definition of it at one time: one is in one module, and they run in turn.
+  # The tests of a module run in turn, each with a definition of its own.
   setup do
-    {:ok, _pid} = Edited.start()
+    start_supervised!({Edited, %{text: "Answer.", tools: [:hour]}})
     start_node(Path.join(Folder.make(), "journal"))
   end
 
