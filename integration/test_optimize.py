@@ -188,8 +188,8 @@ REFUSED: list[tuple[dict[str, Any], type[DSPexError], str]] = [
     (optimize("bootstrap_few_shot", {"teacher": "nobody"}), NotFoundError, "nobody"),
     (optimize("knn_few_shot", {"embedder": "nobody"}), NotFoundError, "nobody"),
     (optimize("copro", metric=None), InvalidParamsError, "copro needs a metric"),
-    (optimize("copro", trainset=None), InvalidParamsError, "at least 1 examples"),
-    (optimize("copro", trainset=[]), InvalidParamsError, "at least 1 examples"),
+    (optimize("copro", trainset=None), InvalidParamsError, "at least 1 example, and has 0"),
+    (optimize("copro", trainset=[]), InvalidParamsError, "at least 1 example, and has 0"),
     (optimize("copro", save_as="p"), AlreadyExistsError, "'p'"),
     (optimize("copro", checkpoint="a"), InvalidParamsError, "--state-dir"),
     (optimize("copro", checkpoint="../a"), InvalidParamsError, "--state-dir"),
@@ -461,6 +461,8 @@ def test_progress_goes_on_while_nothing_happens_and_says_what_was_spent_so_far()
         best = [told["best_score"] for told in heard if told.get("best_score") is not None]
         assert best == sorted(best)
         assert best[-1] == 0.5
+        assert all(told.get("best_score") is not None for told in heard[-len(best) :])
+        assert phases.count("start") == 1
         assert not any("candidate" in told for told in heard), "nobody asked for them"
 
     with_metric(call_metric, test)

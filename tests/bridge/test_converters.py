@@ -329,7 +329,7 @@ def test_the_message_of_many_errors_is_one_line_with_the_first_five() -> None:
     assert error.code == "output_validation"
     assert [item["message"] for item in error.data["errors"][6:]] == [
         "expected str, got nothing",
-        "expected no output of this name, got \"?\": did you mean 'questions'?",
+        "there is no output of this name (did you mean 'questions'?)",
     ]
 
 

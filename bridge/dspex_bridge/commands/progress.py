@@ -74,7 +74,7 @@ def shown(params: Mapping[str, Any]) -> str:
     parts = [f"{params.get('phase', '')} {params['step']}{total}".strip()]
     parts += [
         f"{label} {params[key]:.3f}"
-        for key, label in (("score", "score"), ("best_score", "best"))
+        for key, label in (("score", "score so far"), ("best_score", "best"))
         if params.get(key) is not None
     ]
     if params.get("lm_calls"):

@@ -334,9 +334,11 @@ class Optimization:
             "total": None if self.planned is None else max(self.planned, step),
             "message": message,
             "metric_calls": self.tracker.metric_calls,
+            # Between candidates, too, so that the last word is never that none is known.
+            "best_score": self._best_score,
         }
         if candidate is not None:
-            progress |= {"score": candidate.score, "best_score": self._best_score}
+            progress["score"] = candidate.score
             if in_full and self.params["tells_candidates"]:
                 progress["candidate"] = _told(candidate)
         self._link.notify("state", progress)

@@ -54,6 +54,7 @@ def optimize(request: Request, link: Link) -> dict[str, Any]:
     seed: int = run.params["seed"]
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    run.tell("the program as it is")
     run.evaluate(run.student)
     _keep_quiet({name, (params.get("inner") or {}).get("name", name)})
     run.phase = "compile"

@@ -32,6 +32,9 @@ _NICE = 10
 # A run that can be repeated is worth more than a new draw.
 _DEFAULT_SEED = 0
 
+# The phase before the job's own process tells anything.
+_START = "start"
+
 # The client is told at least so often that work goes on.
 _TELL_EVERY_S = 1.0
 
@@ -63,7 +66,7 @@ class Optimization:
         self._promised = promised
         self._context = runs.outside()
         self._checkpoint: Checkpoint | None = None
-        self._told: dict[str, Any] = {"phase": "start", "step": 0, "total": None, "message": ""}
+        self._told: dict[str, Any] = {"phase": _START, "step": 0, "total": None, "message": ""}
         self._compiling_since: float | None = None
 
     async def run(self) -> dict[str, Any]:
@@ -213,9 +216,12 @@ class Optimization:
     async def _keep_telling(self) -> None:
         import asyncio
 
+        self._tell()
         while True:
             await asyncio.sleep(_TELL_EVERY_S)
-            self._tell()
+            # That it starts is told once: until its process is there nothing goes on.
+            if self._told["phase"] != _START:
+                self._tell()
 
     def _tell(self) -> None:
         meter, request = self._runs.meter, self._call.request

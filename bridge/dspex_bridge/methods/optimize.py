@@ -43,8 +43,9 @@ def _optimize(host: Host, call: Call) -> Callable[[], Coroutine[Any, Any, dict[s
         )
     least, given = kind.least_examples(own), len(params.get("trainset") or ())
     if given < least:
+        examples = "1 example" if least == 1 else f"{least} examples"
         raise InvalidParamsError(
-            f"optimize: {optimizer['name']} needs a trainset of at least {least} examples, and has "
+            f"optimize: {optimizer['name']} needs a trainset of at least {examples}, and has "
             f"{given}",
             data={"param": "trainset"},
         )

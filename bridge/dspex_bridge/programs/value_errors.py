@@ -44,7 +44,11 @@ class Errors:
             self.truncated = True
             raise TooManyErrors
         got = "nothing" if value is MISSING else render(value)
-        message = f"expected {expected}, got {got}" + (f": {reason}" if reason else "")
+        if kind == "unexpected":
+            # What its value is matters to nobody.
+            message = f"there is {expected}" + (f" ({reason})" if reason else "")
+        else:
+            message = f"expected {expected}, got {got}" + (f": {reason}" if reason else "")
         error = {"path": list(self.path), "type": kind, "message": message}
         self.found.append({**error, "expected": expected, "got": got})
 

@@ -6,7 +6,7 @@ defmodule DSPex.Progress do
     * `:phase`, `:message` - of an optimization: what it is at, in a word and in a sentence.
     * `:score` - of an optimization, the last candidate's on what it was scored on so far.
     * `:best_score` - of an optimization, the best so far of those that were scored on the whole valset;
-      it never goes down.
+      it never goes down, and once known is always there.
     * `:candidate` - of an optimization that is asked for its candidates: the last one, a map.
     * `:metric_calls`, `:lm_calls`, `:total_tokens`, `:cost_usd` - what an optimization has spent.
     * `:eta_ms` - how long it will take yet, where that can be told.

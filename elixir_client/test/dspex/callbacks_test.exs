@@ -439,6 +439,20 @@ defmodule DSPex.CallbacksTest do
       run
     end
 
+    test "that fails is in the log, by its name where it has one of its own" do
+      raising = fn _example, _prediction, _trace -> raise "cannot judge" end
+
+      for {name, text} <- [{"metric", "the metric failed"}, {"picky", "the metric picky failed"}] do
+        log =
+          capture_log(fn ->
+            run = evaluate(%{name => raising})
+            assert {1, {:error, _error}, _run} = run |> measure(1, name) |> answer()
+          end)
+
+        assert log =~ "DSPex: #{text}: "
+      end
+    end
+
     test "is found while its request is in flight, and not after" do
       metrics = %{
         "exact" => fn example, prediction, _trace -> example["outputs"] == prediction end,

@@ -5,6 +5,7 @@ defmodule DSPex.ManyTest do
   @moduletag :protocol
 
   import DSPex.Test.Scripted
+  import ExUnit.CaptureLog
 
   alias DSPex.{Batch, Error, Evaluation, Metric, Optimization, Progress, Signature, Tool}
   alias DSPex.Test.Peer
@@ -169,6 +170,47 @@ defmodule DSPex.ManyTest do
       assert %{score: +0.0, error: %Error{code: :lm_error}} = failed
     end
 
+    @devset [%{inputs: %{question: "?", day: ~D[2024-02-29]}, outputs: %{kind: :a}}]
+
+    test "counts the examples that the metric failed on, and warns where that are all", context do
+      failed = fn code ->
+        %{score: 0.0, error: %{code: code, message: "oh no", retryable: false, data: %{}}}
+      end
+
+      scored = %{score: 1.0, outputs: %{kind: "a"}}
+
+      for {results, options, count, warns?} <- [
+            {[failed.("metric_error"), failed.("metric_error")], [], 2, true},
+            # Of one that the program itself failed on it was not asked.
+            {[failed.("metric_error"), failed.("lm_error")], [], 1, true},
+            {[failed.("metric_error"), scored], [], 1, false},
+            {[failed.("lm_error")], [], 0, false},
+            {[scored], [], 0, false},
+            {[], [results: false], nil, false}
+          ] do
+        log =
+          capture_log(fn ->
+            task =
+              async(fn -> DSPex.evaluate(context.name, context.program, @devset, options) end)
+
+            {id, _params, _peer} = Peer.request(context.peer, "evaluate")
+            Peer.respond(context.peer, id, Map.merge(@answer, %{score: 0.0, results: results}))
+            assert {:ok, %Evaluation{metric_errors: ^count}} = await(task)
+          end)
+
+        text = "the metric failed on all #{count} examples"
+        assert {results, log =~ text} == {results, warns?}
+        assert log =~ "oh no" == warns?
+      end
+    end
+
+    test "is refused without examples, of which there is no mean", context do
+      assert {:error, %Error{code: :invalid_params, message: message}} =
+               DSPex.evaluate(context.name, context.program, [])
+
+      assert message == "devset: expected at least 1 example, got none"
+    end
+
     test "names built-in metrics and judges as the bridge knows them", context do
       for {metric, wire} <- [
             {:exact_match, %{"name" => "exact_match"}},
@@ -180,7 +222,8 @@ defmodule DSPex.ManyTest do
                "params" => %{"absolute_tolerance" => 0.5}
              }}
           ] do
-        task = async(fn -> DSPex.evaluate(context.name, context.program, [], metric: metric) end)
+        task =
+          async(fn -> DSPex.evaluate(context.name, context.program, @devset, metric: metric) end)
 
         {id, params, _peer} = Peer.request(context.peer, "evaluate")
         assert params["metric"] == wire
@@ -191,7 +234,9 @@ defmodule DSPex.ManyTest do
       judge =
         {:judge, "example: any, prediction: any -> ok: bool", :ok, module: :chain_of_thought}
 
-      task = async(fn -> DSPex.evaluate(context.name, context.program, [], metric: judge) end)
+      task =
+        async(fn -> DSPex.evaluate(context.name, context.program, @devset, metric: judge) end)
+
       {id, params, _peer} = Peer.request(context.peer, "evaluate")
 
       assert %{"field" => "ok", "judge" => %{"module" => "chain_of_thought", "signature" => %{}}} =
@@ -207,17 +252,17 @@ defmodule DSPex.ManyTest do
             {fn -> 1 end, "expected a function of an example and a prediction"}
           ] do
         assert {:error, %Error{code: :invalid_params} = error} =
-                 DSPex.evaluate(context.name, context.program, [], metric: metric)
+                 DSPex.evaluate(context.name, context.program, @devset, metric: metric)
 
         assert error.message =~ text
       end
 
       assert {:error, %Error{code: :invalid_params, message: "option :metric: needed" <> _}} =
-               DSPex.evaluate(context.name, "unknown here", [])
+               DSPex.evaluate(context.name, "unknown here", @devset)
     end
 
     test "compares the outputs where it is given no metric", context do
-      task = async(fn -> DSPex.evaluate(context.name, context.program, []) end)
+      task = async(fn -> DSPex.evaluate(context.name, context.program, @devset) end)
       {id, params, _peer} = Peer.request(context.peer, "evaluate")
       assert params["metric"] == %{"name" => "exact_match", "field" => "kind"}
       Peer.respond(context.peer, id, Map.merge(@answer, %{score: 0.0, results: []}))

@@ -136,6 +136,12 @@ defmodule DSPex.ProgramTest do
                {["qestion"], "unexpected"}
              ]
 
+      assert %{
+               "message" => ~s{there is no input of this name (did you mean "question"?)},
+               "expected" => "no input of this name",
+               "got" => ~s("?")
+             } = List.last(error.data["errors"])
+
       # The next message is the next call's.
       task = async(fn -> DSPex.ping(name, payload: 1) end)
       {id, _params, peer} = Peer.request(peer, "ping")

@@ -238,8 +238,9 @@ defmodule DSPex.Integration.OptimizeEndsTest do
 
     told = told()
     phases = told |> Enum.map(& &1.phase) |> Enum.dedup()
-    # Whether the first and the last are told depends on how long they take.
-    assert phases -- ["start", "evaluate"] == ["baseline", "compile"]
+    # Whether the last is told depends on how long it takes.
+    assert phases -- ["evaluate"] == ["start", "baseline", "compile"]
+    assert Enum.count(told, &(&1.phase == "start")) == 1
 
     for spent <- [:lm_calls, :metric_calls, :total_tokens] do
       # Nothing of it is known before the run is under way, which may take a busy machine a second.
@@ -248,7 +249,8 @@ defmodule DSPex.Integration.OptimizeEndsTest do
       assert values == Enum.sort(values)
     end
 
-    best = for %{best_score: score} when is_number(score) <- told, do: score
+    # Unknown until the program itself is scored, and never again.
+    best = told |> Enum.map(& &1.best_score) |> Enum.drop_while(&is_nil/1)
     assert best == Enum.sort(best)
     assert List.last(best) == optimization.score
 

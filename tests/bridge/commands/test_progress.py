@@ -30,7 +30,7 @@ class Terminal(StringIO):
 
 def test_a_line_has_all_that_is_known() -> None:
     assert shown(STATE) == (
-        "compile 2/8, score 0.500, best 0.750, 1,200 LM calls, 34,567 tokens, $0.2500, "
+        "compile 2/8, score so far 0.500, best 0.750, 1,200 LM calls, 34,567 tokens, $0.2500, "
         "about 3 s to go"
     )
     assert shown({"step": 1, "total": None, "score": None, "cost_usd": None}) == "1"
@@ -64,7 +64,7 @@ def tell(stream: StringIO, params: dict[str, Any] = STATE) -> str:
 
 
 def test_where_it_is_no_terminal_there_are_lines() -> None:
-    assert tell(StringIO()).startswith("optimize compile 2/8, score 0.500")
+    assert tell(StringIO()).startswith("optimize compile 2/8, score so far 0.500")
 
 
 def test_in_a_terminal_there_is_a_bar() -> None:
@@ -79,4 +79,4 @@ def test_in_a_terminal_without_rich_there_are_lines(monkeypatch: pytest.MonkeyPa
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rich", None)
-    assert tell(Terminal()).startswith("optimize compile 2/8, score 0.500")
+    assert tell(Terminal()).startswith("optimize compile 2/8, score so far 0.500")

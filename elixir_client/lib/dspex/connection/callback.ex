@@ -94,7 +94,7 @@ defmodule DSPex.Connection.Callback do
   defp call("call_metric", params, context) do
     with %{"metric" => name, "example" => example, "prediction" => prediction} <- params,
          {:ok, metric} <- metric(context.functions, params["request"], name) do
-      run(:metric_error, "the metric #{name}", fn ->
+      run(:metric_error, metric_name(name), fn ->
         metric.(example, prediction, params["trace"])
       end)
     else
@@ -105,6 +105,10 @@ defmodule DSPex.Connection.Callback do
         {:error, Error.new(:invalid_params, "call_metric has metric, example, prediction")}
     end
   end
+
+  # One that came with a call has the name of its kind.
+  defp metric_name("metric"), do: "the metric"
+  defp metric_name(name), do: "the metric #{name}"
 
   defp tool(context, request, program, name) do
     own =

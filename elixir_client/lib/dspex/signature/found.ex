@@ -23,18 +23,23 @@ defmodule DSPex.Signature.Found do
   def add(found, kind, at, expected, value, why) do
     expected = text(expected)
     got = if kind == "missing", do: "nothing", else: ShownValue.text(value)
-    reason = if why == "", do: "", else: ": " <> String.trim(why)
 
     error = %{
       "path" => Enum.reverse(at),
       "type" => kind,
-      "message" => "expected #{expected}, got #{got}#{reason}",
+      "message" => message(kind, expected, got, String.trim(why)),
       "expected" => expected,
       "got" => got
     }
 
     %{found | errors: [error | found.errors], count: found.count + 1}
   end
+
+  # What the value of a name too many is matters to nobody.
+  defp message("unexpected", expected, _got, ""), do: "there is #{expected}"
+  defp message("unexpected", expected, _got, why), do: "there is #{expected} #{why}"
+  defp message(_kind, expected, got, ""), do: "expected #{expected}, got #{got}"
+  defp message(_kind, expected, got, why), do: "expected #{expected}, got #{got}: #{why}"
 
   defp text(text) when is_binary(text), do: text
   defp text({type, constraints, _stated?}), do: Constraints.describe(type, constraints)
