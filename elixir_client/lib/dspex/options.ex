@@ -77,6 +77,8 @@ defmodule DSPex.Options do
   @spec did_you_mean(term(), [atom()]) :: String.t()
   def did_you_mean(wrong, valid) when is_atom(wrong) or is_binary(wrong) do
     wrong = to_string(wrong)
+    # Elixir 1.18 raises where it compares with what is no text.
+    valid = if String.valid?(wrong), do: valid, else: []
 
     case Enum.max_by(valid, &String.jaro_distance(to_string(&1), wrong), fn -> nil end) do
       nil -> ""
