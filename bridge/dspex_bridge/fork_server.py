@@ -109,6 +109,12 @@ class _Spare:
         with self._channel:
             socket.send_fds(self._channel, [b"\0"], [listener.fileno()])
 
+    def is_gone(self) -> bool:
+        """Whether it was killed, which is seen here before its end can be waited for."""
+        poller = select.poll()
+        poller.register(self._channel, 0)
+        return bool(poller.poll(0))
+
     def drop(self) -> None:
         """It ends."""
         self._channel.close()
@@ -196,6 +202,8 @@ class _ForkServer:
     def _fork(self, _params: dict[str, Any]) -> dict[str, Any]:
         if self._is_leaving:
             raise ShuttingDownError("the fork server is ending: start another one")
+        if self._spare is not None and self._spare.is_gone():
+            self._drop_spare()
         # Before there is a socket, of which it would have a descriptor for ever.
         if self._spare is None:
             self._spare = self._fork_one()
@@ -265,6 +273,11 @@ class _ForkServer:
         its_own.close()
         return _Spare(pid, channel)
 
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.drop()
+            self._spare = None
+
     def _forget(self) -> None:
         """Lets go of what is the server's, in a process that was forked."""
         signal.set_wakeup_fd(-1)
@@ -275,13 +288,13 @@ class _ForkServer:
             os.close(own)
 
     def _reap(self) -> None:
-        while self._alive or self._spare is not None:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
-            if self._spare is not None and self._spare.pid == pid:
-                self._spare.drop()
-                self._spare = None
             if pid in self._alive:
                 self._alive.discard(pid)
                 exited = {"pid": pid, "status": os.waitstatus_to_exitcode(status)}
@@ -294,9 +307,7 @@ class _ForkServer:
         """SIGTERM: each bridge finishes what is in flight; the server ends with the last one."""
         self._is_leaving = True
         self._is_spare_due = False
-        if self._spare is not None:
-            self._spare.drop()
-            self._spare = None
+        self._drop_spare()
         for pid in self._alive:
             os.kill(pid, signal.SIGTERM)
 
