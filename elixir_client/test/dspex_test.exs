@@ -375,32 +375,46 @@ defmodule DSPexTest do
     state = %{"signature" => %{"inputs" => [%{"name" => "q"}], "outputs" => [%{"name" => "a"}]}}
     load = &DSPex.load(name, "a/qa.json", [program: "qa"] ++ &1)
     task = Task.async(fn -> load.([]) end)
-    {id, %{"path" => "a/qa.json", "program" => "qa"} = params, peer} = Peer.request(peer, "load")
-
-    {id, %{"program" => "qa"}, peer} =
-      peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
-
-    peer = Peer.respond(peer, id, %{state: state})
+    peer = read_file(peer, state)
+    {id, %{"program" => "qa", "state" => ^state} = params, peer} = Peer.request(peer, "load")
+    peer = Peer.respond(peer, id, created(params))
 
     assert {:ok, %Program{id: "qa", signature: signature}} =
              Task.await(task, Scripted.patience_ms())
 
     assert to_string(signature) == "q: str -> a: str"
-    assert DSPex.Instance.signature(name, "qa") == signature
+    before = DSPex.Instance.program(name, "qa")
+    assert before.signature == signature
 
-    # One that needs tools which it is not given is not left behind.
+    # What cannot be used takes no program's place.
     task = Task.async(fn -> load.(replace: true) end)
-    {id, params, peer} = Peer.request(peer, "load")
-    {id, _params, peer} = peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
-    peer = Peer.respond(peer, id, %{state: Map.put(state, "tools", [%{"name" => "search"}])})
-    {id, %{"program" => "qa"}, peer} = Peer.request(peer, "delete")
-    Peer.respond(peer, id, %{deleted: true})
+    peer = read_file(peer, Map.put(state, "tools", [%{"name" => "search"}]))
 
     assert {:error, %Error{code: :invalid_params, message: message}} =
              Task.await(task, Scripted.patience_ms())
 
     assert message =~ "the state has the tools search"
-    assert DSPex.Instance.signature(name, "qa") == nil
+
+    # Nor does one that was not read in time, and nothing is left of it.
+    task = Task.async(fn -> load.(replace: true, timeout: 200) end)
+    {id, params, peer} = Peer.request(peer, "load")
+    {_id, _params, _peer} = peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
+    assert {:error, %Error{code: :timeout}} = Task.await(task, Scripted.patience_ms())
+    refute DSPex.Instance.program(name, params["program"])
+    assert DSPex.Instance.program(name, "qa") == before
+  end
+
+  # A file is looked at under an id of its own.
+  defp read_file(peer, state) do
+    {id, %{"path" => "a/qa.json", "program" => own} = params, peer} = Peer.request(peer, "load")
+    assert own != "qa"
+
+    {id, %{"program" => ^own}, peer} =
+      peer |> Peer.respond(id, created(params)) |> Peer.request("dump")
+
+    peer = Peer.respond(peer, id, %{state: state})
+    {id, %{"program" => ^own}, peer} = Peer.request(peer, "delete")
+    Peer.respond(peer, id, %{deleted: true})
   end
 
   test "configure sends LMs and embedders with their keys", %{name: name, peer: peer} do

@@ -63,12 +63,13 @@ defmodule DSPex.Adapter do
           | {:logger, keyword()}
 
   @typedoc """
-  What is known of programs and the configuration: a program with the body of the request that made it,
-  one that is told by the `"state"` in the answer, functions for the tools of one that is there, one
-  that is gone, changes of the configuration.
+  What is known of programs and the configuration: a program with the body of the request that made it
+  (`:put` takes the place of one of that id, `:add` may be refused there as `:already_exists`), one that
+  is told by the `"state"` in the answer, functions for the tools of one that is there, one that is gone,
+  changes of the configuration.
   """
   @type entry ::
-          {:put, program :: String.t(), (... -> binary()), Signature.t() | nil, [Tool.t()]}
+          {:put | :add, program :: String.t(), (... -> binary()), Signature.t() | nil, [Tool.t()]}
           | {:derived, program :: String.t(), Signature.t() | nil, [Tool.t()]}
           | {:tools, program :: String.t(), [Tool.t()]}
           | {:delete, program :: String.t()}

@@ -37,9 +37,10 @@ defmodule DSPex.Deadline do
     ends = from_now(timeout)
 
     with {:ok, result} <- step.(timeout) do
-      if passed?(ends),
-        do: {:error, Error.new(:timeout, "no answer within #{timeout} ms")},
-        else: {:ok, result, left(ends)}
+      case left(ends) do
+        0 -> {:error, Error.new(:timeout, "no answer within #{timeout} ms")}
+        left -> {:ok, result, left}
+      end
     end
   end
 

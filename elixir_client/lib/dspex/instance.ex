@@ -155,20 +155,14 @@ defmodule DSPex.Instance do
   end
 
   @doc """
-  Writes down what no answer of the bridge confirms by itself: another way to make what is there, or
-  functions for its tools.
+  Writes down what no answer of the bridge confirms by itself: functions for a program's tools, or that
+  it is gone.
   """
   @spec record(atom(), DSPex.Adapter.entry()) :: :ok | {:error, Error.t()}
-  def record(server, {:put, id, body, signature, tools}),
-    do: write(server, {:same, id, body, signature, tools})
-
-  def record(server, {:tools, _id, _tools} = entry) do
-    with {:ok, _pool} <- pool_of(server), do: write(server, entry)
-  end
-
-  defp write(server, entry) do
-    with {:ok, _before, _version} <- Journal.record(names(server).journal, entry) do
-      if pool = Pool.fetch(names(server).pool), do: Pool.tell(pool, :journal_changed)
+  def record(server, entry) do
+    with {:ok, pool} <- pool_of(server),
+         {:ok, _before, _version} <- Journal.record(names(server).journal, entry) do
+      Pool.tell(pool, :journal_changed)
       :ok
     end
   end

@@ -23,7 +23,7 @@ defmodule DSPex.Journal do
   @type entry ::
           {:configure, Config.t()}
           | {:put, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
-          | {:add | :same, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
+          | {:add, program :: String.t(), body(), Signature.t() | nil, [Tool.t()]}
           | {:derived, program :: String.t(), Signature.t() | nil, [Tool.t()]}
           | {:tools, program :: String.t(), [Tool.t()]}
           | {:delete, program :: String.t()}
@@ -43,8 +43,7 @@ defmodule DSPex.Journal do
   @doc """
   Writes down what the bridge has confirmed. `{:add, ...}` is refused where another worker has made a
   program of that id meanwhile, and a configuration where fallbacks would lead back by what another has
-  taken meanwhile; `{:same, ...}` is another way to make the program there is, and `{:tools, ...}` gives
-  it functions for its tools. Gives the version that it replaced, and its own.
+  taken meanwhile; `{:tools, ...}` gives a program functions for its tools. Gives the version that it replaced, and its own.
   """
   @spec record(atom(), entry()) ::
           {:ok, before :: version() | nil, version()} | {:error, Error.t()}
@@ -251,22 +250,18 @@ defmodule DSPex.Journal do
     end
   end
 
-  defp change(table, {kind, id, body, signature, tools}) when kind in [:put, :add, :same] do
+  defp change(table, {kind, id, body, signature, tools}) when kind in [:put, :add] do
     case {kind, program(table, id)} do
       {:add, %Program{}} ->
         {:error, Error.new(:already_exists, "there is a program #{id} already")}
 
       {_kind, before} ->
-        revision = revision(kind, before)
+        revision = if before, do: before.revision + 1, else: 1
         tools = Map.new(tools, &{&1.name, &1})
         program = %Program{body: body, signature: signature, tools: tools, revision: revision}
         {:program, id, program}
     end
   end
-
-  defp revision(_kind, nil), do: 1
-  defp revision(:same, before), do: before.revision
-  defp revision(:put, before), do: before.revision + 1
 
   defp write(table, change) do
     version = generation(table) + 1

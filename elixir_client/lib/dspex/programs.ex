@@ -6,7 +6,7 @@ defmodule DSPex.Programs do
 
   require Logger
 
-  alias DSPex.{Adapter, Deadline, Error, Journal, Limits, Options, Program, Signature, Tool}
+  alias DSPex.{Adapter, Deadline, Error, Limits, Options, Program, Signature, Tool}
   alias DSPex.Program.LostTools
 
   # A first call waits for Python and DSPy to start.
@@ -85,15 +85,15 @@ defmodule DSPex.Programs do
 
   def load_as(_other), do: {:error, "expected a name, or a module that uses DSPex.Program"}
 
-  @spec create(atom(), term(), keyword()) :: {:ok, Program.t()} | {:error, Error.t()}
-  def create(server, signature, options) do
+  @spec create(atom(), term(), keyword(), :put | :add) :: {:ok, Program.t()} | {:error, Error.t()}
+  def create(server, signature, options, kind \\ :put) do
     options = with_definition(Program.definition(signature), options)
 
     with {:ok, options} <- check(options, @create_schema),
          {timeout, options} = Keyword.pop!(options, :timeout),
          {:ok, params, signature, tools} <- create_params(signature, options) do
       params = params |> Map.put_new_lazy(:program, &make_id/0) |> with_variables(signature)
-      make(server, "create", params, timeout, signature, tools)
+      make(server, {"create", kind}, params, timeout, signature, tools)
     end
   end
 
@@ -165,15 +165,34 @@ defmodule DSPex.Programs do
         {:ok, program, timeout}
 
       definition ->
-        if current?(server, definition),
-          do: {:ok, definition.program, timeout},
-          else: Deadline.step(timeout, &made_anew(server, program, definition.program, &1))
+        cond do
+          current?(server, definition) ->
+            {:ok, definition.program, timeout}
+
+          Adapter.signature(server, definition.program) == nil ->
+            Deadline.step(timeout, &made_first(server, program, definition, &1))
+
+          true ->
+            Deadline.step(timeout, &made_anew(server, program, definition.program, &1))
+        end
     end
   end
 
   defp current?(server, %{program: id} = definition) do
     Adapter.signature(server, id) == definition.signature and
       LostTools.as_declared?(server, definition)
+  end
+
+  defp made_first(server, module, definition, timeout) do
+    ends = Deadline.from_now(timeout)
+
+    with {:error, %Error{code: :already_exists}} <-
+           create(server, module, [replace: true, timeout: timeout], :add) do
+      # Somebody else has made it meanwhile, or loaded a state in its place.
+      if current?(server, definition),
+        do: {:ok, definition.program},
+        else: made_anew(server, module, definition.program, max(1, Deadline.left(ends)))
+    end
   end
 
   defp made_anew(server, module, id, timeout) do
@@ -276,7 +295,7 @@ defmodule DSPex.Programs do
 
       with {:ok, tools} <- tools_or_own(tools, of) do
         if is_binary(source),
-          do: load_path(server, Map.put(params, :path, source), timeout, signature, tools),
+          do: load_path(server, params, source, timeout, signature, tools),
           else: load_state(server, params, source, timeout, signature, tools)
       end
     end
@@ -294,29 +313,26 @@ defmodule DSPex.Programs do
     with {:ok, state} <- map(state, "the state"),
          {:ok, signature} <- state_signature(state, signature),
          :ok <- state_tools(state, tools),
-         do: make(server, "load", Map.put(params, :state, state), timeout, signature, tools)
+         do:
+           make(server, {"load", :put}, Map.put(params, :state, state), timeout, signature, tools)
   end
 
-  # The file may be another one tomorrow: the journal has what was in it, and not its path.
-  defp load_path(server, params, timeout, signature, tools) do
-    make = &make(server, "load", params, &1, nil, tools)
+  # The file may be another one tomorrow: the journal has what was in it, and not its path. Until that has
+  # been looked at, it takes no program's place.
+  defp load_path(server, params, path, timeout, signature, tools) do
+    with {:ok, state, timeout} <- Deadline.step(timeout, &read(server, path, &1)),
+         do: load_state(server, params, state, timeout, signature, tools)
+  end
 
-    with {:ok, program, timeout} <- Deadline.step(timeout, make),
-         {:ok, state} <- dump(server, program.id, timeout),
-         {:ok, signature} <- or_not_at_all(server, program, state_signature(state, signature)),
-         :ok <- or_not_at_all(server, program, state_tools(state, tools)),
-         derived = {:derived, program.id, signature, tools},
-         {:ok, entry} <- Journal.entry(derived, %{"state" => state}),
-         :ok <- Adapter.record(server, entry) do
-      {:ok, %{program | signature: signature}}
+  defp read(server, path, timeout) do
+    ends = Deadline.from_now(timeout)
+    id = make_id()
+
+    with {:ok, _program} <-
+           make(server, {"load", :put}, %{path: path, program: id}, timeout, nil, []) do
+      state = dump(server, id, max(1, Deadline.left(ends)))
+      with :ok <- Adapter.record(server, {:delete, id}), do: state
     end
-  end
-
-  defp or_not_at_all(_server, _program, ok) when ok == :ok or elem(ok, 0) == :ok, do: ok
-
-  defp or_not_at_all(server, program, {:error, error}) do
-    _gone = delete(server, program)
-    {:error, error}
   end
 
   # That of a module has the names and types of Elixir, and has to be of the same fields.
@@ -355,8 +371,8 @@ defmodule DSPex.Programs do
     end
   end
 
-  defp make(server, method, params, timeout, signature, tools) do
-    entry = fn body -> {:put, params.program, body, signature, tools} end
+  defp make(server, {method, kind}, params, timeout, signature, tools) do
+    entry = fn body -> {kind, params.program, body, signature, tools} end
 
     case Adapter.request(server, method, params, timeout, entry: entry) do
       {:ok, %{"program" => id, "module" => module, "revision" => revision} = result} ->

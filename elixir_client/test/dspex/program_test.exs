@@ -122,6 +122,25 @@ defmodule DSPex.ProgramTest do
       assert {:ok, _prediction} = await(task)
     end
 
+    test "a state that was loaded while it is first made stays in its place", context do
+      %{name: name, peer: peer} = context
+      first = async(fn -> DSPex.execute(name, QABot, %{question: "?"}) end)
+      {make, made, peer} = Peer.request(peer, "create")
+      state = %{"signature" => Signature.to_wire(QABot.__signature__())}
+      load = async(fn -> DSPex.load(name, state, program: QABot, replace: true) end)
+      {id, params, peer} = Peer.request(peer, "load")
+      peer = Peer.respond(peer, id, created(params))
+      assert {:ok, _program} = await(load)
+      peer = Peer.respond(peer, make, created(made))
+      # That Python has what is not wanted any more.
+      {id, again, peer} = Peer.request(peer, "load")
+      assert again["state"] == state
+      peer = Peer.respond(peer, id, created(again))
+      {id, _params, peer} = Peer.request(peer, "execute")
+      Peer.respond(peer, id, outputs(%{answer: "!", mood: nil}))
+      assert {:ok, %Prediction{}} = await(first)
+    end
+
     test "inputs that do not fit are refused with every reason, and nothing is sent", context do
       %{name: name, peer: peer} = context
       {program, _params, peer} = create(name, peer, QABot, [])

@@ -93,6 +93,38 @@ defmodule DSPex.RestoreTest do
     end
   end
 
+  describe "a program is told again" do
+    # The answer may have crossed the cancel: whether it was done nobody knows.
+    for {method, change} <- [
+          {"create", quote(do: &DSPex.create(&1, "a -> c", program: "p", replace: true))},
+          {"load",
+           quote(do: &DSPex.load(&1, %{"signature" => "a -> c"}, program: "p", replace: true))},
+          {"delete", quote(do: &DSPex.delete(&1, "p"))}
+        ] do
+      test "before its next call, where who asked for a #{method} is gone" do
+        {name, listener} = start()
+        {_hello, peer} = listener |> Peer.accept() |> Peer.handshake()
+        create = fn -> DSPex.create(name, "a -> b", program: "p") end
+        {{:ok, _program}, made, peer} = answer(peer, "create", create, &created/1)
+
+        change = unquote(change)
+        {:ok, caller} = Task.start(fn -> change.(name) end)
+        {id, params, peer} = Peer.request(peer, unquote(method))
+        Process.exit(caller, :kill)
+        assert {{:notification, "cancel", %{"id" => ^id}}, peer} = Peer.next(peer)
+        peer = Peer.respond(peer, id, created(params))
+
+        call = Task.async(fn -> DSPex.execute(name, "p", %{a: "?"}) end)
+        again = made |> Map.delete("timeout_ms") |> Map.put("replace", true)
+        assert {id, ^again, peer} = Peer.request(peer, "create")
+        peer = Peer.respond(peer, id, created(again))
+        {id, _params, peer} = Peer.request(peer, "execute")
+        Peer.respond(peer, id, %{outputs: %{b: "!"}, program: "p"})
+        assert {:ok, _prediction} = await(call)
+      end
+    end
+  end
+
   describe "a Python that refuses the handshake" do
     test "is not started again: calls are told the reason, and that a retry is of no use" do
       {name, listener} = start(lms: [main: "no/such"])

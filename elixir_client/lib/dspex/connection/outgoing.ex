@@ -9,7 +9,19 @@ defmodule DSPex.Connection.Outgoing do
   # is written together: everything here only puts into the outbox, and the connection has it
   # transmitted once it has nothing else to do.
 
-  alias DSPex.Connection.{Batch, Callbacks, Calls, Failure, News, Outbox, Python, Request, State}
+  alias DSPex.Connection.{
+    Batch,
+    Callbacks,
+    Calls,
+    Failure,
+    News,
+    Outbox,
+    Python,
+    Request,
+    State,
+    Told
+  }
+
   alias DSPex.Connection.Calls.Call
   alias DSPex.{Error, Pool, Telemetry}
   alias DSPex.Protocol.Message
@@ -105,9 +117,17 @@ defmodule DSPex.Connection.Outgoing do
 
     case Outbox.drop(state.outbox, id, call.size) do
       {:dropped, outbox} -> %{state | outbox: outbox}
-      :absent -> notify(state, "cancel", %{id: id})
+      :absent -> state |> unsure(call.entry) |> notify("cancel", %{id: id})
     end
   end
+
+  # What it was to change may have been changed all the same, which nobody is told: a program that the
+  # journal has is told again before the next call that needs it.
+  defp unsure(%{told: %Told{}} = state, entry)
+       when is_tuple(entry) and elem(entry, 0) != :configure,
+       do: %{state | told: Told.refused(state.told, {:load, elem(entry, 1)})}
+
+  defp unsure(state, _entry), do: state
 
   @doc "Has a call cancelled whose caller waits for what comes of that."
   @spec cancel(State.t(), reference()) :: State.t()

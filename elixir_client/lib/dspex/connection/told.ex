@@ -78,7 +78,7 @@ defmodule DSPex.Connection.Told do
   @doc "This Python has itself confirmed what the journal has now."
   @spec confirmed(t(), Journal.entry(), Journal.version() | nil, Journal.version()) :: t()
   def confirmed(told, {kind, id, _body, _signature, _tools}, _before, version)
-      when kind in [:put, :add, :same],
+      when kind in [:put, :add],
       do: %{told | programs: Map.put(told.programs, id, version)}
 
   def confirmed(told, {:delete, id}, _before, _version),

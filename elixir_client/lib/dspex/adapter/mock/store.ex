@@ -138,7 +138,7 @@ defmodule DSPex.Adapter.Mock.Store do
 
   @doc "What `DSPex.Adapter` calls an entry. The configuration is the bridge's affair here."
   @spec record(atom(), pid() | :shared, DSPex.Adapter.entry()) :: :ok | {:error, DSPex.Error.t()}
-  def record(instance, owner, {:put, program, _body, signature, tools}),
+  def record(instance, owner, {kind, program, _body, signature, tools}) when kind in [:put, :add],
     do: put_known(instance, owner, program, {signature, tools})
 
   def record(instance, owner, {:derived, program, signature, tools}),
@@ -154,7 +154,7 @@ defmodule DSPex.Adapter.Mock.Store do
   end
 
   def record(instance, owner, {:delete, program}) do
-    :ets.delete(table(instance), {:known, owner, program})
+    for kind <- [:known, :program], do: :ets.delete(table(instance), {kind, owner, program})
     :ok
   end
 

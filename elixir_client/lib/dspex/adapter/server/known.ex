@@ -45,7 +45,7 @@ defmodule DSPex.Adapter.Server.Known do
   end
 
   @spec record(atom(), DSPex.Adapter.entry()) :: :ok | {:error, Error.t()}
-  def record(instance, {:put, program, _body, signature, _tools}),
+  def record(instance, {kind, program, _body, signature, _tools}) when kind in [:put, :add],
     do: put(instance, program, signature)
 
   def record(instance, {:derived, program, signature, _tools}),
