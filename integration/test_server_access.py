@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TOKEN = "a-token-of-this-test-alone"  # noqa: S105
 SHOWN = {"authorization": f"Bearer {TOKEN}"}
 QUERY = {"query": "{ __typename }"}
+BAD_REQUEST = 4400
 FORBIDDEN = 4403
 
 
@@ -82,7 +83,7 @@ async def test_a_websocket_shows_the_token_in_its_header_or_in_connection_init(
 
 
 @pytest.mark.parametrize(
-    "payload", [None, {}, {"authorization": "Bearer \ud800"}, {"authorization": [TOKEN]}]
+    "payload", [None, {}, {"authorization": "Bearer é"}, {"authorization": [TOKEN]}]
 )
 @on_a_loop
 async def test_a_websocket_that_shows_none_is_closed(
@@ -94,6 +95,18 @@ async def test_a_websocket_that_shows_none_is_closed(
         with pytest.raises(ConnectionClosedError):
             await socket.recv()
         assert socket.close_code == FORBIDDEN
+
+
+@pytest.mark.parametrize("said", ['{"a": 1e999}', '{"a": "\\ud800"}', "[" * 100_000, "{"])
+@on_a_loop
+async def test_a_websocket_that_is_sent_what_is_no_json_is_closed(
+    server: ServerProcess, said: str
+) -> None:
+    async with _connect(server, SHOWN) as socket:
+        await socket.send(said)
+        with pytest.raises(ConnectionClosedError):
+            await socket.recv()
+        assert socket.close_code == BAD_REQUEST
 
 
 @on_a_loop

@@ -328,6 +328,7 @@ def test_a_path_or_a_method_that_is_not_there_is_answered_as_other_errors_are(
         ("programs", "", "the body is empty: a map is expected, as JSON"),
         ("programs", "name=x", "the body is no JSON: Expecting value: line 1 column 1 (char 0)"),
         ("programs", "[]", "the body must be a map, got a list"),
+        ("programs/any/execute", '{"inputs": {"a": -1e999}}', "the body has a number that is too"),
         (
             "programs",
             '{"name": "\\ud800"}',
@@ -372,6 +373,9 @@ def test_what_graphql_cannot_read_is_answered_as_an_error_of_graphqls(
         (b"{", "the body is no JSON"),
         (b'{"query": "{ x }", "variables": {"a": "\\ud800"}}', "the body has a text with half a"),
         (b"[" * 100_000, "a value is nested too deep"),
+        (b'{"query": "{ x }", "variables": {"a": 1e999}}', "the body has a number that is too lar"),
+        (b"null", "the body must be a map"),
+        (b'"{ x }"', "the body must be a map"),
         (b"{}", "No GraphQL query found in the request"),
     ):
         headers = {"content-type": "application/json"}
@@ -381,6 +385,16 @@ def test_what_graphql_cannot_read_is_answered_as_an_error_of_graphqls(
         assert error["message"].startswith(told)
         assert "POST /graphql takes a map of query" in error["message"]
     assert "content-type: application/json" in server.http.post("/graphql", content=b"{}").text
+
+
+def test_a_number_that_json_cannot_hold_is_refused_in_a_document_too(
+    server: ServerProcess,
+) -> None:
+    query = (
+        'mutation { executeProgram(input: {program: "any", inputs: {a: [1e999]}}) { __typename } }'
+    )
+    (error,) = server.http.post("/graphql", json={"query": query}).json()["errors"]
+    assert "a number is too large for JSON" in error["message"]
 
 
 def test_a_program_is_replaced_over_json(server: ServerProcess) -> None:

@@ -27,7 +27,8 @@ defmodule DSPex.StartOptions do
                  "how the bridge is started: a list of the executable and its arguments. " <>
                    "Without it the environment variable `DSPEX_BRIDGE` says so (a command " <>
                    "line), without that it is `.venv/bin/dspex bridge` where that is " <>
-                   "(`mix dspex.install` makes it), else `dspex bridge`, looked up in `PATH`."},
+                   "(`mix dspex.install` makes it), else `dspex bridge`, looked up in `PATH`. An " <>
+                   "application that may be started in others' folders gives it."},
               max_frame_bytes:
                 {{:integer, @min_max_frame_bytes, :infinity},
                  "the longest answer that is accepted, in bytes, from " <>

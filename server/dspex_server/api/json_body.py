@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -21,7 +22,7 @@ def parsed(data: bytes | str) -> Any:
     try:
         # `json` itself would guess other encodings, and take surrogates as they are.
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except ValueError as error:
         raise InvalidParamsError(f"the body is no JSON: {error}") from error
     if _SURROGATE.search(text):
@@ -38,3 +39,11 @@ def parsed(data: bytes | str) -> Any:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    """What would be read as infinite could be written in no answer."""
+    value = float(text)
+    if math.isinf(value):
+        raise InvalidParamsError(f"the body has a number that is too large: {text[:40]}")
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 
 from cross_web import HTTPException
@@ -120,11 +121,21 @@ class _GraphQL(GraphQL[Any, None]):
 
     def parse_json(self, data: str | bytes) -> Any:
         try:
-            return parsed(data)
+            value = parsed(data)
         except InvalidParamsError as error:
             raise HTTPException(400, error.message) from error
         except RecursionError as error:
             raise HTTPException(400, "a value is nested too deep") from error
+        if not isinstance(value, (dict, list)):
+            raise HTTPException(400, "the body must be a map")
+        return value
+
+    def decode_json(self, data: str | bytes) -> object:
+        """A message of a WebSocket's, which is closed where that is none."""
+        try:
+            return parsed(data)
+        except (InvalidParamsError, RecursionError) as error:
+            raise JSONDecodeError(str(error), "", 0) from error
 
     def should_render_graphql_ide(self, request: Any) -> bool:
         # Strawberry would give the page to clients that take anything, too.
