@@ -181,6 +181,11 @@ def test_stdin_and_stdout_may_be_one_socket() -> None:
                 frames = [item for item in reader.feed(ours.recv(65536)) if isinstance(item, bytes)]
             answers = [decode(item) for item in frames]
             assert [1, number, None, {"payload": number}] in answers
+        ours.sendall(frame(encode([0, 3, "shutdown", {}])))
+        while ours.recv(65536):
+            pass
+        # By which a client that has read less would lose the rest.
+        ours.sendall(frame(encode([0, 4, "ping", {}])))
     assert process.wait(60) == 0
 
 

@@ -29,21 +29,21 @@ class Wire:
         A socket's client that writes to one that is closed loses what it has not read. Pipes are
         two, and there is nothing to wait for.
         """
-        if self.read_fd != self.write_fd:
+        if not os.path.sameopenfile(self.read_fd, self.write_fd):
             return
         import socket
         import time
 
         deadline = time.monotonic() + timeout_s
-        connection = socket.socket(fileno=self.write_fd)
         try:
+            connection = socket.socket(fileno=self.write_fd)
             connection.shutdown(socket.SHUT_WR)
             while (left := deadline - time.monotonic()) > 0:
                 connection.settimeout(left)
                 if not connection.recv(_IGNORED_BYTES):
                     return
         except OSError:
-            # The client is gone, or has been silent for so long.
+            # It is no socket, or the client is gone, or has been silent for so long.
             return
 
 

@@ -8,10 +8,14 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dspex_bridge.jobs import zygote
 from dspex_bridge.jobs.kinds import KINDS
+from dspex_bridge.jobs.optimization import Optimization
+from dspex_protocol.errors import InternalError
 
 if TYPE_CHECKING:
     from dspex_bridge.jobs.link import Link
@@ -56,6 +60,25 @@ def ask_and_leave(request: Request, link: Link) -> Any:
     """Done before its question is answered."""
     link.request("question", {"pid": os.getpid()})
     return request.params["value"]
+
+
+def ask_and_give_up(request: Request, link: Link) -> None:
+    """Ended by an error, in the middle of it, as an optimizer is; nobody waits for its question."""
+    run = Optimization.__new__(Optimization)
+    run._link, run._request = link, request
+    link.request("question", {"pid": os.getpid()})
+    run._end(InternalError("by design"))
+
+
+def ask_and_stop(request: Request, link: Link) -> None:
+    """Ends when it is asked to, on the thread that reads."""
+    run = Optimization.__new__(Optimization)
+    run._link, run._request = link, request
+    run.tracker = SimpleNamespace(best=lambda: "best")  # type: ignore[assignment]
+    run.result = lambda best: {"best": best}  # type: ignore[assignment,method-assign,misc]
+    link.on_stop(run._answer_best)
+    link.request("question", {"pid": os.getpid()})
+    threading.Event().wait()
 
 
 def environment(_request: Request, _link: Link) -> dict[str, str]:
@@ -118,7 +141,9 @@ KINDS.update(
     fail=fail,
     talk=talk,
     ask=ask,
+    ask_and_give_up=ask_and_give_up,
     ask_and_leave=ask_and_leave,
+    ask_and_stop=ask_and_stop,
     environment=environment,
 )
 

@@ -294,16 +294,45 @@ async def test_where_all_jobs_wait_for_the_client_another_one_is_told_at_last() 
         assert await here.run("echo", value="after") == "after"
 
 
+async def answered_late(params: dict[str, Any]) -> None:
+    """Answers a worker that may have ended meanwhile."""
+    # As long as this holds the loop nothing is read, and what it returns is written first.
+    pidfd = os.pidfd_open(params["pid"])
+    has_ended(pidfd, WORKERS_END_MS)
+    os.close(pidfd)
+
+
 @asynchronous
 async def test_a_job_that_does_not_wait_for_what_it_asked_is_answered_all_the_same() -> None:
+    async with caller() as here:
+        handlers = {"question": answered_late}
+        assert await here.run("ask_and_leave", handlers, value="done") == "done"
+
+
+@asynchronous
+async def test_a_run_that_is_ended_in_the_middle_of_its_questions_is_answered() -> None:
+    async with caller() as here:
+        with pytest.raises(InternalError, match=r"^by design$"):
+            await here.run("ask_and_give_up", {"question": answered_late})
+
+
+@asynchronous
+async def test_a_run_that_is_stopped_in_the_middle_of_its_questions_is_answered() -> None:
+    stops: list[Callable[[str], None]] = []
+
     async def answer(params: dict[str, Any]) -> None:
-        # As long as this holds the loop nothing is read, and what it returns is written first.
-        pidfd = os.pidfd_open(params["pid"])
-        has_ended(pidfd, WORKERS_END_MS)
-        os.close(pidfd)
+        stops[0]("enough")
+        await answered_late(params)
 
     async with caller() as here:
-        assert await here.run("ask_and_leave", {"question": answer}, value="done") == "done"
+        result = await here.jobs.run(
+            "ask_and_stop",
+            {},
+            handlers={"question": answer},
+            listener=here.heard.put_nowait,
+            started=stops.append,
+        )
+        assert result == {"best": "best", "stopped": "enough"}
 
 
 @asynchronous

@@ -74,6 +74,8 @@ class Link:
         """Sends nothing more, and ends the process when the bridge has read the answer and closed
         its end: where it wrote to one that is gone, it would lose what it has not read."""
         with self._sending:
+            while threading.current_thread() is self._reader:
+                self._read()
             self._reader.join()
         os._exit(1)
 

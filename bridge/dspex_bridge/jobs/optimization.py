@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from concurrent.futures import Future
@@ -252,7 +251,7 @@ class Optimization:
     def _end(self, error: DSPexError) -> NoReturn:
         """Ends the process with an error, whatever its threads do."""
         self._link.fail(self._request, error)
-        os._exit(0)
+        self._link.end()
 
     def _answer_best(self, reason: str) -> None:
         """Ends the process with the best program so far, whatever its threads do."""
@@ -262,7 +261,7 @@ class Optimization:
         except MetricError as error:
             self._end(error)
         self._link.answer(self._request, result | {"stopped": reason})
-        os._exit(0)
+        self._link.end()
 
     def result(
         self, candidate: Candidate, variables: dict[str, Any] | None = None

@@ -1,7 +1,8 @@
 """Each example is run once, however long it takes.
 
 DSPy's executor gives one that has run for two minutes to a second thread as well: its LM calls are
-paid again, and its tools do again what they do. A call that hangs has a time limit of its own.
+paid again, and its tools do again what they do. An LM call that hangs has a time limit of its own;
+a tool that does, the run's.
 """
 
 from __future__ import annotations
