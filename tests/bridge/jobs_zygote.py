@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,12 @@ def talk(_request: Request, _link: Link) -> None:
     sys.stdout.write("a print\nand another, unfinished")
     sys.stdout.write(" until now\n")
     logging.getLogger("library").warning("a log record")
+
+
+def until_stopped(_request: Request, link: Link) -> str:
+    reason: Future[str] = Future()
+    link.on_stop(reason.set_result)
+    return reason.result()
 
 
 def ask(request: Request, link: Link) -> Any:
@@ -141,6 +148,7 @@ KINDS.update(
     fail=fail,
     talk=talk,
     ask=ask,
+    until_stopped=until_stopped,
     ask_and_give_up=ask_and_give_up,
     ask_and_leave=ask_and_leave,
     ask_and_stop=ask_and_stop,

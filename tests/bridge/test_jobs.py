@@ -336,6 +336,19 @@ async def test_a_run_that_is_stopped_in_the_middle_of_its_questions_is_answered(
 
 
 @asynchronous
+async def test_a_job_that_is_stopped_before_it_has_begun_ends() -> None:
+    async with caller() as here:
+        reason = await here.jobs.run(
+            "until_stopped",
+            {},
+            handlers={},
+            listener=here.heard.put_nowait,
+            started=lambda stop: stop("unwanted"),
+        )
+    assert reason == "unwanted"
+
+
+@asynchronous
 async def test_a_zygote_that_does_not_read_hides_no_result_of_a_job() -> None:
     async with caller() as here:
         assert await here.run("echo", value=1) == 1

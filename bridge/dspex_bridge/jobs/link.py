@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from dspex_protocol.connection import Event
+
 __all__ = ["Link"]
 
 _READ_BYTES = 64 * 1024
@@ -37,11 +39,15 @@ class Link:
 
     def first_request(self) -> Request:
         """The job. Reads until it is there; the reader's thread goes on from then."""
-        while True:
+        first: Request | None = None
+        while first is None:
             for event in self._connection.receive_data(self._read()):
                 if isinstance(event, Request):
-                    self._reader.start()
-                    return event
+                    first = event
+                else:
+                    self._handle(event)
+        self._reader.start()
+        return first
 
     def on_stop(self, end: Callable[[str], object]) -> None:
         """`end(reason)` is called, once, where the bridge asks the job to end with what it has: on
@@ -100,12 +106,15 @@ class Link:
         try:
             while True:
                 for event in self._connection.receive_data(self._read()):
-                    if isinstance(event, Answered):
-                        _settle(event)
-                    elif isinstance(event, Notification) and event.method == "stop":
-                        self._stop(event.params["reason"])
+                    self._handle(event)
         finally:
             os._exit(1)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Answered):
+            _settle(event)
+        elif isinstance(event, Notification) and event.method == "stop":
+            self._stop(event.params["reason"])
 
 
 def _settle(event: Answered) -> None:
