@@ -82,9 +82,7 @@ async def _serve(settings: Settings) -> None:
                 timeout_graceful_shutdown=_GRACE_S,
                 server_header=False,
             )
-            place = _place(settings.host, listener.getsockname()[1])
-            _say(settings, f"GraphQL at http://{place}/graphql, JSON at /v1/openapi.json")
-            await _Server(config, app).serve(sockets=[listener])
+            await _Server(config, app, settings).serve(sockets=[listener])
 
 
 def _listener(settings: Settings) -> socket.socket:
@@ -104,10 +102,18 @@ def _place(host: str, port: int) -> str:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: App) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, settings: Settings) -> None:
         super().__init__(config)
         self._app = app
+        self._settings = settings
         self._is_forced = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # Not before: whoever has read it may end the server, by a signal that it listens to.
+        for listener in sockets or ():
+            place = _place(self._settings.host, listener.getsockname()[1])
+            _say(self._settings, f"GraphQL at http://{place}/graphql, JSON at /v1/openapi.json")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
