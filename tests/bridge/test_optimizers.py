@@ -13,7 +13,7 @@ from typing import Any
 import dspy
 import pytest
 from dspex_bridge import optimizers
-from dspex_bridge.engine.optimizers.once import run_examples_once
+from dspex_bridge.jobs import optimize
 from dspex_bridge.optimizers import OPTIMIZERS
 from dspy.teleprompt import mipro_optimizer_v2
 from dspy.utils import parallelizer
@@ -71,9 +71,25 @@ def test_what_is_said_of_mipro_is_so_in_dspy() -> None:
         assert how["n"] > optimizers._MIPRO_UNDRAWN_SETS
 
 
+class BegunError(Exception):
+    """A run has come as far as its own preparations."""
+
+
+def begin_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker does, up to where it needs a bridge."""
+
+    def begun(*_args: object) -> None:
+        raise BegunError
+
+    monkeypatch.setattr(optimize, "Optimization", begun)
+    job: Any = None
+    with pytest.raises(BegunError):
+        optimize.optimize(job, job)
+
+
 def test_an_example_that_takes_very_long_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallelizer.ParallelExecutor, "execute", None)  # put back at the end
-    run_examples_once()
+    begin_a_run(monkeypatch)
     runs: Counter[int] = Counter()
     is_late = threading.Event()
 

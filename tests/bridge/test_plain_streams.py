@@ -85,7 +85,7 @@ class BlockingEngine:
     supported_params = frozenset({"response_format"})
 
     def complete(self, request: lm15.Request) -> lm15.Response:
-        raise NotImplementedError
+        raise NotImplementedError("nothing here blocks")
 
 
 class Engine:
@@ -100,7 +100,7 @@ class Engine:
         self.is_waiting = asyncio.Event()
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
-        raise NotImplementedError
+        raise NotImplementedError("it is asked for streams alone")
 
     def stream(self, request: lm15.Request) -> AsyncIterator[Any]:
         self.asked.append(request)

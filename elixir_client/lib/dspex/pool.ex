@@ -185,7 +185,8 @@ defmodule DSPex.Pool do
 
   @doc """
   This worker has nothing to do: whatever is still counted was counted by a caller that was killed
-  before it could say more.
+  before it could say more, or whose call comes in this very moment. That one is then counted as one too
+  few, until the worker is idle again: a load that is compared, and decides nothing else.
   """
   @spec idle(t(), pos_integer()) :: :ok
   def idle(pool, worker), do: :atomics.put(pool.atomics, worker, 0)
